@@ -1,0 +1,162 @@
+"""name -> object. The folder is the registry: methods/dynamic_ntk.py is `dynamic-ntk`.
+
+A spec is a name with the parameters that differ from the default: `yarn,factor=8`. A task file may
+hold variants, named after a dot: `perplexity.sliding,window=4096`; the bare name is the first.
+"""
+
+import difflib
+import typing
+from dataclasses import fields, replace
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType, NoneType
+from typing import Any, Literal
+
+Kind = Literal["methods", "tasks"]
+
+
+def names(kind: Kind) -> list[str]:
+    """Every file's name, as it is on the command line; imports none of them."""
+    found = (m.name for m in iter_modules(_package(kind).__path__) if m.name[0] != "_")
+    return sorted(name.replace("_", "-") for name in found)
+
+
+def split(spec: str) -> tuple[str, dict[str, str]]:
+    """`yarn,factor=8` -> ('yarn', {'factor': '8'}).
+
+    Raises:
+        ValueError: a parameter is not written key=value.
+    """
+    name, *rest = spec.split(",")
+    pairs = [part.partition("=") for part in rest]
+    for key, equals, value in pairs:
+        if not (key and equals and value):
+            raise ValueError(f"In {spec!r}, write parameters as name,key=value,key=value.")
+    return name, {key: value for key, _, value in pairs}
+
+
+def join(name: str, parameters: dict[str, str]) -> str:
+    """The one way to write a spec: parameters in alphabetical order."""
+    return ",".join([name, *(f"{key}={parameters[key]}" for key in sorted(parameters))])
+
+
+def load(kind: Kind, spec: str) -> Any:
+    """The method or task of this spec.
+
+    Raises:
+        LookupError: nothing has that name; the message has the nearest.
+        ValueError: it has no such parameter, or the value is not of its type.
+    """
+    name, parameters = split(spec)
+    return configure(_default(kind, name), parameters, spec)
+
+
+def canonical(kind: Kind, spec: str) -> str:
+    """The spec's one name: variant written out, defaults left out, values in their shortest form."""
+    name, parameters = split(spec)
+    default, full = _default(kind, name), _full_name(kind, name)
+    given = configure(default, parameters, spec)
+    return join(
+        full,
+        {
+            f.name: _written(getattr(given, f.name))
+            for f in fields(given)
+            if getattr(given, f.name) != getattr(default, f.name)
+        },
+    )
+
+
+def configure(default: Any, parameters: dict[str, str], spec: str) -> Any:
+    """A copy of a dataclass with parameters set from text."""
+    types = typing.get_type_hints(type(default))
+    known = {f.name: types[f.name] for f in fields(default)}
+    for key in parameters:
+        if key not in known:
+            hint = _near(key, known)
+            raise ValueError(
+                f"{spec.split(',')[0]} has no parameter {key!r}.{hint} "
+                f"It has: {', '.join(known) or 'none'}."
+            )
+    return replace(default, **{k: _read(k, v, known[k]) for k, v in parameters.items()})
+
+
+def variants(kind: Kind, name: str) -> list[str]:
+    """The full names in one file: `perplexity.whole`, `perplexity.sliding` ...; or just its own."""
+    module = _module(kind, name)
+    return [f"{name}.{v}" for v in module.variants] if hasattr(module, "variants") else [name]
+
+
+@cache
+def _default(kind: Kind, name: str) -> Any:
+    file, _, variant = name.partition(".")
+    module = _module(kind, file)
+    if not hasattr(module, "variants"):
+        if variant:
+            raise LookupError(f"{file!r} has no variants, so there is no {name!r}.")
+        return getattr(module, kind.removesuffix("s"))
+    known = module.variants
+    variant = variant or next(iter(known))
+    if variant not in known:
+        raise LookupError(
+            f"{file!r} has no variant {variant!r}.{_near(variant, known)} "
+            f"There are: {', '.join(known)}."
+        )
+    return known[variant]
+
+
+def _full_name(kind: Kind, name: str) -> str:
+    return name if "." in name else variants(kind, name)[0]
+
+
+def _module(kind: Kind, name: str) -> ModuleType:
+    if name not in names(kind):
+        raise LookupError(
+            f"No {kind.removesuffix('s')} named {name!r}.{_near(name, names(kind))} "
+            f"There are: {', '.join(names(kind))}."
+        )
+    return import_module(f"harness.{kind}.{name.replace('-', '_')}")
+
+
+def _near(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _read(key: str, text: str, kind: Any) -> Any:
+    """Text to a value: tuples are written 0+0.5+1."""
+    options = [k for k in typing.get_args(kind) if k is not NoneType]
+    if typing.get_origin(kind) is tuple:
+        return tuple(_read(key, part, options[0]) for part in text.split("+"))
+    if typing.get_origin(kind) is Literal:
+        if text not in options:
+            raise ValueError(f"{key} is one of {', '.join(options)}, and {text!r} is none of them.")
+        return text
+    if options:
+        return _read(key, text, options[0])
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        return kind(text)
+    except (ValueError, KeyError):
+        raise ValueError(f"{key} takes {kind.__name__}, and {text!r} is none.") from None
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "+".join(_written(v) for v in value)
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@cache
+def _package(kind: Kind) -> ModuleType:
+    try:
+        return import_module(f"harness.{kind}")
+    except ModuleNotFoundError as error:
+        if error.name != f"harness.{kind}":
+            raise
+        raise ModuleNotFoundError(
+            f"{kind}/ becomes harness.{kind} when the project is installed. Run: pip install -e ."
+        ) from None

@@ -1,0 +1,110 @@
+"""A cell of the grid, and what came of it. No torch: reports read these."""
+
+from itertools import product
+from pathlib import PurePosixPath
+from typing import Any, Literal
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA = 1
+Status = Literal["scored", "failed", "out_of_memory", "unfit"]
+
+
+class Cell(BaseModel):
+    """One model, extended by one method, on one task, at one length.
+
+    Model, method and task are specs: a name and the parameters that differ from the default, as
+    `harness.catalog` writes them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    method: str
+    task: str
+    length: int = Field(gt=0)
+
+    @property
+    def path(self) -> PurePosixPath:
+        """Where its result lies below a results folder; one to one."""
+        row = (quote(part, safe=" ,=+@-_.~") for part in (self.model, self.task, self.method))
+        return PurePosixPath(*(".%2E" if p == ".." else p for p in row), f"{self.length}.json")
+
+
+def grid(
+    models: list[str], methods: list[str], tasks: list[str], lengths: list[int]
+) -> list[Cell]:
+    """Every combination once, rows together, short lengths first."""
+    rows = product(dict.fromkeys(models), dict.fromkeys(tasks), dict.fromkeys(methods))
+    return [
+        Cell(model=m, task=t, method=k, length=n)
+        for m, t, k in rows
+        for n in sorted(set(lengths))
+    ]
+
+
+class Result(BaseModel):
+    """What a cell came to. A cell that could not run says why; it is not left out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    cell: Cell
+    status: Status
+    value: float | None = None
+    low: float | None = None
+    """The 95 % interval's lower end."""
+    high: float | None = None
+    n: int = 0
+    """Items the value is a mean over: documents, trials."""
+    metric: str = ""
+    protocol: str = ""
+    corpus: str | None = None
+    factor: float | None = None
+    parts: dict[str, float] = {}
+    reason: str | None = None
+    notice: str | None = None
+    seconds: float = 0.0
+    """This cell's share of its pass."""
+    tokens: int = 0
+    peak_memory: int = 0
+    """Bytes: the process's resident peak on a CPU, the allocator's on a GPU."""
+    provenance: dict[str, Any] = {}
+    """Hashes of weights, corpus and probe; resolved parameters; kernel, device, versions, commit."""
+    schema_version: int = SCHEMA
+
+    @model_validator(mode="after")
+    def _finite_if_and_only_if_scored(self) -> "Result":
+        if (self.value is not None) != (self.status == "scored"):
+            raise ValueError("a value stands in a result if and only if its status is scored")
+        if self.status != "scored" and not self.reason:
+            raise ValueError("a cell that was not scored says why")
+        return self
+
+    def row(self) -> dict[str, Any]:
+        """Flat, for `harness results --format json` and tables."""
+        from harness.catalog import split
+
+        task, parameters = split(self.cell.task)
+        return {
+            "model": self.cell.model,
+            "method": split(self.cell.method)[0],
+            "method_parameters": split(self.cell.method)[1],
+            "factor": self.factor,
+            "task": task.split(".")[0],
+            "protocol": self.protocol,
+            "task_parameters": parameters,
+            "metric": self.metric,
+            "corpus": self.corpus,
+            "length": self.cell.length,
+            "status": self.status,
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "n": self.n,
+            "seconds": self.seconds,
+            "tokens": self.tokens,
+            "peak_memory": self.peak_memory,
+            "reason": self.reason,
+            "notice": self.notice,
+        }

@@ -1,0 +1,1 @@
+"""Exact evaluation, layer by layer: only one layer's keys and values are alive."""

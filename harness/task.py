@@ -1,0 +1,137 @@
+"""A task: what to ask of a model at a length, and how to grade what it says."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """One text of a corpus, tokenised without special tokens."""
+
+    name: str
+    tokens: "np.ndarray"
+    """(n,), int32."""
+
+
+class Reader(Protocol):
+    """All a task may know of a model: how it reads."""
+
+    bos: int
+    """The token every input starts with."""
+    vocabulary: int
+    spells_one_way: bool
+    """A digit string has one spelling: greedy exact match may be decided by teacher forcing."""
+
+    def tokens(self, text: str) -> list[int]:
+        """Without special tokens."""
+
+    def text(self, tokens: Sequence[int]) -> str: ...
+
+    def documents(self, corpus: str, *, reach: int, first: int) -> list[Document]:
+        """The `first` documents that have at least `reach` tokens, in the corpus's order.
+
+        Raises:
+            LookupError: there are fewer; says how many tokens there are and how many are needed.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """Ask for the loss, in nats, of predicting each of tokens[start:stop] from all before it."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Ask whether the greedy continuation begins with exactly these tokens.
+
+    Needs no decoding: it does if and only if each is the argmax given the ones before.
+    """
+
+    answer: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """Ask for the greedy continuation, as tokens; it stops at an end token or after so many."""
+
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+    """One input and what is asked of it. The engine finds what inputs share."""
+
+    id: str
+    tokens: "np.ndarray"
+    """(n,), int64, the start token included; never more than the cell's length."""
+    ask: Losses | Verdict | Text
+    about: dict[str, Any] = field(default_factory=dict)
+    """What grading needs and the samples should say: depth, trial, key, document."""
+
+
+Outcome = Any
+"""Losses -> (stop - start,) float64; Verdict -> the argmax at each answer position, as a tuple of
+tokens; Text -> the tokens of the continuation, as a tuple."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One graded question."""
+
+    id: str
+    score: float
+    about: dict[str, Any] = field(default_factory=dict)
+    expected: str | None = None
+    answer: str | None = None
+    losses: "np.ndarray | None" = None
+    """Per-token losses in nats, kept beside the result; float64."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """The number on the leaderboard, its 95 % interval, and what it is made of."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    parts: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """Deterministic: the same length asks the same questions, today and next year.
+
+    Its fields are its parameters, and are part of a cell's identity where they are not the default.
+    """
+
+    metric: ClassVar[str]
+    """The field's name for the number: perplexity, accuracy."""
+    version: ClassVar[int] = 1
+    """Raised with any change that can move a score: data, prompt, seed, grading."""
+    higher_is_better: ClassVar[bool] = True
+    one_pass: ClassVar[bool] = False
+    """Its shorter inputs are beginnings of its longer ones: one pass reads a whole row."""
+
+    @abstractmethod
+    def requests(self, reader: Reader, length: int) -> Iterator[Request]:
+        """The questions, none longer than `length` tokens.
+
+        Raises:
+            ValueError: it cannot be asked at this length; says which lengths can.
+            LookupError: the corpus has too few tokens; says how many it has and needs.
+        """
+
+    @abstractmethod
+    def grade(self, request: Request, outcome: Outcome, reader: Reader) -> Sample: ...
+
+    @abstractmethod
+    def score(self, samples: Sequence[Sample]) -> Score: ...

@@ -1,0 +1,1 @@
+"""Follow a recipe: data, loss, trainer, checkpoint."""
