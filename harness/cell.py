@@ -20,27 +20,24 @@ class Cell(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str
-    method: str
-    task: str
+    model: str = Field(min_length=1)
+    method: str = Field(min_length=1)
+    task: str = Field(min_length=1)
     length: int = Field(gt=0)
 
     @property
     def path(self) -> PurePosixPath:
         """Where its result lies below a results folder; one to one."""
         row = (quote(part, safe=" ,=+@-_.~") for part in (self.model, self.task, self.method))
-        return PurePosixPath(*(".%2E" if p == ".." else p for p in row), f"{self.length}.json")
+        dots = {".": "%2E", "..": ".%2E"}
+        return PurePosixPath(*(dots.get(p, p) for p in row), f"{self.length}.json")
 
 
-def grid(
-    models: list[str], methods: list[str], tasks: list[str], lengths: list[int]
-) -> list[Cell]:
+def grid(models: list[str], methods: list[str], tasks: list[str], lengths: list[int]) -> list[Cell]:
     """Every combination once, rows together, short lengths first."""
     rows = product(dict.fromkeys(models), dict.fromkeys(tasks), dict.fromkeys(methods))
     return [
-        Cell(model=m, task=t, method=k, length=n)
-        for m, t, k in rows
-        for n in sorted(set(lengths))
+        Cell(model=m, task=t, method=k, length=n) for m, t, k in rows for n in sorted(set(lengths))
     ]
 
 
@@ -70,7 +67,7 @@ class Result(BaseModel):
     peak_memory: int = 0
     """Bytes: the process's resident peak on a CPU, the allocator's on a GPU."""
     provenance: dict[str, Any] = {}
-    """Hashes of weights, corpus and probe; resolved parameters; kernel, device, versions, commit."""
+    """Hashes of weights, corpus, probe; resolved parameters; kernel, device, versions, commit."""
     schema_version: int = SCHEMA
 
     @model_validator(mode="after")

@@ -1,0 +1,239 @@
+"""Results on disk: one JSON file a cell, whole or not there; a cell that has one is done.
+
+Below a results folder, `runs/<model>/<task>/<method>/<length>.json`; beside it, outside git, the
+per-token losses (`<length>.npz`) and the answers (`<length>.samples.jsonl`).
+"""
+
+import json
+import os
+import uuid
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from harness.cell import SCHEMA, Cell, Result
+
+if TYPE_CHECKING:
+    import numpy as np
+
+RETRIED = ("failed", "out_of_memory")
+"""What another try may cure."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """A file among the results that is none."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path} is skipped: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of results."""
+
+    root: Path
+    retry: bool = False
+    """Count cells that failed or ran out of memory as not done."""
+    broken: list[Broken] = field(default_factory=list)
+    """What was found on the way and skipped."""
+
+    @property
+    def runs(self) -> Path:
+        return Path(self.root) / "runs"
+
+    def path(self, cell: Cell) -> Path:
+        """Where this cell's result lies, or will.
+
+        Raises:
+            ValueError: a link would lead out of the results folder.
+        """
+        path = self.runs / cell.path
+        if not path.parent.resolve().is_relative_to(self.runs.resolve()):
+            raise ValueError(f"{path} leads out of {self.runs}, and nothing is written there.")
+        return path
+
+    def has(self, cell: Cell) -> bool:
+        """Whether it is done: its file exists, whatever it says; see `retry`."""
+        path = self.path(cell)
+        if not path.exists():
+            return False
+        if not self.retry:
+            return True
+        result = self._read_or_skip(path)
+        return result is None or result.status not in RETRIED
+
+    def get(self, cell: Cell) -> Result | None:
+        """The cell's result; None if there is none, or none that can be read."""
+        path = self.path(cell)
+        return self._read_or_skip(path) if path.exists() else None
+
+    def ready(self) -> None:
+        """Make the folder and see that it takes files, before hours are spent on filling it.
+
+        Raises:
+            OSError: it does not; says why and what to do.
+        """
+        with self._said_clearly():
+            self.runs.mkdir(parents=True, exist_ok=True)
+            probe = _beside(self.runs / "probe")
+            probe.write_bytes(b"\0" * 4096)
+            probe.unlink()
+
+    def write(
+        self,
+        result: Result,
+        *,
+        losses: "dict[str, np.ndarray] | None" = None,
+        samples: Iterable[dict[str, Any]] | None = None,
+    ) -> Path:
+        """Put a result in its place; the losses and answers first, for the JSON says it is done.
+
+        Raises:
+            OSError: the folder does not take it; says why and what to do. What was there stays.
+        """
+        path = self.path(result.cell)
+        text = json.dumps(result.model_dump(), sort_keys=True, indent=2, allow_nan=False)
+        with self._said_clearly():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _place(path.with_suffix(".npz"), losses and (lambda file: _pack(file, losses)))
+            lines = None if samples is None else [*samples]
+            _place(path.with_suffix(".samples.jsonl"), lines and (lambda f: _lines(f, lines)))
+            _place(path, lambda file: file.write(f"{text}\n".encode()))
+            _sync(path.parent)
+        return path
+
+    def read(self, path: Path) -> Result:
+        """One result.
+
+        Raises:
+            ValueError: the file is none, or does not lie where its cell says.
+            OSError: it cannot be read.
+        """
+        try:
+            result = Result.model_validate_json(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(_why(error)) from None
+        if result.schema_version != SCHEMA:
+            raise ValueError(
+                f"it is of schema {result.schema_version}, and this harness reads {SCHEMA}"
+            )
+        if path != self.runs / result.cell.path:
+            raise ValueError(f"its cell belongs at {self.runs / result.cell.path}")
+        return result
+
+    def results(self) -> Iterator[Result]:
+        """All results, rows together, short lengths first; what is none goes to `broken`."""
+        for path in sorted(self.runs.rglob("*.json"), key=_in_rows):
+            if result := self._read_or_skip(path):
+                yield result
+
+    def losses(self, cell: Cell) -> "dict[str, np.ndarray]":
+        """Per-token losses by document; empty if none were kept."""
+        import numpy as np
+
+        path = self.path(cell).with_suffix(".npz")
+        if not path.exists():
+            return {}
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+
+    def samples(self, cell: Cell) -> list[dict[str, Any]]:
+        """The graded answers; empty if none were kept."""
+        path = self.path(cell).with_suffix(".samples.jsonl")
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+    def _read_or_skip(self, path: Path) -> Result | None:
+        try:
+            return self.read(path)
+        except (OSError, ValueError) as error:
+            if path not in (b.path for b in self.broken):
+                self.broken.append(Broken(path=path, reason=_sentence(error)))
+            return None
+
+    @contextmanager
+    def _said_clearly(self) -> Iterator[None]:
+        """Turn what the system says of the folder into what a person can act on."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(
+                f"Results cannot be written to {str(self.root)!r}: {_sentence(error)}. Make room "
+                "or rights there, or choose another folder with --results; nothing stored is lost."
+            ) from error
+
+
+def _place(path: Path, fill: Callable[[IO[bytes]], Any] | None) -> None:
+    """Write a file beside and rename it, so that it is there whole or not; None: take it away."""
+    if not fill:
+        path.unlink(missing_ok=True)
+        return
+    beside = _beside(path)
+    try:
+        with beside.open("xb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{uuid.uuid4().hex}.tmp")
+
+
+def _sync(folder: Path) -> None:
+    """Make the renames last through a power cut, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _pack(file: IO[bytes], arrays: "dict[str, np.ndarray]") -> None:
+    """As `numpy.savez_compressed`, which takes no array named `file`."""
+    from numpy.lib import format
+
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            if array.dtype.name not in ("float32", "float64"):
+                raise ValueError(f"Losses are float32 or float64, and {name!r} is {array.dtype}.")
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                format.write_array(entry, array, allow_pickle=False)
+
+
+def _lines(file: IO[bytes], samples: list[dict[str, Any]]) -> None:
+    for sample in samples:
+        line = json.dumps(sample, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        file.write(f"{line}\n".encode())
+
+
+def _in_rows(path: Path) -> tuple[str, int, str]:
+    return str(path.parent), int(path.stem) if path.stem.isdecimal() else 0, path.name
+
+
+def _why(error: ValueError) -> str:
+    """The first of what pydantic has to say, in one phrase."""
+    if not hasattr(error, "errors"):
+        return str(error)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where + ': ' if where else ''}{first['msg']}"
+
+
+def _sentence(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())

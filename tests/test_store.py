@@ -1,0 +1,183 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from harness.cell import Cell, Result
+from harness.store import Store
+
+
+def result(length=4096, *, status="scored", method="pi", **more):
+    cell = Cell(model="toy", method=method, task="passkey", length=length)
+    said = {"value": 0.5} if status == "scored" else {"reason": "it did not"}
+    return Result(cell=cell, status=status, **{**said, **more})
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_result_reads_back_as_written_from_where_its_cell_says(tmp_path):
+    store, one = Store(tmp_path), result(provenance={"frequencies": [1.0, 0.5]})
+    assert store.write(one) == tmp_path / "runs/toy/passkey/pi/4096.json"
+    assert [*store.results()] == [one] and store.has(one.cell) and store.get(one.cell) == one
+    assert files(tmp_path) == ["runs/toy/passkey/pi/4096.json"]
+
+
+def test_the_same_result_is_the_same_bytes(tmp_path):
+    store = Store(tmp_path)
+    first = store.write(result(provenance={"b": 1, "a": 2})).read_bytes()
+    assert store.write(result(provenance={"a": 2, "b": 1})).read_bytes() == first
+    assert first == json.dumps(json.loads(first), sort_keys=True, indent=2).encode() + b"\n"
+
+
+def test_losses_and_answers_lie_beside_and_come_back(tmp_path):
+    store, one = Store(tmp_path), result()
+    losses = {"file": np.arange(3.0), "a/b": np.ones(2, np.float32)}
+    store.write(one, losses=losses, samples=[{"id": "é", "score": 1.0}])
+    back = store.losses(one.cell)
+    assert set(back) == set(losses)
+    assert all((back[k] == v).all() and back[k].dtype == v.dtype for k, v in losses.items())
+    assert store.samples(one.cell) == [{"id": "é", "score": 1.0}]
+    store.write(one)
+    assert store.losses(one.cell) == {} and store.samples(one.cell) == []
+
+
+def test_a_number_that_is_none_is_refused_and_leaves_nothing(tmp_path):
+    store = Store(tmp_path)
+    with pytest.raises(ValueError, match="JSON compliant"):
+        store.write(result(provenance={"x": float("nan")}))
+    with pytest.raises(ValueError, match="JSON compliant"):
+        store.write(result(), samples=[{"score": float("inf")}])
+    with pytest.raises(ValueError, match="float32 or float64"):
+        store.write(result(), losses={"a": np.arange(3)})
+    assert files(tmp_path) == []
+
+
+def test_rows_come_together_and_short_lengths_first(tmp_path):
+    store = Store(tmp_path)
+    for method in ("yarn,factor=8", "none"):
+        for length in (16384, 4096, 131072):
+            store.write(result(length, method=method))
+    got = [(r.cell.method, r.cell.length) for r in store.results()]
+    assert got == [(m, n) for m in ("none", "yarn,factor=8") for n in (4096, 16384, 131072)]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda p: p.write_bytes(p.read_bytes()[:-40]), "EOF"),
+        (lambda p: p.write_text(""), "EOF"),
+        (lambda p: p.write_bytes(b"\xff\xfe"), "expected value"),
+        (lambda p: p.write_text("[" * 100_000), "recursion"),
+        (lambda p: p.write_text(p.read_text().replace('"value": 0.5', '"value": NaN')), "value"),
+        (lambda p: p.write_text(p.read_text().replace("8192", "8191")), "belongs at"),
+        (lambda p: p.write_text(p.read_text().replace('version": 1', 'version": 99')), "schema 99"),
+        (lambda p: p.rename(p.with_name("9.json")), "belongs at"),
+    ],
+)
+def test_a_file_that_is_no_result_is_named_and_skipped(tmp_path, spoil, why):
+    store = Store(tmp_path)
+    good = result(4096)
+    store.write(good)
+    spoil(store.write(result(8192)))
+    assert [*store.results()] == [good]
+    (broken,) = store.broken
+    assert "toy/passkey/pi" in str(broken) and why in str(broken)
+    assert [*store.results()] == [good] and len(store.broken) == 1
+
+
+@pytest.mark.parametrize("status", ["failed", "out_of_memory"])
+def test_what_another_try_may_cure_is_done_unless_asked_again(tmp_path, status):
+    Store(tmp_path).write(result(status=status))
+    assert Store(tmp_path).has(result().cell)
+    assert not Store(tmp_path, retry=True).has(result().cell)
+
+
+def test_what_is_measured_or_unfit_is_never_run_again(tmp_path):
+    store = Store(tmp_path, retry=True)
+    store.write(result(4096))
+    store.write(result(8192, status="unfit"))
+    assert store.has(result(4096).cell) and store.has(result(8192).cell)
+
+
+def test_nothing_is_written_through_a_link_that_leads_out(tmp_path):
+    store, elsewhere = Store(tmp_path / "results"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    store.ready()
+    (store.runs / "toy").symlink_to(elsewhere)
+    with pytest.raises(ValueError, match="leads out"):
+        store.write(result())
+    assert files(elsewhere) == []
+
+
+def test_a_results_folder_may_itself_be_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "results").symlink_to(tmp_path / "disk")
+    store = Store(tmp_path / "results")
+    store.write(result())
+    assert [*store.results()] == [result()]
+
+
+def test_a_folder_that_takes_no_files_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot be written to .*file.*--results"):
+        Store(tmp_path / "file").ready()
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, step):
+    store, kept = Store(tmp_path), result()
+    store.write(kept, losses={"a": np.arange(2.0)})
+    before = files(tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(OSError, match=r"No space left on device\. Make room"):
+        store.write(result(value=0.75), losses={"a": np.arange(9.0)})
+    monkeypatch.undo()
+    assert files(tmp_path) == before and store.get(kept.cell) == kept
+
+
+WRITER = """
+import sys, numpy as np
+from harness.cell import Cell, Result
+from harness.store import Store
+store, value = Store(sys.argv[1]), float(sys.argv[2])
+print("on", flush=True)
+while True:
+    for length in (1, 2, 3):
+        cell = Cell(model="m", method="k", task="t", length=length)
+        result = Result(cell=cell, status="scored", value=value, reason="x" * 50_000)
+        store.write(result, losses={"a": np.full(500, value)}, samples=[{"id": "a"}] * 50)
+"""
+
+
+def test_killed_at_any_moment_two_writers_leave_whole_files_only(tmp_path):
+    def writer(value):
+        command = [sys.executable, "-c", WRITER, str(tmp_path), str(value)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE)
+
+    for round_ in range(5):
+        two = [writer(1.0), writer(2.0)]
+        for process in two:
+            process.stdout.readline()
+        time.sleep(0.03 + 0.017 * round_)
+        for process in two:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            process.stdout.close()
+        store = Store(tmp_path)
+        for found in store.results():
+            assert found.value in (1.0, 2.0) and len(found.reason) == 50_000
+            assert set(store.losses(found.cell)["a"]) <= {1.0, 2.0}
+            assert len(store.samples(found.cell)) == 50
+        assert store.broken == []
+    assert [*store.results()]
