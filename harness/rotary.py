@@ -4,9 +4,10 @@ Su et al. 2021, https://arxiv.org/abs/2104.09864
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from math import ceil, floor, inf, log, pi
 from typing import Any
 
 import torch
@@ -17,13 +18,27 @@ from harness.method import Method
 
 @dataclass(frozen=True, kw_only=True)
 class Rope:
-    """The rotary embedding a checkpoint was trained with."""
+    """The rotary embedding a checkpoint was trained with, before any scaling it carries."""
 
     theta: float
     dim: int
     """Channels of a head that rotate; two make a pair."""
     original_length: int
     """Tokens of the window it was trained on."""
+    scaling: str = "default"
+    """The scaling the checkpoint already carries, as transformers calls it."""
+    factors: tuple[float, ...] | None = None
+    """LongRoPE's divisors, one for each pair, where the checkpoint comes with its own."""
+    model: str = ""
+    """The checkpoint's name, by which packaged factors are found."""
+
+    def __post_init__(self) -> None:
+        if not (1 < self.theta < inf and self.dim >= 4 and self.original_length >= 1):
+            raise ValueError(
+                "A rotary embedding needs a base above 1, at least 4 channels and a trained "
+                f"length, not base {self.theta:g}, {self.dim} channels, {self.original_length} "
+                "tokens."
+            )
 
     @property
     def frequencies(self) -> Tensor:
@@ -34,34 +49,62 @@ class Rope:
         """The frequencies under another base; (dim/2,), float64."""
         return theta ** -(torch.arange(0, self.dim, 2, dtype=torch.float64) / self.dim)
 
+    def kept(self, fast: float, slow: float) -> Tensor:
+        """How much of its own frequency each pair keeps in YaRN's blend; (dim/2,), 0 to 1.
+
+        A pair that turns more often than `fast` within the trained window keeps all, one that
+        turns less often than `slow` nothing. Linear in the pair's index, with the limits rounded
+        outwards: so do the published checkpoints, where the paper's equation 13 is linear in turns.
+        """
+        low = max(floor(self._pair(fast)), 0)
+        high = min(ceil(self._pair(slow)), self.dim - 1)
+        index = torch.arange(self.dim // 2, dtype=torch.float64)
+        return 1 - ((index - low) / max(high - low, 1e-3)).clamp(0, 1)
+
+    def _pair(self, turns: float) -> float:
+        """The pair, as a real number, that turns so often within the trained window."""
+        return self.dim * log(self.original_length / (turns * 2 * pi)) / (2 * log(self.theta))
+
     @classmethod
-    def of(cls, model: nn.Module) -> "Rope":
-        """What the model's configuration says of its full-attention layers.
+    def of(cls, model: nn.Module, layer_type: str = "full_attention") -> "Rope":
+        """What the model's configuration says of its layers of one type.
 
         Raises:
             LookupError: the model has no rotary embedding.
         """
-        config = getattr(model.config, "text_config", model.config)
-        rope = getattr(config, "rope_parameters", None) or {}
-        rope = rope.get("full_attention", rope)
-        if "rope_theta" not in rope or getattr(config, "alibi", False):
-            raise LookupError(
-                f"{type(model).__name__} has no rotary embedding, and this method bends one."
-            )
-        heads = config.hidden_size // config.num_attention_heads
-        whole = getattr(config, "head_dim", None) or heads
+        config = _text(model)
+        rope = parameters(config, layer_type)
+        rotary = getattr(model.get_decoder(), "rotary_emb", None)
+        if rotary is None or not rope.get("rope_theta") or getattr(config, "alibi", False):
+            raise LookupError(f"{type(model).__name__} has no rotary embedding to bend.")
+        whole = getattr(config, "head_dim", None)
+        whole = whole or config.hidden_size // config.num_attention_heads
+        factors = rope.get("long_factor")
         return cls(
             theta=float(rope["rope_theta"]),
-            dim=int(whole * rope.get("partial_rotary_factor", 1.0)),
+            dim=int(whole * (rope.get("partial_rotary_factor") or 1.0)),
             original_length=original_length(config),
+            scaling=rope.get("rope_type", "default"),
+            factors=None if factors is None else tuple(map(float, factors)),
+            model=str(getattr(config, "name_or_path", "")).rstrip("/").rpartition("/")[2].lower(),
         )
+
+
+def _text(model: nn.Module) -> Any:
+    """The configuration of the part that reads text."""
+    return getattr(model.config, "text_config", model.config)
+
+
+def parameters(config: Any, layer_type: str = "full_attention") -> Mapping[str, Any]:
+    """A configuration's rope parameters; Gemma-3 nests them by type of layer."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    return rope.get(layer_type, rope) or {}
 
 
 def original_length(config: Any) -> int:
     """Tokens of the window a checkpoint was trained on, before any scaling it already carries."""
-    rope = getattr(config, "rope_parameters", None) or {}
-    rope = rope.get("full_attention", rope)
-    return int(rope.get("original_max_position_embeddings") or config.max_position_embeddings)
+    own = parameters(config).get("original_max_position_embeddings")
+    return int(own or config.max_position_embeddings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +120,31 @@ class Encoding:
     original: Tensor | None = None
     """The frequencies of those; (dim/2,), float64."""
 
+    @classmethod
+    def of(
+        cls, model: nn.Module, length: int | None, layer_type: str = "full_attention"
+    ) -> "Encoding":
+        """The checkpoint's own, any scaling it carries included, as for inputs of `length` tokens.
+
+        From the configuration, not from the live module: that one's buffer may have been cast to
+        bfloat16, and `dynamic` changes it with what it has read.
+        """
+        from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+        rope, config = Rope.of(model, layer_type), _text(model)
+        if rope.scaling == "default":
+            return cls(frequencies=rope.frequencies)
+        if rope.scaling not in ROPE_INIT_FUNCTIONS:
+            raise LookupError(
+                f"No rule for this checkpoint's rope type {rope.scaling!r}. "
+                f"Known: default, {', '.join(ROPE_INIT_FUNCTIONS)}."
+            )
+        nested = layer_type if layer_type in config.rope_parameters else None
+        found, factor = ROPE_INIT_FUNCTIONS[rope.scaling](
+            config, torch.device("cpu"), seq_len=length, layer_type=nested
+        )
+        return cls(frequencies=found.double(), attention_factor=float(factor))
+
     def table(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cos and sin, (..., dim/2), float64: float32 angles are off by 0.078 rad at 2M tokens."""
         positions = positions.double()[..., None]
@@ -90,15 +158,54 @@ class Encoding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RotaryMethod(Method):
+class Reencoding(Method):
+    """A method that is one `encoding`, put in place of the model's own."""
+
+    @abstractmethod
+    def encoding(self, rope: Rope, length: int) -> Encoding:
+        """The whole encoding, fixed for inputs of `length` tokens."""
+
+    def resolved(self, rope: Rope, length: int) -> dict[str, Any]:
+        """The encoding in numbers, for results and for `harness show`."""
+        encoding = self.encoding(rope, length)
+        return {
+            "attention_factor": encoding.attention_factor,
+            "frequencies": encoding.frequencies.tolist(),
+        }
+
+    def remark(self, rope: Rope, length: int) -> str | None:
+        """What a reader of the number must know of this encoding; None if nothing."""
+        if rope.scaling == "default":
+            return None
+        return f"The checkpoint's own {rope.scaling} scaling is replaced by this method's."
+
+    def applied_to(self, model: nn.Module, length: int) -> AbstractContextManager[None]:
+        return rotated(model, self.encoding(Rope.of(model), length))
+
+    def unfit(self, model: nn.Module, length: int) -> str | None:
+        try:
+            self.encoding(Rope.of(model), length)
+        except LookupError as error:
+            return str(error)
+        return None
+
+    def notice(self, model: nn.Module, length: int) -> str | None:
+        return self.remark(Rope.of(model), length)
+
+    def provenance(self, model: nn.Module, length: int) -> dict[str, Any]:
+        return self.resolved(Rope.of(model), length)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotaryMethod(Reencoding):
     """Give `frequencies`, and if need be `attention_factor`; the rest is here."""
 
     factor: float | None = None
     """How many times further than trained, s; None: as far as the cell is long."""
 
     def __post_init__(self) -> None:
-        if self.factor is not None and self.factor < 1:
-            raise ValueError(f"A factor must be at least 1, and this one is {self.factor:g}.")
+        if self.factor is not None and not 1 <= self.factor < inf:
+            raise ValueError(f"A factor must be a number from 1 up, not {self.factor:g}.")
 
     @abstractmethod
     def frequencies(self, rope: Rope, scale: float) -> Tensor:
@@ -115,39 +222,55 @@ class RotaryMethod(Method):
         return max(1.0, length / rope.original_length)
 
     def encoding(self, rope: Rope, length: int) -> Encoding:
-        """The whole encoding, fixed for inputs of `length` tokens."""
         scale = self.scale(rope, length)
         return Encoding(
             frequencies=self.frequencies(rope, scale),
             attention_factor=self.attention_factor(rope, scale),
         )
 
-    def applied_to(self, model: nn.Module, length: int) -> AbstractContextManager[None]:
-        return rotated(model, self.encoding(Rope.of(model), length))
+    def resolved(self, rope: Rope, length: int) -> dict[str, Any]:
+        scale = self.scale(rope, length)
+        factor = scale if self.factor is None else float(self.factor)
+        return {"factor": factor, "scale": scale} | super().resolved(rope, length)
 
-    def unfit(self, model: nn.Module, length: int) -> str | None:
-        try:
-            Rope.of(model)
-        except LookupError as error:
-            return str(error)
-        return None
 
-    def provenance(self, model: nn.Module, length: int) -> dict[str, Any]:
-        rope = Rope.of(model)
-        encoding = self.encoding(rope, length)
-        return {
-            "factor": self.scale(rope, length),
-            "attention_factor": encoding.attention_factor,
-            "frequencies": encoding.frequencies.tolist(),
-        }
+@dataclass(frozen=True, kw_only=True)
+class ByParts(RotaryMethod):
+    """Interpolate slow channels, leave fast ones, blend in between: YaRN and its kin."""
+
+    beta_fast: float = 32.0
+    """Channels that turn more often than this within the trained window keep their frequency."""
+    beta_slow: float = 1.0
+    """Channels that turn less often than this are interpolated, as by PI."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not inf > self.beta_fast > self.beta_slow > 0:
+            raise ValueError(
+                "beta_fast must be above beta_slow, and both above 0; "
+                f"they are {self.beta_fast:g} and {self.beta_slow:g}."
+            )
+
+    def frequencies(self, rope: Rope, scale: float) -> Tensor:
+        kept = rope.kept(self.beta_fast, self.beta_slow)
+        return (1 - kept) * rope.frequencies / scale + kept * rope.frequencies
+
+
+def yarn_attention_factor(scale: float) -> float:
+    """The square root of YaRN's 1 / t: 0.1 ln s + 1 (section 3.4, equation 22)."""
+    return 0.1 * log(scale) + 1.0
 
 
 @contextmanager
 def rotated(model: nn.Module, encoding: Encoding) -> Iterator[None]:
-    """Rotate by this encoding for a while; sliding-window layers keep their own."""
+    """Rotate by this encoding for a while; sliding-window layers keep the checkpoint's own."""
     decoder = model.get_decoder()
+    config = _text(model)
+    nested = (getattr(config, "rope_parameters", None) or {}).keys()
+    others = set(getattr(config, "layer_types", None) or ()) & nested - {"full_attention"}
     before = decoder.rotary_emb
-    decoder.rotary_emb = Rotation(encoding, before)
+    own = {t: Encoding.of(model, None, t) for t in others}
+    decoder.rotary_emb = Rotation(encoding, own, before=before)
     try:
         yield
     finally:
@@ -161,16 +284,28 @@ class Rotation(nn.Module):
     keeps no buffers, which transformers 5 refills with garbage at load.
     """
 
-    def __init__(self, encoding: Encoding, before: nn.Module) -> None:
+    def __init__(
+        self,
+        encoding: Encoding,
+        others: Mapping[str, Encoding] | None = None,
+        *,
+        before: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.encoding = encoding
+        self.others = dict(others or {})
+        """By layer type, of the layers that another encoding turns."""
         self._before = [before]  # in a list, so that it is no submodule: its buffers stay its own
+
+    @property
+    def before(self) -> nn.Module | None:
+        """The module that this one stands in for."""
+        return self._before[0]
 
     def forward(
         self, x: Tensor, position_ids: Tensor, layer_type: str | None = None
     ) -> tuple[Tensor, Tensor]:
         """Cos and sin for these positions, (batch, n, dim), in the dtype of x."""
-        if layer_type not in (None, "full_attention"):
-            return self._before[0](x, position_ids, layer_type)
-        cos, sin = self.encoding.table(position_ids)
+        encoding = self.others.get(layer_type or "", self.encoding)
+        cos, sin = encoding.table(position_ids)
         return torch.cat([cos, cos], -1).to(x.dtype), torch.cat([sin, sin], -1).to(x.dtype)

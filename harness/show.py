@@ -1,0 +1,136 @@
+"""What a method or a task is, as data: `harness show NAME` prints it."""
+
+import ast
+import difflib
+import inspect
+import textwrap
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, get_type_hints
+
+from harness import catalog
+
+
+def show(
+    name: str,
+    *,
+    head_dim: int | None = None,
+    theta: float | None = None,
+    original_length: int | None = None,
+    length: int | None = None,
+    input_length: int | None = None,
+    factor: float | None = None,
+    factors: str | None = None,
+) -> dict[str, Any]:
+    """Describe a method or a task, and resolve a rope method where a rotary embedding is given.
+
+    Args:
+        name: a spec: `yarn`, `yarn,beta_fast=64`, `perplexity.sliding`.
+        head_dim: channels of a head that rotate.
+        theta: the base of the rotary embedding.
+        original_length: tokens of the trained window.
+        length: tokens to extend to: the factor is how many times further than trained this is.
+        input_length: tokens of the input, where the encoding depends on it; None: `length`.
+        factor: how many times further than trained, instead of by `length`.
+        factors: a file of LongRoPE's divisors.
+
+    Raises:
+        LookupError: nothing has that name; the message has the nearest.
+        ValueError: the rotary embedding is given in part, or to what takes none.
+    """
+    known = catalog.names("methods") + catalog.names("tasks")
+    bare = catalog.split(name)[0].split(".")[0]
+    if bare in catalog.names("tasks"):
+        return _task(name)
+    if bare not in known:
+        near = difflib.get_close_matches(bare, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise LookupError(f"No method or task named {bare!r}.{hint} There are: {', '.join(known)}.")
+    method = _given(catalog.load("methods", name), name, {"factor": factor, "factors": factors})
+    about = _about(method, name) | {
+        "kind": "method",
+        "formula": method.formula,
+        "paper": method.paper,
+        "depends_on_length": method.depends_on_length,
+    }
+    rope = {"head_dim": head_dim, "theta": theta, "original_length": original_length}
+    if all(value is None for value in rope.values()):
+        return about
+    return about | _resolved(method, name, rope, length, input_length)
+
+
+def _resolved(
+    method: Any, name: str, rope: dict[str, Any], length: int | None, input_length: int | None
+) -> dict[str, Any]:
+    """The method's encoding of one rotary embedding."""
+    from harness.rotary import Reencoding, Rope
+
+    missing = [f"--{key.replace('_', '-')}" for key, value in rope.items() if value is None]
+    if missing:
+        raise ValueError(f"To compute the encoding, give {' and '.join(missing)} too.")
+    if not isinstance(method, Reencoding):
+        raise ValueError(f"{name} does not bend the rotary embedding: it has no frequencies.")
+    trained = rope["original_length"]
+    target = length or round(trained * (getattr(method, "factor", None) or 1))
+    reach = (input_length or target) if method.depends_on_length else target
+    given = Rope(theta=rope["theta"], dim=rope["head_dim"], original_length=trained)
+    numbers = rope | {"length": target, "input_length": input_length or target}
+    return numbers | method.resolved(given, reach) | {"notice": method.remark(given, reach)}
+
+
+def _task(name: str) -> dict[str, Any]:
+    task = catalog.load("tasks", name)
+    bare = catalog.split(name)[0].split(".")[0]
+    return _about(task, name) | {
+        "kind": "task",
+        "metric": task.metric,
+        "version": task.version,
+        "higher_is_better": task.higher_is_better,
+        "variants": catalog.variants("tasks", bare),
+    }
+
+
+def _given(method: Any, name: str, values: dict[str, Any]) -> Any:
+    """The method with what was asked for on the command line, where it has such parameters."""
+    values = {key: value for key, value in values.items() if value is not None}
+    for key in values.keys() - {f.name for f in fields(method)}:
+        raise ValueError(f"{name} has no parameter {key!r}.")
+    return replace(method, **values)
+
+
+def _about(thing: Any, name: str) -> dict[str, Any]:
+    """What it says of itself, and its parameters: value, type and meaning of each."""
+    module, kind = inspect.getmodule(type(thing)), type(thing)
+    types, meaning = get_type_hints(kind), _meanings(kind)
+    return {
+        "name": name,
+        "about": inspect.cleandoc((module and module.__doc__) or ""),
+        "parameters": {
+            f.name: {
+                "default": getattr(thing, f.name),
+                "type": _type(types[f.name]),
+                "doc": meaning.get(f.name, ""),
+            }
+            for f in fields(thing)
+        },
+    }
+
+
+def _type(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def _meanings(kind: type) -> dict[str, str]:
+    """The line of text below each field, in this class and those it builds on."""
+    found: dict[str, str] = {}
+    for base in reversed([k for k in kind.__mro__ if is_dataclass(k)]):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        body = tree.body if isinstance(tree, ast.ClassDef) else []
+        for line, below in zip(body, body[1:], strict=False):
+            if (
+                isinstance(line, ast.AnnAssign)
+                and isinstance(line.target, ast.Name)
+                and isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant)
+            ):
+                found[line.target.id] = " ".join(str(below.value.value).split())
+    return found

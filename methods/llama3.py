@@ -1,0 +1,42 @@
+"""Llama 3.1's scaling: as NTK-by-parts, but blended over few channels and linear in turns.
+
+Grattafiori et al. 2024, https://arxiv.org/abs/2407.21783; the released code has the formula.
+"""
+
+from dataclasses import dataclass
+from math import inf, pi
+
+from torch import Tensor
+
+from harness.rotary import Rope, RotaryMethod
+
+
+@dataclass(frozen=True, kw_only=True)
+class Llama3(RotaryMethod):
+    formula = (
+        "theta'_i = (1 - m_i) theta_i / s + m_i theta_i, "
+        "m_i = clip((L0 theta_i / 2 pi - low) / (high - low), 0, 1)"
+    )
+    paper = "Grattafiori et al. 2024, https://arxiv.org/abs/2407.21783"
+
+    low_freq_factor: float = 1.0
+    """Channels that turn less often than this within the trained window are interpolated."""
+    high_freq_factor: float = 4.0
+    """Channels that turn more often than this keep their frequency."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not inf > self.high_freq_factor > self.low_freq_factor > 0:
+            raise ValueError(
+                "high_freq_factor must be above low_freq_factor, and both above 0; "
+                f"they are {self.high_freq_factor:g} and {self.low_freq_factor:g}."
+            )
+
+    def frequencies(self, rope: Rope, scale: float) -> Tensor:
+        theta, low, high = rope.frequencies, self.low_freq_factor, self.high_freq_factor
+        turns = rope.original_length * theta / (2 * pi)
+        kept = ((turns - low) / (high - low)).clamp(0, 1)
+        return (1 - kept) * theta / scale + kept * theta
+
+
+method = Llama3()

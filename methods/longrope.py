@@ -1,0 +1,172 @@
+"""LongRoPE: a divisor for each pair of channels, found by search.
+
+Ding et al. 2024, https://arxiv.org/abs/2402.13753. Where no search has been made for a model, the
+search's starting point stands in, and a notice says so.
+"""
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from math import inf, log, sqrt
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from harness.rotary import Encoding, Rope, RotaryMethod, yarn_attention_factor
+
+PACKAGED = files(__package__) / "factors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongRoPE(RotaryMethod):
+    formula = (
+        "theta'_i = theta_i / lambda_i, but theta_i at the first n-hat positions; "
+        "cos and sin times sqrt(1 + ln s / ln L0) elsewhere"
+    )
+    paper = "Ding et al. 2024, https://arxiv.org/abs/2402.13753"
+
+    factors: str = ""
+    """A packaged file's name, or a path: a JSON list, a JSON object with "factors" and maybe
+    "start_tokens", or numbers between commas or lines. Empty: the checkpoint's own, else those
+    packaged under the model's name, else the start of the search."""
+    start_tokens: int | None = None
+    """n-hat: so many first positions keep their rotation; None: as the factors' file says, or 0."""
+    attention: Literal["su", "yarn"] = "su"
+    """What cos and sin are multiplied by. su: sqrt(1 + ln s / ln L0); yarn: 0.1 ln s + 1."""
+    start: Literal["yarn", "official"] = "yarn"
+    """Where the search starts: YaRN's divisors 1 / (m + (1 - m) / s), or, as the published code
+    has it, m + (1 - m) s."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.start_tokens is not None and self.start_tokens < 0:
+            raise ValueError(f"start_tokens must be 0 or more, not {self.start_tokens}.")
+        if self.factors:
+            _read(self.factors)  # a file that cannot be read is said before anything runs
+
+    def frequencies(self, rope: Rope, scale: float) -> Tensor:
+        return rope.frequencies / self.divisors(rope, scale)
+
+    def attention_factor(self, rope: Rope, scale: float) -> float:
+        if self.attention == "yarn":
+            return yarn_attention_factor(scale)
+        return sqrt(1 + log(scale) / log(rope.original_length))
+
+    def divisors(self, rope: Rope, scale: float) -> Tensor:
+        """The lambda_i, (dim/2,), float64.
+
+        Raises:
+            ValueError: there are too few or too many for this model, or one is below 1.
+        """
+        source, found = self._found(rope)
+        if found is None:
+            kept = rope.kept(32, 1)
+            return (
+                kept + (1 - kept) * scale
+                if source == "official"
+                else 1 / (kept + (1 - kept) / scale)
+            )
+        divisors = found["factors"]
+        if len(divisors) != rope.dim // 2:
+            raise ValueError(
+                f"{source} holds {len(divisors)} factors, and this model takes {rope.dim // 2}, "
+                "one for each pair of channels that rotate."
+            )
+        for index, divisor in enumerate(divisors):
+            if not 1 <= divisor < inf:
+                raise ValueError(
+                    f"Factor {index} of {source} is {divisor:g}, and must be 1 or more."
+                )
+        return torch.tensor(divisors, dtype=torch.float64)
+
+    def encoding(self, rope: Rope, length: int) -> Encoding:
+        scale, found = self.scale(rope, length), self._found(rope)[1] or {}
+        start = found.get("start_tokens", 0) if self.start_tokens is None else self.start_tokens
+        return Encoding(
+            frequencies=self.frequencies(rope, scale),
+            attention_factor=self.attention_factor(rope, scale),
+            start_tokens=start,
+            original=rope.frequencies,
+        )
+
+    def remark(self, rope: Rope, length: int) -> str | None:
+        if self._found(rope)[0] == OWN:
+            return "LongRoPE's factors are the checkpoint's own."
+        return (
+            " ".join(filter(None, (super().remark(rope, length), self._doubt(rope, length))))
+            or None
+        )
+
+    def _doubt(self, rope: Rope, length: int) -> str | None:
+        source, found = self._found(rope)
+        if found is None:
+            return (
+                "No searched factors are known for this model, so the start of LongRoPE's search "
+                f"({source}) stands in; give a file as longrope,factors=FILE."
+            )
+        made_for, scale = found.get("factor"), self.scale(rope, length)
+        if made_for and float(made_for) != scale:
+            return f"{source} was searched for s = {made_for:g}, and is used at {scale:g}."
+        return None
+
+    def resolved(self, rope: Rope, length: int) -> dict[str, Any]:
+        return super().resolved(rope, length) | {
+            "factors": self.divisors(rope, self.scale(rope, length)).tolist(),
+            "factors_from": self._found(rope)[0],
+            "start_tokens": self.encoding(rope, length).start_tokens,
+        }
+
+    def _found(self, rope: Rope) -> tuple[str, dict[str, Any] | None]:
+        """Where the factors are from, and they; None where only the start of a search is known."""
+        if self.factors:
+            return self.factors, _read(self.factors)
+        if rope.factors is not None:
+            return OWN, {"factors": list(rope.factors)}
+        if rope.model in _packaged():
+            return rope.model, _read(rope.model)
+        return self.start, None
+
+
+OWN = "the checkpoint's own"
+
+
+def _packaged() -> list[str]:
+    """The models whose factors come with this package."""
+    if not PACKAGED.is_dir():
+        return []
+    return sorted(f.name.removesuffix(".json") for f in PACKAGED.iterdir() if ".json" in f.name)
+
+
+def _read(name: str) -> dict[str, Any]:
+    """The factors of a packaged file or of a path.
+
+    Raises:
+        ValueError: there is no such file, or it holds something else.
+    """
+    if name in _packaged():
+        text = (PACKAGED / f"{name}.json").read_text()
+    else:
+        try:
+            text = Path(name).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            known = ", ".join(_packaged()) or "none"
+            raise ValueError(
+                f"No factors can be read from {name!r} ({type(error).__name__}). "
+                f"Give a file, or a packaged name: {known}."
+            ) from None
+    try:
+        held = (
+            json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.replace(",", " ").split()
+        )
+        held = held if isinstance(held, dict) else {"factors": held}
+        return held | {"factors": [float(factor) for factor in held["factors"]]}
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(
+            f'{name} holds no factors: it must be a JSON list, an object with "factors", '
+            "or numbers between commas."
+        ) from None
+
+
+method = LongRoPE()

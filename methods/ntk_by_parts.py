@@ -1,0 +1,17 @@
+"""NTK-by-parts: interpolate slow channels, leave fast ones, and blend in between.
+
+Peng et al. 2023, section 3.2, https://arxiv.org/abs/2309.00071
+"""
+
+from dataclasses import dataclass
+
+from harness.rotary import ByParts
+
+
+@dataclass(frozen=True, kw_only=True)
+class NTKByParts(ByParts):
+    formula = "theta'_i = (1 - m_i) theta_i / s + m_i theta_i, m_i from 1 (fast) to 0 (slow)"
+    paper = "Peng et al. 2023, section 3.2, https://arxiv.org/abs/2309.00071"
+
+
+method = NTKByParts()
