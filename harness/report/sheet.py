@@ -1,0 +1,148 @@
+"""A sheet says what a table shows: methods down, lengths across, a mark where there is no number.
+
+How it is drawn, on a terminal or in Markdown, is `harness.report.table`'s business.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from harness.catalog import split
+from harness.cell import Cell, Result
+from harness.lengths import label
+
+MARKS = {"failed": "failed", "out_of_memory": "OOM", "unfit": "n/a", "missing": "·"}
+MEANINGS = {
+    "failed": "an error stopped it",
+    "out_of_memory": "out of memory",
+    "unfit": "cannot be run here",
+    "missing": "not measured",
+}
+SHARES = {"accuracy"}
+"""Metrics that are shares of one, and read best in percent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One cell as a reader sees it."""
+
+    kind: str
+    """A result's status, or `missing`."""
+    text: str
+    interval: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.interval}".rstrip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """One model on one task."""
+
+    title: str
+    lengths: list[int]
+    rows: dict[str, list[Entry]]
+    """By method; an entry for each length."""
+    notes: list[str]
+    """What marks mean, why cells have no number, and what must be known of those that have."""
+
+
+def sheets(results: Iterable[Result], cells: Sequence[Cell] = ()) -> list[Sheet]:
+    """One for each model and task, in the order they come; `cells` without a result are missing."""
+    found = {result.cell: result for result in results}
+    every = dict.fromkeys([*cells, *found])
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in every:
+        groups.setdefault((cell.model, cell.task), []).append(cell)
+    return [_sheet(group, found) for group in groups.values()]
+
+
+def entry(result: Result | None) -> Entry:
+    """The value with its interval, or the mark that stands for it."""
+    if result is None:
+        return Entry(kind="missing", text=MARKS["missing"])
+    if result.value is None:
+        return Entry(kind=result.status, text=MARKS[result.status])
+    interval = ""
+    if result.low is not None and result.high is not None:
+        low, high = (number(x, result.metric, unit="") for x in (result.low, result.high))
+        interval = f"[{low}, {high}]"
+    return Entry(kind="scored", text=number(result.value, result.metric), interval=interval)
+
+
+def number(x: float, metric: str, *, unit: str = " %") -> str:
+    """Three figures, or whole percent where the metric is a share."""
+    if metric in SHARES:
+        return f"{100 * x:.0f}{unit}"
+    if abs(x) >= 1e5:
+        return f"{x:.1e}".replace("e+0", "e").replace("e+", "e")
+    if abs(x) >= 99.95:
+        return f"{x:,.0f}"
+    return f"{x:.1f}" if abs(x) >= 9.995 else f"{x:.2f}"
+
+
+def readable(spec: str) -> str:
+    """A spec for reading: the factor behind a multiplication sign, the rest behind commas."""
+    name, parameters = split(spec)
+    if factor := parameters.pop("factor", ""):
+        name = f"{name} ×{factor}"  # noqa: RUF001 - a multiplication sign is what is meant
+    return ", ".join([name, *(f"{key} {value}" for key, value in parameters.items())])
+
+
+def _sheet(cells: list[Cell], found: dict[Cell, Result]) -> Sheet:
+    lengths = sorted({cell.length for cell in cells})
+    at = {(cell.method, cell.length): found.get(cell) for cell in cells}
+    results = [found[cell] for cell in cells if cell in found]
+    extended = {r.cell.method for r in results if r.factor is not None}
+    methods = sorted({cell.method for cell in cells}, key=lambda m: _order(m, extended))
+    rows = {
+        readable(m) + ("*" if any(r.notice for r in results if r.cell.method == m) else ""): [
+            entry(at.get((m, n))) for n in lengths
+        ]
+        for m in methods
+    }
+    return Sheet(
+        title=_title(cells[0], results), lengths=lengths, rows=rows, notes=_notes(rows, results)
+    )
+
+
+def _title(cell: Cell, results: list[Result]) -> str:
+    metrics = dict.fromkeys(r.metric for r in results if r.metric and r.metric not in cell.task)
+    corpora = dict.fromkeys(r.corpus for r in results if r.corpus and r.corpus not in cell.task)
+    return " · ".join([cell.model, readable(cell.task), *metrics, *corpora])
+
+
+def _order(spec: str, extended: set[str]) -> tuple[bool, str, float, str]:
+    """The model as it is first, where every table starts; then by name, then by factor."""
+    name, parameters = split(spec)
+    try:
+        factor = float(parameters.get("factor", 0))
+    except ValueError:
+        factor = 0.0
+    return spec in extended, name, factor, spec
+
+
+def _notes(rows: dict[str, list[Entry]], results: list[Result]) -> list[str]:
+    kinds = {e.kind for row in rows.values() for e in row}
+    notes = []
+    if any(e.interval for row in rows.values() for e in row):
+        notes.append("[low, high]  the 95 % interval")
+    for kind in (k for k in MARKS if k in kinds):
+        why = "; ".join(_reasons(kind, results))
+        notes.append(f"{MARKS[kind]}  {MEANINGS[kind]}{why and ': '}{why}")
+    told = dict.fromkeys((readable(r.cell.method), r.notice) for r in results if r.notice)
+    return notes + [f"*  {method}: {_line(notice)}" for method, notice in told]
+
+
+def _reasons(kind: str, results: list[Result]) -> list[str]:
+    """Why, once for each method and reason, with the lengths it holds for."""
+    those = [r for r in results if r.status == kind]
+    return [
+        f"{readable(method)} at {', '.join(label(r.cell.length) for r in group)}, {_line(reason)}"
+        for (method, reason), group in groupby(those, lambda r: (r.cell.method, r.reason))
+    ]
+
+
+def _line(text: str | None) -> str:
+    words = " ".join((text or "").split())
+    return words if len(words) <= 300 else f"{words[:299]}…"

@@ -1,0 +1,157 @@
+"""Tables from results, on a terminal and in Markdown. Reads files, runs nothing, loads no torch."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from harness.cell import Result
+from harness.lengths import label
+from harness.report.sheet import Entry, Sheet
+
+STYLES = {
+    "failed": "bold red",
+    "out_of_memory": "bold yellow",
+    "unfit": "yellow",
+    "missing": "dim",
+    "running": "bold cyan",
+}
+BORDER = 2
+"""Columns that stand between two columns of a table."""
+
+
+def drawn(sheet: Sheet, width: int) -> RenderableType:
+    """For a terminal of so many columns: cut into several tables if one would not fit."""
+    if not sheet.lengths:
+        return Text(f"{sheet.title}: nothing to show")
+    tall = sum(_widths(sheet, tall=False)) > width
+    parts = [_table(sheet, part, tall) for part in _fitting(_widths(sheet, tall), width)]
+    return Group(Text(sheet.title, "bold"), *parts, *(Text(note, "dim") for note in sheet.notes))
+
+
+def printed(sheets: Iterable[Sheet], console: Console) -> None:
+    """Onto a console, an empty line between two."""
+    for sheet in sheets:
+        console.print(drawn(sheet, console.width))
+        console.print()
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A terminal as wide as it is; a file or a pipe as wide as a table wants."""
+    it = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not it.is_terminal:
+        it.width = 1000
+    return it
+
+
+def markdown(sheets: Iterable[Sheet]) -> str:
+    """One table for each sheet, its notes below."""
+    return "\n\n".join(_page(sheet) for sheet in sheets) + "\n"
+
+
+def rows(results: Iterable[Result]) -> list[dict[str, Any]]:
+    """One flat object a cell, as `--format json` prints them."""
+    return [result.row() for result in results]
+
+
+def commas(results: Iterable[Result]) -> str:
+    """Comma-separated values, a header first."""
+    out, every = io.StringIO(), rows(results)
+    writer = csv.writer(out, lineterminator="\n")
+    for row in [dict.fromkeys(every[0], ...)] if every else []:
+        writer.writerow(row)
+    for row in every:
+        writer.writerow(
+            ",".join(f"{k}={w}" for k, w in v.items()) if isinstance(v, dict) else v
+            for v in row.values()
+        )
+    return out.getvalue()
+
+
+def refreshed(page: str, table: Callable[[str], str]) -> str:
+    """The page with what stands between its marks made anew.
+
+    A table stands between `<!-- table:NAME where ... -->` and `<!-- /table:NAME -->`; the `where`,
+    as `harness results --where` takes it, says what it shows, and `table` makes it of that.
+
+    Raises:
+        ValueError: a mark has no partner, or there is none.
+    """
+    opened = re.findall(r"<!-- table:(\S+)", page)
+    closed = re.findall(r"<!-- /table:(\S+) -->", page)
+    if opened != closed or not opened:
+        raise ValueError(
+            "A page holds tables between '<!-- table:NAME where ... -->' and '<!-- /table:NAME "
+            f"-->'; this one opens {', '.join(opened) or 'none'} and closes "
+            f"{', '.join(closed) or 'none'}."
+        )
+    mark = r"(<!-- table:(\S+)([^\n]*?)-->\n).*?(<!-- /table:\2 -->)"
+    return re.sub(mark, lambda m: f"{m[1]}\n{table(m[3].strip())}\n{m[4]}", page, flags=re.DOTALL)
+
+
+def _page(sheet: Sheet) -> str:
+    lines = [
+        f"### {_plain(sheet.title)}",
+        "",
+        f"| method | {' | '.join(label(n) for n in sheet.lengths)} |",
+        "|---" + "|--:" * len(sheet.lengths) + "|",
+        *(
+            f"| {_plain(name)} | {' | '.join(_plain(str(e)) for e in entries)} |"
+            for name, entries in sheet.rows.items()
+        ),
+    ]
+    notes = [f"- {_plain(note)}" for note in sheet.notes]
+    return "\n".join([*lines, "", *notes] if notes else lines)
+
+
+def _plain(text: str) -> str:
+    return text.replace("|", r"\|").replace("<", "&lt;").replace("*", r"\*")
+
+
+def _table(sheet: Sheet, columns: list[int], tall: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+    table.add_column("method", no_wrap=True)
+    for column in columns:
+        table.add_column(label(sheet.lengths[column]), justify="right", no_wrap=True)
+    for name, entries in sheet.rows.items():
+        table.add_row(name, *(_written(entries[column], tall) for column in columns))
+    return table
+
+
+def _written(entry: Entry, tall: bool) -> Text:
+    text = Text(entry.text, STYLES.get(entry.kind, ""))
+    if entry.interval:
+        text.append(("\n" if tall else " ") + entry.interval, "dim")
+    return text
+
+
+def _widths(sheet: Sheet, tall: bool) -> list[int]:
+    """Of the first column and each length's, with what stands between."""
+    names = max(len(name) for name in [*sheet.rows, "method"])
+    every = zip(sheet.lengths, zip(*sheet.rows.values(), strict=True), strict=True)
+    return [names] + [
+        BORDER + max(len(label(n)), *(_width(e, tall) for e in column)) for n, column in every
+    ]
+
+
+def _width(entry: Entry, tall: bool) -> int:
+    return max(len(entry.text), len(entry.interval)) if tall else len(str(entry))
+
+
+def _fitting(widths: list[int], width: int) -> Iterator[list[int]]:
+    """Columns that fit side by side beside the names; at least one at a time."""
+    names, *rest = widths
+    part, used = [], names
+    for column, wide in enumerate(rest):
+        if part and used + wide > width:
+            yield part
+            part, used = [], names
+        part.append(column)
+        used += wide
+    yield part
