@@ -169,6 +169,7 @@ class Reencoding(Method):
         """The encoding in numbers, for results and for `harness show`."""
         encoding = self.encoding(rope, length)
         return {
+            "factor": None,
             "attention_factor": encoding.attention_factor,
             "frequencies": encoding.frequencies.tolist(),
         }
@@ -231,7 +232,7 @@ class RotaryMethod(Reencoding):
     def resolved(self, rope: Rope, length: int) -> dict[str, Any]:
         scale = self.scale(rope, length)
         factor = scale if self.factor is None else float(self.factor)
-        return {"factor": factor, "scale": scale} | super().resolved(rope, length)
+        return super().resolved(rope, length) | {"factor": factor, "scale": scale}
 
 
 @dataclass(frozen=True, kw_only=True)

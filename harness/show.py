@@ -5,6 +5,7 @@ import difflib
 import inspect
 import textwrap
 from dataclasses import fields, is_dataclass, replace
+from itertools import pairwise
 from typing import Any, get_type_hints
 
 from harness import catalog
@@ -125,7 +126,7 @@ def _meanings(kind: type) -> dict[str, str]:
     for base in reversed([k for k in kind.__mro__ if is_dataclass(k)]):
         tree = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
         body = tree.body if isinstance(tree, ast.ClassDef) else []
-        for line, below in zip(body, body[1:], strict=False):
+        for line, below in pairwise(body):
             if (
                 isinstance(line, ast.AnnAssign)
                 and isinstance(line.target, ast.Name)

@@ -41,6 +41,7 @@ class Unextended(Reencoding):
     def provenance(self, model: nn.Module, length: int) -> dict[str, Any]:
         own = Encoding.of(model, length)
         return {
+            "factor": None,
             "attention_factor": own.attention_factor,
             "frequencies": own.frequencies.tolist(),
             "scaling": Rope.of(model).scaling,
