@@ -41,6 +41,12 @@ def join(name: str, parameters: dict[str, str]) -> str:
     return ",".join([name, *(f"{key}={parameters[key]}" for key in sorted(parameters))])
 
 
+def extended(spec: str, parameters: dict[str, Any]) -> str:
+    """The spec with these parameters set."""
+    name, given = split(spec)
+    return join(name, given | {key: _written(value) for key, value in parameters.items()})
+
+
 def load(kind: Kind, spec: str) -> Any:
     """The method or task of this spec.
 
@@ -53,7 +59,7 @@ def load(kind: Kind, spec: str) -> Any:
 
 
 def canonical(kind: Kind, spec: str) -> str:
-    """The spec's one name: variant written out, defaults left out, values in their shortest form."""
+    """The spec's one name: variant written out, defaults left out, values at their shortest."""
     name, parameters = split(spec)
     default, full = _default(kind, name), _full_name(kind, name)
     given = configure(default, parameters, spec)

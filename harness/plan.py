@@ -1,10 +1,19 @@
 """What a grid will cost, before any of it is run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.cell import Cell, Result
+from harness import catalog
+from harness.cell import Cell, Result, grid
+
+if TYPE_CHECKING:
+    from harness.model import Card
+    from harness.task import Task
+
+OVERHEAD = 700 * 2**20
+"""Bytes of a process before any model: Python, torch, transformers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +54,8 @@ class Planned:
     fits: bool
     why: str | None = None
     """Why it would not fit, or cannot be run, in words."""
+    corpus: str | None = None
+    """Where the cell's corpus is on this machine."""
 
 
 class Watch(Protocol):
@@ -61,3 +72,176 @@ class Watch(Protocol):
 
     def note(self, message: str) -> None:
         """What a person should know, in a sentence."""
+
+
+def plan(options: Options) -> list[Planned]:
+    """Every cell of the grid and its cost; reads configurations and corpora, but no weights.
+
+    A method's scale is settled here, once for the whole grid: with `factor` None it is the longest
+    length over the model's original length. Documents are those that reach the longest length.
+
+    Raises:
+        ValueError: a malformed or impossible wish: a factor below 1, a length below the minimum.
+        LookupError: an unknown name, or a corpus with too few tokens.
+    """
+    return [planned for name in options.models for planned in _plan_model(options, name)]
+
+
+def _plan_model(options: Options, name: str) -> list[Planned]:
+    from harness import machine
+    from harness.model import describe
+
+    spec, parameters = catalog.split(name)
+    if unknown := set(parameters) - {"dtype"}:
+        raise ValueError(f"A model has no parameter {unknown.pop()!r}. It has: dtype.")
+    if options.dtype != "auto":
+        parameters["dtype"] = options.dtype
+    card = describe(spec, trust_remote_code=options.trust_remote_code)
+    on = machine.device(options.device)
+    machine.dtype(parameters.get("dtype", "auto"), on)
+    methods = [_method(m, options, card) for m in options.methods]
+    tasks = {_task(t, options): _corpus(t, options) for t in options.tasks}
+    cells = grid([catalog.join(spec, parameters)], methods, list(tasks), list(options.lengths))
+    reader = _reader(card, options)
+    free, found = machine.free_memory(on), []
+    for cell in cells:
+        cost = _cost(card, reader, cell.task, tasks[cell.task], cell.length)
+        taken = cost.bytes(card, 2 if on == "cuda" else 4)
+        fits = taken <= free
+        why = None if fits else f"needs {taken / 2**30:.1f} GiB, and {free / 2**30:.1f} are free"
+        found.append(
+            Planned(
+                cell=cell,
+                tokens=cost.rows,
+                seconds=cost.seconds(card, on),
+                bytes=taken,
+                fits=fits,
+                why=why,
+                corpus=tasks[cell.task],
+            )
+        )
+    return found
+
+
+def _method(spec: str, options: Options, card: "Card") -> str:
+    """The method's canonical spec, its scale settled."""
+    method = catalog.load("methods", spec)
+    given = catalog.split(spec)[1]
+    known = {f.name for f in fields(method)}
+    wish: dict[str, Any] = {}
+    if "factor" in known and "factor" not in given:
+        if options.factor is not None:
+            wish["factor"] = options.factor
+        elif not method.depends_on_length:
+            wish["factor"] = max(1.0, max(options.lengths) / card.original_length)
+    if "factors" in known and "factors" not in given and options.factors:
+        wish["factors"] = options.factors
+    return catalog.canonical("methods", catalog.extended(spec, wish))
+
+
+def _task(spec: str, options: Options) -> str:
+    """The task's canonical spec: options that it knows, and its corpus by content."""
+    from harness.corpora import label
+
+    task = catalog.load("tasks", spec)
+    given = catalog.split(spec)[1]
+    known = {f.name for f in fields(task)}
+    wish = {
+        name: value
+        for name in ("samples", "depths", "seed")
+        if (value := getattr(options, name)) is not None and name in known - set(given)
+    }
+    if "reach" in known and "reach" not in given:
+        wish["reach"] = max(options.lengths)
+    if corpus := _corpus(spec, options):
+        wish["corpus"] = label(corpus)
+    return catalog.canonical("tasks", catalog.extended(spec, wish))
+
+
+def _corpus(spec: str, options: Options) -> str | None:
+    """Where the task's text comes from; None if it reads none."""
+    task: Task = catalog.load("tasks", spec)
+    if not hasattr(task, "corpus"):
+        return None
+    if "corpus" in catalog.split(spec)[1]:
+        return task.corpus
+    return options.corpus or task.corpus
+
+
+def _reader(card: "Card", options: Options) -> Any:
+    from harness.corpora import TokenReader
+    from harness.model import cache_folder, tokenizer
+
+    return TokenReader(tokenizer(card, options.trust_remote_code), cache_folder())
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a pass must read: rows of its tree, pairs of query and key, the longest input."""
+
+    rows: int
+    pairs: int
+    depth: int
+
+    def seconds(self, card: "Card", on: str) -> float:
+        """A rough time, from rates measured for a moment on this machine."""
+        s = card.shape
+        products, pair = _rates(on, s["head_dim"])
+        flops = 2 * self.rows * weights(card)
+        return flops / products + self.pairs * s["layers"] * s["heads"] * pair
+
+    def bytes(self, card: "Card", number: int) -> int:
+        """A rough peak: weights, hidden state, one layer's keys and values, tables, head."""
+        s = card.shape
+        hidden = self.rows * s["hidden"] * number
+        keys = self.depth * 2 * s["key_heads"] * s["head_dim"] * number
+        table = self.depth * 2 * s["head_dim"] * number
+        head = s["vocabulary"] * s["hidden"] * 4
+        return OVERHEAD + weights(card) * number + hidden + keys + table + head
+
+
+def weights(card: "Card") -> int:
+    """Parameters a token passes: an estimate from the shape."""
+    s = card.shape
+    attention = 2 * s["hidden"] * (s["heads"] + s["key_heads"]) * s["head_dim"]
+    layer = attention + 3 * s["hidden"] * s["intermediate"] * s["experts"]
+    return s["layers"] * layer + s["vocabulary"] * s["hidden"]
+
+
+@cache
+def _cost(card: "Card", reader: Any, task: str, corpus: str | None, length: int) -> Cost:
+    from harness.engine.evaluate import tree_of
+
+    asked = catalog.load("tasks", task)
+    if corpus:
+        asked = replace(asked, corpus=corpus)
+    tree = tree_of(list(asked.requests(reader, length)))
+    return Cost(len(tree.tokens), tree.pairs, tree.depth)
+
+
+@cache
+def _rates(on: str, head_dim: int) -> tuple[float, float]:
+    """Floating-point operations a second in products, and seconds for a pair of one head."""
+    import time
+
+    import torch
+
+    from harness import machine
+    from harness.engine.kernels import chosen
+
+    dtype = machine.dtype("auto", on)
+
+    def timed(work: Any) -> float:
+        work()
+        started = time.perf_counter()
+        work()
+        if on == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    a, b = torch.randn(1024, 1024, device=on, dtype=dtype), torch.randn(1024, 1024, device=on)
+    products = 2 * 1024**3 / timed(lambda: a @ b.to(dtype))
+    q = torch.randn(1, 1, 1024, head_dim, device=on, dtype=dtype)
+    k = torch.randn(1, 1, 8192, head_dim, device=on, dtype=dtype)
+    kernel = chosen(on, dtype, head_dim)
+    return products, timed(lambda: kernel.call(q, k, k, False, 1.0)) / (1024 * 8192)

@@ -1,0 +1,67 @@
+"""The language-model head, in blocks and in float32: no (tokens, vocabulary) tensor ever exists."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+SCORES = 2**24  # most logits alive at a time: 64 MB
+
+
+class Head:
+    """Final norm and output embedding, as the model has them."""
+
+    def __init__(self, model: nn.Module, norm: nn.Module) -> None:
+        self.norm, self.output = norm, model.get_output_embeddings()
+        self.weight = self.output.weight.float()
+        self.bias = None if self.output.bias is None else self.output.bias.float()
+        config = getattr(model.config, "text_config", model.config)
+        self.softcap = getattr(config, "final_logit_softcapping", None)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(n, hidden) of the last layer's output -> (n, vocabulary), float32."""
+        with _exact_products(hidden.dtype):
+            logits = nn.functional.linear(self.norm(hidden).float(), self.weight, self.bias)
+        if self.softcap:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        return logits
+
+    def read(self, hidden: Tensor, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """For each asked row, the loss of its target and the most likely token.
+
+        Args:
+            hidden: the last layer's output, (rows of the tree, hidden).
+            rows: which of them are asked, (m,).
+            targets: the token that followed, (m,).
+
+        Returns:
+            Losses in nats, (m,) float64, and argmax tokens, (m,) int64.
+        """
+        losses = torch.empty(len(rows), dtype=torch.float64)
+        best = torch.empty(len(rows), dtype=torch.int64)
+        size = max(1, SCORES // self.weight.shape[0])
+        for start in range(0, len(rows), size):
+            piece = slice(start, start + size)
+            logits = self.logits(hidden[rows[piece]])
+            picked = logits.gather(1, targets[piece, None])[:, 0]
+            losses[piece] = (logits.logsumexp(1) - picked).double().cpu()
+            best[piece] = logits.argmax(1).cpu()
+        return losses, best
+
+
+@contextmanager
+def _exact_products(dtype: torch.dtype) -> Iterator[None]:
+    """Let float32 products of bfloat16 values run on bfloat16 hardware.
+
+    Every product of two bfloat16 values is exact in float32, and sums stay in float32: the same
+    numbers, several times faster where the processor has such units.
+    """
+    matmul = torch.backends.mkldnn.matmul
+    before = matmul.fp32_precision
+    if dtype is torch.bfloat16:
+        matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before

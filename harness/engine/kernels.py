@@ -1,0 +1,88 @@
+"""The attention kernels this machine has, behind one signature that also gives the log-sum-exp.
+
+Each reads (batch, heads, tokens, head_dim) and may be given fewer key heads than query heads:
+repeating keys for grouped queries would cost time and memory for the same numbers. These torch
+operators are private, so tests hold them to this contract.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One way to attend: `call(q, k, v, causal, scale)` -> output, log-sum-exp over the keys.
+
+    Causal only where queries and keys are equally many: kernels disagree on how to align others.
+    """
+
+    name: str
+    call: Callable[[Tensor, Tensor, Tensor, bool, float], tuple[Tensor, Tensor]]
+
+
+def torch_cpu(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float):
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        q, k, v, 0.0, causal, scale=scale
+    )
+
+
+def torch_cuda(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float):
+    dim = q.shape[-1]
+    q, k, v = (torch.nn.functional.pad(x, (0, -dim % 8)) for x in (q, k, v))
+    out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
+        q, k, v, 0.0, causal, False, scale=scale
+    )
+    return out[..., :dim], lse[..., : q.shape[2]]
+
+
+def flash_attn(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float):
+    from flash_attn import flash_attn_func
+
+    out, lse, _ = flash_attn_func(
+        *(x.transpose(1, 2) for x in (q, k, v)),
+        softmax_scale=scale,
+        causal=causal,
+        return_attn_probs=True,
+    )
+    return out.transpose(1, 2), lse
+
+
+def tiled(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float, softcap: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Plain matrix products in float32, so many queries at a time that scores stay small.
+
+    For what no kernel offers: capped logits (Gemma 2), float32 or wide heads on a GPU.
+    """
+    groups, step = q.shape[1] // k.shape[1], max(1, 2**24 // (k.shape[2] * q.shape[1]))
+    keys, values = (x.float().repeat_interleave(groups, 1) for x in (k, v))
+    outs, lses = [], []
+    for start in range(0, q.shape[2], step):
+        scores = q[:, :, start : start + step].float() @ keys.mT * scale
+        if softcap:
+            scores = softcap * torch.tanh(scores / softcap)
+        if causal:
+            rows = torch.arange(start, start + scores.shape[2], device=q.device)
+            future = torch.arange(k.shape[2], device=q.device) > rows[:, None]
+            scores = scores.masked_fill(future, -torch.inf)
+        lse = scores.logsumexp(-1)
+        outs.append((torch.exp(scores - lse[..., None]) @ values).to(q.dtype))
+        lses.append(lse)
+    return torch.cat(outs, 2), torch.cat(lses, 2)
+
+
+@cache
+def chosen(device: str, dtype: torch.dtype = torch.bfloat16, head_dim: int = 64) -> Kernel:
+    """The fastest kernel here that can do this dtype and head dimension."""
+    if device == "cpu":
+        return Kernel("torch-flash-cpu", torch_cpu)
+    if dtype in (torch.float16, torch.bfloat16) and head_dim <= 256:
+        if find_spec("flash_attn"):
+            return Kernel("flash-attn", flash_attn)
+        return Kernel("torch-flash-cuda", torch_cuda)
+    return Kernel("tiled-float32", tiled)

@@ -1,0 +1,72 @@
+"""How the supported families name their parts. The modules are transformers' own.
+
+Families differ in the names of a decoder's parts and of a layer's cache argument, in rotary
+embeddings per layer type, and in whether attention goes through transformers' attention interface.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Where a decoder keeps what the engine calls."""
+
+    embedding: str = "embed_tokens"
+    layers: str = "layers"
+    norm: str = "norm"
+    cache: str = "past_key_values"
+    """The layer's argument that takes keys and values."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Arguments a layer insists on."""
+    calls_sdpa: bool = False
+    """Attention calls torch's function directly, not through transformers' interface."""
+
+
+FAMILIES = {
+    **dict.fromkeys(
+        ("llama", "mistral", "mixtral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text"),
+        Family(),
+    ),
+    "phi": Family(norm="final_layernorm"),
+    "gpt_neox": Family(embedding="embed_in", norm="final_layer_norm", cache="layer_past"),
+    "falcon": Family(
+        embedding="word_embeddings",
+        layers="h",
+        norm="ln_f",
+        cache="layer_past",
+        extra={"alibi": None},
+        calls_sdpa=True,
+    ),
+}
+
+
+def family_of(config: Any) -> Family:
+    """The family of a transformers configuration.
+
+    Raises:
+        LookupError: it is not supported; the message lists those that are.
+    """
+    config = getattr(config, "text_config", config)
+    kind = config.model_type
+    if kind not in FAMILIES or getattr(config, "alibi", False):
+        what = f"{kind} with ALiBi" if kind in FAMILIES else kind
+        raise LookupError(
+            f"The family {what!r} is not supported. Supported are: {', '.join(sorted(FAMILIES))}."
+        )
+    return FAMILIES[kind]
+
+
+def layer_types(decoder: nn.Module) -> list[str | None]:
+    """What each layer's rotary embedding is asked for: a layer type where it depends on that."""
+    by_type = isinstance(getattr(original(decoder.rotary_emb), "rope_type", None), dict)
+    if by_type:
+        return list(decoder.config.layer_types)
+    return [None] * decoder.config.num_hidden_layers
+
+
+def original(rotary: nn.Module) -> nn.Module:
+    """The checkpoint's own rotary module, also while a method has put another in its place."""
+    return getattr(rotary, "before", rotary)

@@ -1,0 +1,134 @@
+"""What this machine is, and how much memory a stretch of work took."""
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_STATUS = Path("/proc/self/status")
+_REFS = Path("/proc/self/clear_refs")
+
+
+def device(wanted: str = "auto") -> str:
+    """`cpu` or `cuda`.
+
+    Raises:
+        ValueError: a GPU is asked for and there is none, or the name is neither.
+    """
+    import torch
+
+    if wanted not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"--device is auto, cpu or cuda, and {wanted!r} is none of them.")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda was asked for, and torch sees no GPU. Use --device cpu.")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+
+
+def dtype(wanted: str, on: str) -> Any:
+    """The torch dtype: `auto` is bfloat16 where the hardware multiplies it, else float32.
+
+    Raises:
+        ValueError: another name.
+    """
+    import torch
+
+    known = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+    if wanted in known:
+        return known[wanted]
+    if wanted != "auto":
+        raise ValueError(f"--dtype is auto, bfloat16 or float32, and {wanted!r} is none of them.")
+    fast = on == "cuda" or "avx512_bf16" in cpu_flags() or "amx_bf16" in cpu_flags()
+    return torch.bfloat16 if fast else torch.float32
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """What the processor can do, in the kernel's words; empty where nobody says."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return frozenset()
+    lines = (line for line in info.read_text().splitlines() if line.startswith("flags"))
+    return frozenset(next(lines, "").partition(":")[2].split())
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def free_memory(on: str) -> int:
+    """Bytes that can still be taken."""
+    if on == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info()[0]
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def forget_peak(on: str) -> None:
+    """Start measuring peak memory anew, where the system lets us."""
+    if on == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        try:
+            _REFS.write_text("5")
+        except OSError:
+            return  # the peak since the process began is then what is reported
+
+
+def peak_memory(on: str) -> int:
+    """Bytes at most since `forget_peak`: the process's resident set, or the GPU allocator's."""
+    if on == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    if _STATUS.exists():
+        lines = _STATUS.read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+    import resource
+
+    scale = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of all that can move a number."""
+    found = {"python": platform.python_version()}
+    for name in ("context-harness", "torch", "transformers", "tokenizers", "numpy", "flash-attn"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def commit() -> dict[str, Any]:
+    """The checkout this package runs from: commit and whether it was changed since; or nothing."""
+    here = Path(__file__).parents[1]
+    if not (here / ".git").exists():
+        return {}
+    try:
+        said = [
+            subprocess.run(
+                ["git", "-C", str(here), *words], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "*.py"])
+        ]
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"commit": said[0], "dirty": bool(said[1])}
+
+
+def cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

