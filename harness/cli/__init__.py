@@ -1,0 +1,71 @@
+"""The command line: parse, call, print. What a person can cause is caught here, and only here."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from harness.cli import look, run, train
+
+app = typer.Typer(
+    help="Measure how far a method lets a pretrained transformer read.",
+    epilog=(
+        "harness run --method longrope --task passkey --lengths 4k-32k\n\n"
+        "harness list methods\n\n"
+        "harness results --where 'task=passkey length>=16k'"
+    ),
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run", help=run.HELP, epilog=run.EXAMPLES)(run.run)
+app.command("list")(look.list_)
+app.command("show", epilog=look.SHOW_EXAMPLES)(look.show)
+app.command("results", epilog=look.RESULTS_EXAMPLES)(look.results)
+app.command("plot")(look.plot)
+app.command("doctor")(look.doctor)
+app.add_typer(train.app, name="train")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("context-harness"))
+        raise typer.Exit
+
+
+@app.callback()
+def _harness(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None: ...
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line, and exit: 0 done, 1 a cell failed, 2 a mistake, 130 interrupted."""
+    sys.exit(_code(sys.argv[1:] if argv is None else argv))
+
+
+def _code(argv: list[str]) -> int:
+    try:
+        return app(argv or ["--help"], prog_name="harness", standalone_mode=False) or 0
+    except typer.TyperException as error:
+        message = error.format_message()
+    except (KeyError, IndexError):
+        raise  # LookupErrors, but of a program: nobody typed them
+    except (ValueError, LookupError, OSError) as error:
+        message = _words(error)
+    except ModuleNotFoundError as error:
+        if error.name:
+            raise  # a broken installation; ours have a sentence and no name
+        message = str(error)
+    print(f"harness: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'The system'}: {error.strerror}."
+    return str(error)

@@ -1,0 +1,196 @@
+"""The verbs that only look: `list`, `show`, `results`, `plot`, `doctor`."""
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer import Option
+
+if TYPE_CHECKING:
+    from harness.cell import Result
+
+SHOW_EXAMPLES = (
+    "harness show passkey\n\n"
+    "harness show yarn --head-dim 64 --theta 100000 --original-length 8192 --length 65536 --json"
+)
+RESULTS_EXAMPLES = (
+    "harness results --where 'method=yarn,pi length>=8k status=scored'\n\n"
+    "harness results --format csv > results.csv\n\n"
+    "harness results --page README.md"
+)
+Folder = Annotated[Path, Option("--results", help="The folder they are kept in.")]
+Where = Annotated[
+    str | None, Option("--where", help="Conditions with spaces between: 'method=yarn length>=8k'.")
+]
+Json = Annotated[bool, Option("--json", help="Print JSON.")]
+
+
+def list_(
+    kind: Annotated[str, typer.Argument(metavar="methods|tasks|models|corpora")],
+    as_json: Json = False,
+) -> None:
+    """Name what there is to run, with a line about each."""
+    from harness.listing import listed
+
+    items = listed(kind)
+    if as_json:
+        print(json.dumps(items, indent=2, ensure_ascii=False))
+        return
+    widest = max((len(item["name"]) for item in items), default=0)
+    for item in items:
+        print(f"{item['name']:{widest}}  {item['description']}")
+        if item.get("source"):
+            print(f"{'':{widest}}  {item['source']}")
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="A method or a task: yarn, perplexity.sliding.")],
+    head_dim: Annotated[int | None, Option(help="Channels of a head that rotate.")] = None,
+    theta: Annotated[float | None, Option(help="The rotary embedding's base.")] = None,
+    original_length: Annotated[int | None, Option(help="Tokens of the trained window.")] = None,
+    length: Annotated[int | None, Option(help="Tokens to extend to.")] = None,
+    input_length: Annotated[
+        int | None, Option(help="Tokens of the input, where the encoding depends on it.")
+    ] = None,
+    factor: Annotated[float | None, Option(help="Instead of --length.")] = None,
+    factors: Annotated[str | None, Option(help="A file of LongRoPE's factors.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a method or a task is; with a rotary embedding given, what a method makes of it."""
+    from harness.show import show as described
+
+    for flag, value in {"--head-dim": head_dim, "--theta": theta, "--length": length}.items():
+        if value is not None and value <= 0:
+            raise ValueError(f"{flag} must be above zero, and {value:g} is not.")
+    about = described(
+        name,
+        head_dim=head_dim,
+        theta=theta,
+        original_length=original_length,
+        length=length,
+        input_length=input_length,
+        factor=factor,
+        factors=factors,
+    )
+    print(json.dumps(about, indent=2, ensure_ascii=False) if as_json else _readable(about))
+
+
+def results(
+    form: Annotated[
+        Literal["table", "json", "csv", "markdown"], Option("--format", help="How to print.")
+    ] = "table",
+    where: Where = None,
+    folder: Folder = Path("results"),
+    page: Annotated[
+        Path | None, Option(help="Make the tables anew between the marks of this file instead.")
+    ] = None,
+    check: Annotated[
+        bool, Option("--check", help="With --page: change nothing, exit with 1 if it is behind.")
+    ] = False,
+) -> None:
+    """Print what was measured.
+
+    A page holds tables between <!-- table:NAME CONDITIONS --> and <!-- /table:NAME -->, with the
+    conditions of --where.
+    """
+    if page:
+        raise typer.Exit(_refresh(page, folder, check))
+    from harness.report import table
+    from harness.report.sheet import sheets
+
+    found = _found(folder, where)
+    if form == "json":
+        print(json.dumps(table.rows(found), indent=2, allow_nan=False))
+    elif form == "csv":
+        print(table.commas(found), end="")
+    elif form == "markdown":
+        print(table.markdown(sheets(found)), end="")
+    else:
+        table.printed(sheets(found), table.console())
+
+
+def plot(
+    output: Annotated[Path, Option(help="The picture to write: .png, .svg or .pdf.")],
+    kind: Annotated[
+        Literal["curve", "depth"],
+        Option(help="Value by length, or one map of length by depth for each method."),
+    ] = "curve",
+    where: Where = None,
+    folder: Folder = Path("results"),
+) -> None:
+    """Draw what was measured."""
+    from harness.report import plot as draw
+
+    found = _found(folder, where)
+    (draw.curve if kind == "curve" else draw.depth)(found, output)
+
+
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine has, which kernel it will use, and what is missing."""
+    from harness.doctor import checks
+
+    found = checks()
+    if as_json:
+        print(json.dumps([check.__dict__ for check in found], indent=2, ensure_ascii=False))
+        return
+    widest = max(len(check.name) for check in found)
+    for check in found:
+        print(f"{'ok' if check.ok else '--'}  {check.name:{widest}}  {check.found}")
+        if check.get:
+            print(f"    {'':{widest}}  {check.get}")
+
+
+def _found(folder: Path, where: str | None) -> "list[Result]":
+    """The results meant; files that are none are named on standard error."""
+    from harness.report.where import matching
+    from harness.store import Store
+
+    store = Store(folder)
+    if not store.runs.is_dir():
+        raise ValueError(
+            f"There are no results in {str(folder)!r}. Measure some with: harness run; or say "
+            "where they are with --results."
+        )
+    every = [*store.results()]
+    for broken in store.broken:
+        print(f"note: {broken}", file=sys.stderr)
+    found = matching(every, where)
+    if not found:
+        print(f"note: none of {len(every)} results matches", file=sys.stderr)
+    return found
+
+
+def _refresh(page: Path, folder: Path, check: bool) -> int:
+    from harness.report.sheet import sheets
+    from harness.report.table import markdown, refreshed
+
+    before = page.read_text("utf-8")
+    after = refreshed(before, lambda where: markdown(sheets(_found(folder, where))))
+    if check and before != after:
+        print(f"{page} is behind {folder}: run harness results --page {page}", file=sys.stderr)
+        return 1
+    if before != after:
+        page.write_text(after, "utf-8")
+    return 0
+
+
+def _readable(about: dict[str, Any]) -> str:
+    return "\n".join(_paragraphs(about))
+
+
+def _paragraphs(about: dict[str, Any]) -> Iterable[str]:
+    for key, value in about.items():
+        name = key.replace("_", " ")
+        if key == "parameters":
+            yield f"{name}:" + ("" if value else " none")
+            for parameter, said in value.items():
+                yield f"  {parameter} = {said['default']}  ({said['type']}) {said['doc']}".rstrip()
+        elif isinstance(value, list):
+            yield f"{name}: {', '.join(f'{v:.6g}' if isinstance(v, float) else v for v in value)}"
+        elif isinstance(value, bool):
+            yield f"{name}: {'yes' if value else 'no'}"
+        elif value is not None:
+            yield f"{name}: {value}"

@@ -1,0 +1,178 @@
+"""`harness run`: measure the cells of a grid that have no result yet."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer import Option
+
+if TYPE_CHECKING:
+    from harness.cell import Result
+    from harness.plan import Options, Planned
+    from harness.store import Store
+
+EXAMPLES = (
+    "harness run --method longrope --task passkey --lengths 4k-32k\n\n"
+    "harness run -m none,yarn,factor=8,pi -t passkey,perplexity -l 4k,8k,16k --dry-run\n\n"
+    "harness run grid.yaml --results elsewhere --json"
+)
+HELP = (
+    "Measure methods on tasks over lengths; cells that have a result are not run again.\n\n"
+    "A cell that fails, does not fit or cannot run is kept with its reason, and counts as done: "
+    "--retry runs failed and out-of-memory cells once more. Interrupt at any time, and give the "
+    "same command to go on. Exits with 0, with 1 if a cell of this grid failed, with 2 if the "
+    "command is wrong, with 130 if interrupted."
+)
+Names = list[str] | None
+
+
+def run(
+    grid: Annotated[
+        Path | None, typer.Argument(help="A YAML file with these flags as keys.", metavar="[GRID]")
+    ] = None,
+    method: Annotated[
+        Names,
+        Option(
+            "--method",
+            "-m",
+            metavar="NAMES",
+            help="Such as none,yarn,factor=8: see `list methods`.",
+        ),
+    ] = None,
+    task: Annotated[
+        Names,
+        Option(
+            "--task", "-t", metavar="NAMES", help="Such as passkey,perplexity: see `list tasks`."
+        ),
+    ] = None,
+    lengths: Annotated[
+        str | None,
+        Option(
+            "--lengths",
+            "-l",
+            metavar="RANGE",
+            help="4k-32k doubles, 2k-16k:2k steps, 4k,100k lists; k = 1024.",
+        ),
+    ] = None,
+    model: Annotated[
+        Names, Option(metavar="NAMES", help="Known names, folders or hub names; toy unless given.")
+    ] = None,
+    factor: Annotated[
+        str | None,
+        Option(
+            metavar="X",
+            help="A number, or auto: the longest length / the length the model was trained on.",
+        ),
+    ] = None,
+    factors: Annotated[
+        str | None, Option(metavar="FILE", help="A file of LongRoPE's factors.")
+    ] = None,
+    corpus: Annotated[
+        str | None, Option(metavar="CORPUS", help="Where text comes from: `list corpora`.")
+    ] = None,
+    samples: Annotated[
+        int | None, Option(metavar="N", help="Documents, or trials at each depth.")
+    ] = None,
+    depths: Annotated[
+        str | None, Option(metavar="SHARES", help="Where passkeys hide, such as 0,0.5,1.")
+    ] = None,
+    seed: Annotated[int | None, Option(metavar="N", help="What is random follows from it.")] = None,
+    device: Annotated[str | None, Option(metavar="NAME", help="auto, cpu or cuda.")] = None,
+    dtype: Annotated[str | None, Option(metavar="NAME", help="auto, bfloat16 or float32.")] = None,
+    results: Annotated[
+        Path, Option(metavar="DIR", help="The folder they are kept in, below runs/.")
+    ] = Path("results"),
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Only list the cells and what they will take.")
+    ] = False,
+    as_json: Annotated[bool, Option("--json", help="Print one JSON array of the cells.")] = False,
+    retry: Annotated[
+        bool, Option("--retry", help="Run cells again that failed or ran out of memory.")
+    ] = False,
+    trust_remote_code: Annotated[
+        bool, Option("--trust-remote-code", help="Run code that comes with a model.")
+    ] = False,
+) -> None:
+    """Measure methods on tasks over lengths; cells that have a result are not run again."""
+    from harness.gridfile import options
+
+    flags = {
+        "method": method, "task": task, "lengths": lengths, "model": model, "factor": factor,
+        "factors": factors, "corpus": corpus, "samples": samples, "depths": depths, "seed": seed,
+        "device": device, "dtype": dtype,
+    }  # fmt: skip
+    given = {key: value for key, value in flags.items() if value not in (None, [])}
+    chosen = options(given, grid, trust_remote_code=trust_remote_code)
+
+    from harness.plan import plan
+    from harness.store import Store
+
+    store = Store(results, retry=retry)
+    cells = plan(chosen)
+    if dry_run:
+        _print_plan(cells, store, as_json)
+    else:
+        raise typer.Exit(_measure(cells, store, chosen, as_json))
+
+
+def _measure(plan: "Sequence[Planned]", store: "Store", options: "Options", as_json: bool) -> int:
+    """Run what is missing, print everything; the exit code."""
+    from harness.executors.local import execute
+
+    missing = [planned for planned in plan if not store.has(planned.cell)]
+    code = 0
+    if missing:
+        store.ready()
+        with _watch(plan, missing, store, as_json) as watch:
+            try:
+                for _ in execute(missing, store, options, watch):
+                    pass
+            except KeyboardInterrupt:
+                code = 130
+    found = [result for planned in plan if (result := store.get(planned.cell))]
+    _name_broken(store)
+    _print_results(plan, found, as_json)
+    return code or int(any(result.status == "failed" for result in found))
+
+
+def _watch(
+    plan: "Sequence[Planned]", missing: "Sequence[Planned]", store: "Store", as_json: bool
+) -> Any:
+    from harness.report.live import Display, Lines
+    from harness.report.table import console
+
+    screen = console()
+    if as_json or not screen.is_terminal:
+        return Lines(len(missing))
+    left = {planned.cell for planned in missing}
+    done = [r for p in plan if p.cell not in left and (r := store.get(p.cell))]
+    return Display(plan, done, screen)
+
+
+def _print_results(plan: "Sequence[Planned]", found: "Sequence[Result]", as_json: bool) -> None:
+    from harness.report.sheet import sheets
+    from harness.report.table import console, printed
+
+    if as_json:
+        print(json.dumps([result.row() for result in found], indent=2, allow_nan=False))
+    else:
+        printed(sheets(found, [planned.cell for planned in plan]), console())
+
+
+def _print_plan(plan: "Sequence[Planned]", store: "Store", as_json: bool) -> None:
+    from harness.report.forecast import forecast, objects
+    from harness.report.table import console
+
+    done = {planned.cell for planned in plan if store.has(planned.cell)}
+    _name_broken(store)
+    if as_json:
+        print(json.dumps(objects(plan, done), indent=2, allow_nan=False))
+    else:
+        console().print(forecast(plan, done))
+
+
+def _name_broken(store: "Store") -> None:
+    for broken in store.broken:
+        typer.echo(f"note: {broken}; delete it to measure that cell again", err=True)

@@ -1,0 +1,175 @@
+"""What is to be measured, from flags, from a YAML file with the same words, or from both."""
+
+import difflib
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictInt, ValidationError
+
+from harness.lengths import lengths
+from harness.plan import Options
+
+LARGEST = 64 * 1024
+"""Bytes of a grid file: a hundred times what the largest honest one takes."""
+EXAMPLES = {"method": "yarn,pi", "task": "passkey", "lengths": "4k-32k"}
+
+
+def specs(given: Any) -> tuple[str, ...]:
+    """`none,yarn,factor=8,pi` names three: a `key=value` belongs to the name before it.
+
+    Raises:
+        ValueError: a name is missing.
+    """
+    found: list[str] = []
+    for part in (part.strip() for text in _texts(given) for part in text.split(",")):
+        parameter = re.match(r"[A-Za-z_]\w*=", part)
+        if not part or (parameter and not found):
+            raise ValueError(f"{', '.join(_texts(given))!r} misses a name: write name,key=value.")
+        if parameter:
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return tuple(dict.fromkeys(found))
+
+
+def _texts(given: Any) -> Sequence[str]:
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts):
+        raise ValueError(f"takes names, and {given!r} is none.")
+    return texts
+
+
+def _lengths(given: Any) -> tuple[int, ...]:
+    items = given if isinstance(given, list | tuple) else [given]
+    if not all(isinstance(n, int | str) and not isinstance(n, bool) for n in items):
+        raise ValueError(f"takes lengths such as 4k-32k, and {given!r} is none.")
+    return tuple(lengths(",".join(str(n) for n in items)))
+
+
+def _factor(given: Any) -> float | None:
+    if given in (None, "auto"):
+        return None
+    factor = _number(given, "a number or auto")
+    if factor < 1:
+        raise ValueError(f"a factor must be at least 1, and {factor:g} is less.")
+    return factor
+
+
+def _depths(given: Any) -> tuple[float, ...] | None:
+    if given is None:
+        return None
+    items = given.split(",") if isinstance(given, str) else given
+    items = items if isinstance(items, list | tuple) else [items]
+    depths = tuple(_number(item, "shares such as 0,0.5,1") for item in items)
+    if outside := [d for d in depths if not 0 <= d <= 1]:
+        raise ValueError(f"a depth is a share from 0 to 1, and {outside[0]:g} is none.")
+    return tuple(dict.fromkeys(depths))
+
+
+def _number(given: Any, what: str) -> float:
+    try:
+        number = math.nan if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"takes {what}, and {given!r} is none.")
+    return number
+
+
+def _at_least(least: int) -> BeforeValidator:
+    def check(given: Any) -> Any:
+        if isinstance(given, int) and given < least:
+            raise ValueError(f"must be at least {least}, and {given} is less.")
+        return given
+
+    return BeforeValidator(check)
+
+
+Specs = Annotated[tuple[str, ...], BeforeValidator(specs)]
+
+
+class Grid(BaseModel):
+    """The words of a grid file; each is a flag of `harness run` too."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Specs
+    task: Specs
+    lengths: Annotated[tuple[int, ...], BeforeValidator(_lengths)]
+    model: Specs = ("toy",)
+    factor: Annotated[float | None, BeforeValidator(_factor)] = None
+    factors: str | None = None
+    corpus: str | None = None
+    samples: Annotated[StrictInt | None, _at_least(1)] = None
+    depths: Annotated[tuple[float, ...] | None, BeforeValidator(_depths)] = None
+    seed: Annotated[StrictInt | None, _at_least(0)] = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+
+
+def options(
+    flags: dict[str, Any], file: Path | None = None, *, trust_remote_code: bool = False
+) -> Options:
+    """What a person asked for; a flag outweighs the file's word of the same name.
+
+    Raises:
+        ValueError: a word is unknown, missing or malformed; names it, and says what it may be.
+        OSError: the file cannot be read.
+    """
+    given = {key: value for key, value in flags.items() if value is not None}
+    words = read(file) if file else {}
+    try:
+        grid = Grid.model_validate(words | given)
+    except ValidationError as error:
+        raise ValueError(_said(error, file, given)) from None
+    return Options(
+        models=grid.model,
+        methods=grid.method,
+        tasks=grid.task,
+        **grid.model_dump(exclude={"model", "method", "task"}),
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The words of a grid file.
+
+    Raises:
+        ValueError: it is too large, no YAML, or no mapping.
+        OSError: it cannot be read.
+    """
+    import yaml
+
+    with file.open("rb") as opened:
+        text = opened.read(LARGEST + 1)
+    if len(text) > LARGEST:
+        raise ValueError(f"{file} is larger than {LARGEST // 1024} kB: that is no grid file.")
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("it uses an alias, and a grid file needs none")
+        words = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is no grid file: {error}.") from None
+    if not isinstance(words, dict):
+        raise ValueError(f"{file} is no grid file: write lines such as 'method: yarn'.")
+    return {str(key): value for key, value in words.items()}
+
+
+def _said(error: ValidationError, file: Path | None, flags: dict[str, Any]) -> str:
+    """The first thing that is wrong, in one sentence."""
+    first = error.errors()[0]
+    word = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(word, Grid.model_fields, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return f"{file} has the unknown key {word!r}.{hint} Known: {', '.join(Grid.model_fields)}."
+    where = f"{file}, {word}" if file and word not in flags else f"--{word}"
+    if first["type"] == "missing":
+        return f"{where} is missing: give it, for example --{word} {EXAMPLES[word]}."
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] not in ("value_error", "literal_error"):
+        message = f"{message}, and {first['input']!r} is given."
+    return f"{where}: {message}"
