@@ -54,7 +54,7 @@ class Rope:
 
         A pair that turns more often than `fast` within the trained window keeps all, one that
         turns less often than `slow` nothing. Linear in the pair's index, with the limits rounded
-        outwards: so do the published checkpoints, where the paper's equation 13 is linear in turns.
+        outwards: so do the published checkpoints; the paper itself is linear in turns.
         """
         low = max(floor(self._pair(fast)), 0)
         high = min(ceil(self._pair(slow)), self.dim - 1)
@@ -258,7 +258,7 @@ class ByParts(RotaryMethod):
 
 
 def yarn_attention_factor(scale: float) -> float:
-    """The square root of YaRN's 1 / t: 0.1 ln s + 1 (section 3.4, equation 22)."""
+    """The square root of YaRN's 1 / t: 0.1 ln s + 1 (section 3.4)."""
     return 0.1 * log(scale) + 1.0
 
 
