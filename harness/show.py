@@ -47,7 +47,7 @@ def show(
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise LookupError(f"No method or task named {bare!r}.{hint} There are: {', '.join(known)}.")
     method = _given(catalog.load("methods", name), name, {"factor": factor, "factors": factors})
-    about = _about(method, name) | {
+    about = _about("methods", method, name) | {
         "kind": "method",
         "formula": method.formula,
         "paper": method.paper,
@@ -81,7 +81,7 @@ def _resolved(
 def _task(name: str) -> dict[str, Any]:
     task = catalog.load("tasks", name)
     bare = catalog.split(name)[0].split(".")[0]
-    return _about(task, name) | {
+    return _about("tasks", task, name) | {
         "kind": "task",
         "metric": task.metric,
         "version": task.version,
@@ -98,8 +98,9 @@ def _given(method: Any, name: str, values: dict[str, Any]) -> Any:
     return replace(method, **values)
 
 
-def _about(thing: Any, name: str) -> dict[str, Any]:
-    """What it says of itself, and its parameters: value, type and meaning of each."""
+def _about(where: catalog.Kind, thing: Any, name: str) -> dict[str, Any]:
+    """What it says of itself, and its parameters: value, default, type and meaning of each."""
+    default = catalog.load(where, catalog.split(name)[0])
     module, kind = inspect.getmodule(type(thing)), type(thing)
     types, meaning = get_type_hints(kind), _meanings(kind)
     return {
@@ -107,7 +108,8 @@ def _about(thing: Any, name: str) -> dict[str, Any]:
         "about": inspect.cleandoc((module and module.__doc__) or ""),
         "parameters": {
             f.name: {
-                "default": getattr(thing, f.name),
+                "value": getattr(thing, f.name),
+                "default": getattr(default, f.name),
                 "type": _type(types[f.name]),
                 "doc": meaning.get(f.name, ""),
             }

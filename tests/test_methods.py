@@ -452,6 +452,8 @@ def test_show_resolves_a_rope_method():
     assert show("yarn", **given, length=65536, input_length=100)["factor"] == 8.0
     dynamic = show("dynamic-ntk", **given, length=65536, input_length=16384, factor=2.0)
     assert (dynamic["factor"], dynamic["scale"]) == (2.0, 2.0)
+    factor = dynamic["parameters"]["factor"]
+    assert (factor["value"], factor["default"], factor["type"]) == (2.0, 1.0, "float")
 
 
 @every_rotary
