@@ -1,6 +1,7 @@
 """What there is to run, in a line each: methods, tasks, models, corpora; none is imported."""
 
 import ast
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
@@ -12,7 +13,7 @@ REGISTERS = {"models": ("harness.model", "KNOWN"), "corpora": ("harness.corpora"
 KINDS = (*get_args(catalog.Kind), *REGISTERS)
 
 
-def listed(kind: str) -> list[dict[str, str]]:
+def listed(kind: str) -> list[dict[str, Any]]:
     """Name and description; of methods and tasks also the source, of tasks the variants.
 
     Raises:
@@ -25,21 +26,33 @@ def listed(kind: str) -> list[dict[str, str]]:
     return [_described(kind, name) for name in catalog.names(kind)]
 
 
-def _described(kind: str, name: str) -> dict[str, str]:
-    first, *rest = (
-        ast.get_docstring(_tree(f"harness.{kind}.{name.replace('-', '_')}")) or ""
-    ).split("\n")
-    source = next((line.strip() for line in rest if "http" in line), "")
-    return {"name": name, "description": first.strip(), "source": source}
+def _described(kind: str, name: str) -> dict[str, Any]:
+    module = f"harness.{kind}.{name.replace('-', '_')}"
+    first, _, rest = (ast.get_docstring(_tree(module)) or "").partition("\n")
+    source = re.search(r".*?https?://[^\s,;)]+", rest)
+    about = {"name": name, "description": first, "source": source[0].rstrip(".") if source else ""}
+    known = _value(module, "variants")
+    if isinstance(known, ast.Dict):
+        keys = [key.value for key in known.keys if isinstance(key, ast.Constant)]
+        about["variants"] = [f"{name}.{key}" for key in keys]
+    return about
 
 
 def _register(module: str, variable: str) -> dict[str, Any]:
     """A dictionary of literals at the top of a module, read, not run."""
+    value = _value(module, variable)
+    if value is None:
+        raise LookupError(f"{module} has no {variable}.")
+    return ast.literal_eval(value)
+
+
+def _value(module: str, variable: str) -> ast.expr | None:
+    """What a name is set to at the top of a module; None if it is not."""
     for line in _tree(module).body:
         targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
         if any(isinstance(t, ast.Name) and t.id == variable for t in targets):
-            return ast.literal_eval(line.value)
-    raise LookupError(f"{module} has no {variable}.")
+            return getattr(line, "value", None)
+    return None
 
 
 def _tree(module: str) -> ast.Module:

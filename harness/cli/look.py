@@ -42,8 +42,9 @@ def list_(
     widest = max((len(item["name"]) for item in items), default=0)
     for item in items:
         print(f"{item['name']:{widest}}  {item['description']}")
-        if item.get("source"):
-            print(f"{'':{widest}}  {item['source']}")
+        for line in (item.get("source"), ", ".join(item.get("variants", []))):
+            if line:
+                print(f"{'':{widest}}  {line}")
 
 
 def show(
@@ -190,6 +191,8 @@ def _paragraphs(about: dict[str, Any]) -> Iterable[str]:
                 yield f"  {parameter} = {said['default']}  ({said['type']}) {said['doc']}".rstrip()
         elif isinstance(value, list):
             yield f"{name}: {', '.join(f'{v:.6g}' if isinstance(v, float) else v for v in value)}"
+        elif isinstance(value, float):
+            yield f"{name}: {value:.12g}"
         elif isinstance(value, bool):
             yield f"{name}: {'yes' if value else 'no'}"
         elif value is not None:

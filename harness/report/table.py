@@ -22,7 +22,7 @@ STYLES = {
     "missing": "dim",
     "running": "bold cyan",
 }
-BORDER = 2
+BORDER = 3
 """Columns that stand between two columns of a table."""
 
 
