@@ -109,6 +109,7 @@ def load(name: str, *, device: str, dtype: str, trust_remote_code: bool = False)
             **(extra or {"use_safetensors": True}),
         )
     model.requires_grad_(False)
+    model.config.name_or_path = name  # by which packaged factors are found, not a cache's folder
     return Live(
         card=card,
         model=model.to(on).eval(),

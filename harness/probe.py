@@ -5,6 +5,7 @@ changing a loaded model's rope configuration leaves its encoding as it was.
 """
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from harness.engine.head import Head
 from harness.engine.layers import Stack, engaged, sweep
 from harness.engine.tree import Tree
 from harness.families import layer_types
+from harness.method import Method
 from harness.rotary import Rope
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
@@ -50,6 +52,15 @@ def read_encoding(model: nn.Module, length: int) -> Probe:
 def differs(one: Probe, other: Probe) -> bool:
     """By more than float32 rounding of the angles."""
     return not torch.allclose(one.table, other.table, atol=1e-3, rtol=0)
+
+
+def reads_alike(model: nn.Module, method: Method, lengths: Sequence[int]) -> bool:
+    """Whether the method encodes inputs of all these lengths in one way: one pass serves them."""
+    found = set()
+    for length in (min(lengths), max(lengths)):
+        with method.applied_to(model, length):
+            found.add(read_encoding(model, max(lengths)).digest)
+    return len(found) == 1
 
 
 def check_engine(model: nn.Module, identity: AbstractContextManager[None] | None = None) -> None:

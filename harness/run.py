@@ -19,6 +19,7 @@ from harness.engine.kernels import chosen
 from harness.method import Method
 from harness.model import Live
 from harness.probe import differs, read_encoding
+from harness.rotary import Encoding
 from harness.task import Request, Sample, Task
 
 
@@ -69,7 +70,7 @@ def run(
     with method.applied_to(live.model, longest):
         probe = read_encoding(live.model, longest)
         facts = method.provenance(live.model, longest)
-        if not differs(probe, unextended) and _should_differ(method, facts):
+        if not differs(probe, unextended) and _should_differ(live.model, facts):
             return [refused(cell, "failed", _NO_OP.format(cells[0].method)) for cell in cells]
         try:
             outcomes = evaluate(live.model, everything, block=block, step=step)
@@ -98,8 +99,13 @@ def refused(cell: Cell, status: Status, reason: str) -> Finished:
     return Finished(Result(cell=cell, status=status, reason=reason, protocol=_protocol(cell.task)))
 
 
-def _should_differ(method: Method, facts: dict[str, Any]) -> bool:
-    return facts.get("scale", facts.get("factor") or 1.0) > 1.0
+def _should_differ(model: torch.nn.Module, facts: dict[str, Any]) -> bool:
+    """Whether the method resolved to another encoding than the checkpoint's own."""
+    own = Encoding.of(model, None)
+    wanted = torch.tensor(facts["frequencies"], dtype=torch.float64)
+    return facts["attention_factor"] != own.attention_factor or not torch.allclose(
+        wanted, own.frequencies.cpu(), rtol=1e-3, atol=0
+    )
 
 
 def _finished(

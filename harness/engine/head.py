@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-SCORES = 2**24  # most logits alive at a time: 64 MB
+SCORES = 2**22  # most logits alive at a time: 16 MB
 
 
 class Head:

@@ -1,6 +1,6 @@
 """One process, one cell after the other; a row in one pass where that is exact."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from harness import catalog
@@ -8,7 +8,7 @@ from harness.cell import Cell, Result
 from harness.corpora import TokenReader
 from harness.model import Live, cache_folder, load
 from harness.plan import Options, Planned, Watch
-from harness.probe import check_engine
+from harness.probe import check_engine, reads_alike
 from harness.run import Finished, refused, run
 from harness.store import Store
 
@@ -27,20 +27,23 @@ def execute(
     for name, of_model in groupby(plan, lambda p: p.cell.model):
         live = _loaded(name, options)
         reader = TokenReader(live.tokenizer, cache_folder())
-        for cells in passes([p for p in of_model]):
+        for cells in passes(live, of_model):
             for finished in _attempt(live, reader, cells, watch):
                 store.write(finished.result, losses=finished.losses, samples=finished.samples)
                 watch.cell_finished(finished.result)
                 yield finished.result
 
 
-def passes(plan: Sequence[Planned]) -> Iterator[list[Planned]]:
-    """Cells that one pass fills together."""
-    for (method, task), row in groupby(plan, lambda p: (p.cell.method, p.cell.task)):
+def passes(live: Live, plan: Iterable[Planned]) -> Iterator[list[Planned]]:
+    """Cells that one pass fills together: a row whose lengths are read and encoded alike."""
+    for (spec, task), row in groupby(plan, lambda p: (p.cell.method, p.cell.task)):
         cells = list(row)
+        method = catalog.load("methods", spec)
+        lengths = [p.cell.length for p in cells]
         together = (
             catalog.load("tasks", task).one_pass
-            and not catalog.load("methods", method).depends_on_length
+            and method.unfit(live.model, max(lengths)) is None
+            and reads_alike(live.model, method, lengths)
         )
         yield from [cells] if together else ([cell] for cell in cells)
 
