@@ -1,16 +1,14 @@
-"""What there is to run, in a line each: methods, tasks, models, corpora; none is imported."""
+"""What there is to run, in a line each: methods, tasks, models, corpora. No torch."""
 
 import ast
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from harness import catalog
 
-REGISTERS = {"models": ("harness.model", "KNOWN"), "corpora": ("harness.corpora", "KINDS")}
-"""Where the names and their lines stand, of what is not a folder of files."""
-KINDS = (*get_args(catalog.Kind), *REGISTERS)
+KINDS = ("methods", "tasks", "models", "corpora")
 
 
 def listed(kind: str) -> list[dict[str, Any]]:
@@ -19,31 +17,30 @@ def listed(kind: str) -> list[dict[str, Any]]:
     Raises:
         LookupError: there is no such kind.
     """
-    if kind in REGISTERS:
-        return [{"name": k, "description": v} for k, v in _register(*REGISTERS[kind]).items()]
-    if kind not in KINDS:
-        raise LookupError(f"Nothing is listed as {kind!r}. There are: {', '.join(KINDS)}.")
-    return [_described(kind, name) for name in catalog.names(kind)]
+    if kind == "methods" or kind == "tasks":
+        return [_described(kind, name) for name in catalog.names(kind)]
+    if kind == "models":
+        from harness.model import KNOWN
+
+        return [{"name": name, "description": about} for name, about in KNOWN.items()]
+    if kind == "corpora":
+        from harness.corpora import KINDS as CORPORA
+
+        return [{"name": k.written, "description": k.about} for k in CORPORA.values()]
+    raise LookupError(f"Nothing is listed as {kind!r}. There are: {', '.join(KINDS)}.")
 
 
 def _described(kind: str, name: str) -> dict[str, Any]:
+    """What a file says of itself: read, not imported, for most would bring torch."""
     module = f"harness.{kind}.{name.replace('-', '_')}"
     first, _, rest = (ast.get_docstring(_tree(module)) or "").partition("\n")
     source = re.search(r".*?https?://[^\s,;)]+", rest)
-    about = {"name": name, "description": first, "source": source[0].rstrip(".") if source else ""}
+    about = {"name": name, "description": first, "source": source[0].strip() if source else ""}
     known = _value(module, "variants")
     if isinstance(known, ast.Dict):
         keys = [key.value for key in known.keys if isinstance(key, ast.Constant)]
         about["variants"] = [f"{name}.{key}" for key in keys]
     return about
-
-
-def _register(module: str, variable: str) -> dict[str, Any]:
-    """A dictionary of literals at the top of a module, read, not run."""
-    value = _value(module, variable)
-    if value is None:
-        raise LookupError(f"{module} has no {variable}.")
-    return ast.literal_eval(value)
 
 
 def _value(module: str, variable: str) -> ast.expr | None:

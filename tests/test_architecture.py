@@ -1,0 +1,134 @@
+"""Who may import whom, and what must not be imported at all before it is needed."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "harness"
+HEAVY = {"torch", "transformers", "datasets", "matplotlib"}
+
+MAY_SEE = {
+    "harness/cell.py": {"harness.catalog"},
+    "harness/catalog.py": set(),
+    "harness/lengths.py": set(),
+    "harness/stats.py": {"harness.task"},
+    "harness/task.py": set(),
+    "harness/method.py": set(),
+    "harness/rotary.py": {"harness.method"},
+    "harness/store.py": {"harness.cell"},
+    "methods": {"harness.method", "harness.rotary", "harness.attention"},
+    "tasks": {"harness.task", "harness.stats", "harness.metrics", "harness.lengths"},
+}
+"""Of this project, by file or folder; whoever is not listed is held by another law below."""
+
+
+def files(place):
+    where = ROOT / place
+    return [where] if where.is_file() else sorted(where.rglob("*.py"))
+
+
+def imports(path, *, everywhere=True):
+    """Modules a file names, `from harness import catalog` as `harness.catalog`."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            plain = module != "harness"
+            yield from [module] if plain else (f"harness.{a.name}" for a in node.names)
+
+
+def ours(path):
+    return {name for name in imports(path) if name.split(".")[0] in {"harness", *FOLDERS}}
+
+
+FOLDERS = {"methods", "tasks"}
+
+
+@pytest.mark.parametrize("place", MAY_SEE)
+def test_arrows_point_one_way(place):
+    for path in files(place):
+        assert ours(path) <= MAY_SEE[place], path.relative_to(ROOT)
+
+
+def test_nobody_names_a_method_or_a_task_but_by_its_spec():
+    for path in files("harness") + files("methods") + files("tasks"):
+        named = {n for n in ours(path) if n.startswith(("harness.methods", "harness.tasks"))}
+        assert not named and not ours(path) & FOLDERS, path.relative_to(ROOT)
+
+
+def test_tasks_never_see_a_model():
+    for path in files("tasks"):
+        assert not HEAVY & {name.split(".")[0] for name in imports(path)}, path.name
+
+
+def test_the_engine_knows_no_method_no_task_and_no_report():
+    allowed = ("harness.engine", "harness.families", "harness.task", "harness.machine")
+    for path in files("harness/engine"):
+        strangers = {name for name in ours(path) if not name.startswith(allowed)}
+        assert not strangers, path.name
+
+
+def test_reports_run_nothing_and_load_no_torch():
+    allowed = ("harness.report", "harness.cell", "harness.catalog", "harness.lengths")
+    for path in files("harness/report"):
+        strangers = {name for name in ours(path) if not name.startswith(allowed)}
+        assert strangers <= {"harness.plan", "harness.stats"}, path.name
+        assert not {"torch", "transformers"} & {n.split(".")[0] for n in imports(path)}, path.name
+
+
+def test_a_run_formats_nothing():
+    for path in [PACKAGE / "run.py", *files("harness/executors")]:
+        assert not {n for n in ours(path) if n.startswith(("harness.report", "harness.cli"))}
+
+
+def test_the_command_line_imports_inside_the_verb_that_needs_it():
+    for path in files("harness/cli"):
+        top = {name for name in imports(path, everywhere=False) if name.startswith("harness.")}
+        assert all(name.startswith("harness.cli") for name in top), path.name
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import harness.cli",
+        "import harness.report.table, harness.report.live, harness.report.where",
+        "import harness.report.plot",
+        "import harness.store, harness.gridfile, harness.plan",
+        "from harness.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
+        "from harness.cli import main\ntry: main(['list', 'methods'])\nexcept SystemExit: pass",
+        "from harness.cli import main\ntry: main(['list', 'tasks'])\nexcept SystemExit: pass",
+        "from harness.cli import main\ntry: main(['list', 'models'])\nexcept SystemExit: pass",
+        "from harness.cli import main\ntry: main(['list', 'corpora'])\nexcept SystemExit: pass",
+    ],
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(code):
+    code += f"\nimport sys; print(sorted({HEAVY} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_folder_with_code_is_shipped():
+    """Setuptools leaves out, in silence, a sub-package that nobody lists."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in files("harness")
+        if "__pycache__" not in path.parts
+    }
+    nested = {p.parent for folder in FOLDERS for p in files(folder)} - {ROOT / f for f in FOLDERS}
+    assert found | {f"harness.{folder}" for folder in FOLDERS} == set(listed)
+    assert not nested
+
+
+@pytest.mark.parametrize("place", ["harness", "methods", "tasks"])
+def test_a_file_says_what_it_is(place):
+    for path in files(place):
+        tree = ast.parse(path.read_text("utf-8"))
+        assert ast.get_docstring(tree) or path.name == "__main__.py", path
