@@ -105,7 +105,7 @@ def _plan_model(options: Options, name: str) -> list[Planned]:
     reader = _reader(card, options)
     free, found = machine.free_memory(on), []
     for cell in cells:
-        cost = _cost(card, reader, cell.task, tasks[cell.task], cell.length)
+        cost = _cost(reader, cell.task, tasks[cell.task], cell.length)
         taken = cost.bytes(card, 2 if on == "cuda" else 4)
         fits = taken <= free
         why = None if fits else f"needs {taken / 2**30:.1f} GiB, and {free / 2**30:.1f} are free"
@@ -209,7 +209,7 @@ def weights(card: "Card") -> int:
 
 
 @cache
-def _cost(card: "Card", reader: Any, task: str, corpus: str | None, length: int) -> Cost:
+def _cost(reader: Any, task: str, corpus: str | None, length: int) -> Cost:
     from harness.engine.evaluate import tree_of
 
     asked = catalog.load("tasks", task)
