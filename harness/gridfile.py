@@ -12,8 +12,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictInt, Validati
 from harness.lengths import lengths
 from harness.plan import Options
 
-LARGEST = 64 * 1024
-"""Bytes of a grid file: a hundred times what the largest honest one takes."""
+LARGEST = 16 * 1024
+"""Bytes of a grid file: far more than an honest one takes."""
+DEEPEST = 100
+"""Brackets in a grid file: YAML takes a minute to find that thousands never close."""
 EXAMPLES = {"method": "yarn,pi", "task": "passkey", "lengths": "4k-32k"}
 
 
@@ -147,6 +149,8 @@ def read(file: Path) -> dict[str, Any]:
         text = opened.read(LARGEST + 1)
     if len(text) > LARGEST:
         raise ValueError(f"{file} is larger than {LARGEST // 1024} kB: that is no grid file.")
+    if text.count(b"[") + text.count(b"{") > DEEPEST:
+        raise ValueError(f"{file} has more than {DEEPEST} brackets: that is no grid file.")
     try:
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
             raise ValueError("it uses an alias, and a grid file needs none")
@@ -160,7 +164,8 @@ def read(file: Path) -> dict[str, Any]:
 
 def _said(error: ValidationError, file: Path | None, flags: dict[str, Any]) -> str:
     """The first thing that is wrong, in one sentence."""
-    first = error.errors()[0]
+    found = error.errors()
+    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
     word = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(word, Grid.model_fields, n=1)
@@ -169,7 +174,7 @@ def _said(error: ValidationError, file: Path | None, flags: dict[str, Any]) -> s
     where = f"{file}, {word}" if file and word not in flags else f"--{word}"
     if first["type"] == "missing":
         return f"{where} is missing: give it, for example --{word} {EXAMPLES[word]}."
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] not in ("value_error", "literal_error"):
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "takes")
+    if first["type"] != "value_error":
         message = f"{message}, and {first['input']!r} is given."
     return f"{where}: {message}"

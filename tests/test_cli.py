@@ -1,0 +1,437 @@
+"""What the command line answers: exit codes, a sentence for a mistake, pure JSON for --json."""
+
+import json
+import os
+import subprocess
+import sys
+import types
+
+import pytest
+
+from harness import catalog, gridfile
+from harness.cell import Cell, Result, grid
+from harness.cli import main
+from harness.gridfile import Grid, options, specs
+from harness.plan import Options, Planned
+from harness.store import Store
+
+
+def call(*argv):
+    with pytest.raises(SystemExit) as stop:
+        main([str(a) for a in argv])
+    return stop.value.code or 0
+
+
+def mistake(capsys, *argv):
+    """The one sentence it says of a mistake."""
+    assert call(*argv) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and said.err.startswith("harness: ")
+    return said.err
+
+
+def planned(options):
+    """An honest fake: reads names and lengths, measures nothing."""
+    methods = [catalog.canonical("methods", m) for m in options.methods]
+    tasks = [catalog.canonical("tasks", t) for t in options.tasks]
+    return [
+        Planned(cell=c, tokens=c.length, seconds=1.0, bytes=10**9, fits=c.length < 2**20)
+        for c in grid(list(options.models), methods, tasks, list(options.lengths))
+    ]
+
+
+class Machine:
+    """Stands in for the engine: each cell is scored 0.5, or what `does` makes of it."""
+
+    def __init__(self):
+        self.ran, self.does = [], lambda cell: None
+
+    def execute(self, plan, store, options, watch):
+        for p in plan:
+            watch.cell_started([p.cell], p.tokens)
+            watch.progressed(p.tokens)
+            self.ran.append(p.cell)
+            result = self.does(p.cell) or Result(
+                cell=p.cell, status="scored", value=0.5, low=0.4, high=0.6, metric="accuracy"
+            )
+            store.write(result)
+            watch.cell_finished(result)
+            yield result
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    it = Machine()
+    module = types.ModuleType("harness.executors.local")
+    module.execute = it.execute
+    monkeypatch.setitem(sys.modules, "harness.executors.local", module)
+    monkeypatch.setattr("harness.plan.plan", planned)
+    return it
+
+
+@pytest.fixture
+def run(tmp_path):
+    def run(*more, method="none,pi", lengths="4k-8k", folder=tmp_path / "results"):
+        return call("run", "-m", method, "-t", "passkey", "-l", lengths, "--results", folder, *more)
+
+    return run
+
+
+# What is asked for
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("none", ("none",)),
+        ("none,yarn,factor=8,pi", ("none", "yarn,factor=8", "pi")),
+        ("yarn,factor=8,beta_fast=64,yarn", ("yarn,factor=8,beta_fast=64", "yarn")),
+        (["none, pi", "pi"], ("none", "pi")),
+        ("org/model,/a=b/c", ("org/model", "/a=b/c")),
+    ],
+)
+def test_a_parameter_belongs_to_the_name_before_it(text, names):
+    assert specs(text) == names
+
+
+@pytest.mark.parametrize("text", ["", "yarn,", ",yarn", "factor=8", "a,,b"])
+def test_a_list_that_misses_a_name_is_refused(text):
+    with pytest.raises(ValueError, match="misses a name"):
+        specs(text)
+
+
+def test_flags_and_a_grid_file_say_the_same(tmp_path):
+    file = tmp_path / "grid.yaml"
+    file.write_text(
+        "method: [none, 'yarn,factor=8']\ntask: passkey\nlengths: [4k, 8192]\nfactor: 4\n"
+        "depths: [0, 0.5, 1]\nsamples: 3\nseed: 7\nmodel: toy\ndtype: float32\n"
+    )
+    flags = {
+        "method": ["none,yarn,factor=8"], "task": ["passkey"], "lengths": "4k-8k", "factor": "4",
+        "depths": "0,0.5,1", "samples": 3, "seed": 7, "dtype": "float32",
+    }  # fmt: skip
+    expected = Options(
+        methods=("none", "yarn,factor=8"), tasks=("passkey",), lengths=(4096, 8192), factor=4.0,
+        depths=(0.0, 0.5, 1.0), samples=3, seed=7, dtype="float32",
+    )  # fmt: skip
+    assert options({}, file) == options(flags) == expected
+    assert options({"seed": 8, "method": None}, file).seed == 8
+
+
+def test_every_word_of_a_grid_file_is_a_flag(capsys):
+    assert call("run", "--help") == 0
+    page = capsys.readouterr().out
+    assert all(f"--{word}" in page for word in Grid.model_fields)
+
+
+GOOD = {"method": "pi", "task": "passkey", "lengths": "4k"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"lengths": "8k-4k"}, "--lengths: '8k-4k' runs backwards: write it 4k-8k."),
+        ({"lengths": "4q"}, "--lengths: '4q' in '4q' is no length."),
+        ({"lengths": "0"}, "a length is at least 1 token"),
+        ({"factor": "0.5"}, "--factor: a factor must be at least 1, and 0.5 is less."),
+        ({"factor": "nan"}, "--factor: takes a number or auto, and 'nan' is none."),
+        ({"factor": "big"}, "--factor: takes a number or auto, and 'big' is none."),
+        ({"depths": "0,2"}, "--depths: a depth is a share from 0 to 1, and 2 is none."),
+        ({"depths": "top"}, "--depths: takes shares such as 0,0.5,1, and 'top' is none."),
+        ({"samples": 0}, "--samples: must be at least 1, and 0 is less."),
+        ({"seed": -1}, "--seed: must be at least 0, and -1 is less."),
+        ({"device": "tpu"}, "--device: takes 'auto', 'cpu' or 'cuda', and 'tpu' is given"),
+        ({"dtype": "int4"}, "--dtype: takes 'auto', 'bfloat16' or 'float32'"),
+        ({"method": "factor=8"}, "--method: 'factor=8' misses a name"),
+    ],
+)
+def test_a_malformed_flag_is_named_with_what_it_takes(capsys, wrong, why):
+    words = [w for key, value in (GOOD | wrong).items() for w in (f"--{key}", value)]
+    assert why in mistake(capsys, "run", *words)
+
+
+@pytest.mark.parametrize("key", GOOD)
+def test_what_is_missing_is_named(capsys, key):
+    words = [w for k, v in GOOD.items() if k != key for w in (f"--{k}", v)]
+    assert f"--{key} is missing" in mistake(capsys, "run", *words)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (
+            "methdo: pi\n",
+            "has the unknown key 'methdo'. Did you mean 'method'? Known: method, task",
+        ),
+        ("trust_remote_code: true\n", "unknown key 'trust_remote_code'"),
+        ("- pi\n", "is no grid file: write lines such as 'method: yarn'"),
+        ("method: [pi\n", "is no grid file"),
+        ("method: !!python/name:os.system\n", "is no grid file"),
+        ("method: &a [pi]\ntask: *a\n", "uses an alias"),
+        ("[" * 9000, "more than 100 brackets"),
+        ("- " * 7000, "is no grid file"),
+        ("#" * 70_000, "is larger than 16 kB"),
+        ("", "is no grid file"),
+        ("method: {a: 1}\ntask: passkey\nlengths: 4k\n", "method: takes names, and"),
+        ("method: pi\ntask: passkey\nlengths: [true]\n", "lengths: takes lengths such as 4k-32k"),
+        (
+            "method: pi\ntask: passkey\nlengths: 4k\nsamples: yes\n",
+            "samples: takes a valid integer, and True",
+        ),
+        ("method: pi\ntask: passkey\nlengths: 4k\nfactor: .inf\n", "factor: takes a number"),
+        ("method: pi\ntask: passkey\nlengths: 4k\ndepths: {}\n", "depths: takes shares"),
+    ],
+)
+def test_a_grid_file_that_is_none_says_why(capsys, tmp_path, text, why):
+    file = tmp_path / "grid.yaml"
+    file.write_text(text)
+    assert why in mistake(capsys, "run", file)
+
+
+def test_a_grid_file_that_is_not_there_is_named(capsys, tmp_path):
+    assert "none.yaml: No such file" in mistake(capsys, "run", tmp_path / "none.yaml")
+
+
+def test_no_grid_file_is_read_without_end(tmp_path):
+    (tmp_path / "big").write_bytes(b"a: 1\n" * 10**6)
+    with pytest.raises(ValueError, match="larger"):
+        gridfile.read(tmp_path / "big")
+
+
+# Verbs and names that are none
+
+
+@pytest.mark.parametrize(
+    ("argv", "why"),
+    [
+        (["lst"], "Did you mean 'list'?"),
+        (["run", "--methd", "x"], "No such option: --methd"),
+        (["list", "things"], "There are: methods, tasks, models, corpora."),
+        (["run", "--samples", "many"], "'--samples'"),
+        (["show", "yarm"], "No method or task named 'yarm'. Did you mean 'yarn'?"),
+        (["show", "yarn", "--theta", "10000"], "give --head-dim and --original-length too"),
+        (["show", "yarn", "--length", "0"], "--length must be above zero"),
+        (["results", "--results", "nowhere"], "There are no results in 'nowhere'."),
+        (["results", "--format", "xml"], "'xml' is not one of"),
+        (["train", "toy"], "Missing option '--output'"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(capsys, argv, why):
+    assert why in mistake(capsys, *argv)
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "why"),
+    [
+        ("method", "yarm", "No method named 'yarm'. Did you mean 'yarn'?"),
+        ("method", "yarn,factr=8", "yarn has no parameter 'factr'. Did you mean 'factor'?"),
+        ("method", "yarn,factor=0.5", "A factor must be"),
+        ("method", "yarn,factor=big", "factor takes float, and 'big' is none."),
+        ("task", "passky", "No task named 'passky'. Did you mean 'passkey'?"),
+        ("task", "perplexity.slidng", "Did you mean 'sliding'?"),
+    ],
+)
+def test_an_unknown_name_comes_with_the_nearest(capsys, machine, flag, name, why):
+    words = [w for key, value in (GOOD | {flag: name}).items() for w in (f"--{key}", value)]
+    assert why in mistake(capsys, "run", *words)
+
+
+def test_a_program_error_keeps_its_traceback(monkeypatch):
+    def broken(options):
+        return {}["a"]
+
+    monkeypatch.setattr("harness.plan.plan", broken)
+    with pytest.raises(KeyError):
+        main(["run", "-m", "pi", "-t", "passkey", "-l", "4k"])
+
+
+# Running
+
+
+def test_a_run_measures_every_cell_and_prints_a_table(capsys, machine, run):
+    assert run() == 0
+    said = capsys.readouterr()
+    assert "50 % [40, 60]" in said.out and "pi" in said.out and "8k" in said.out
+    assert len(said.err.splitlines()) == len(machine.ran) == 4
+
+
+def test_the_same_command_again_runs_only_what_is_missing(capsys, machine, run):
+    run()
+    del machine.ran[:]
+    assert run() == 0 and machine.ran == []
+    assert run(lengths="4k-16k") == 0 and [c.length for c in machine.ran] == [16384] * 2
+    assert "8k" in capsys.readouterr().out
+
+
+def test_json_is_one_array_of_all_its_cells_and_nothing_else(capsys, machine, run):
+    run(lengths="4k")
+    capsys.readouterr()
+    assert run("--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(r["method"], r["length"], r["value"]) for r in rows] == [
+        ("none", 4096, 0.5), ("none", 8192, 0.5), ("pi", 4096, 0.5), ("pi", 8192, 0.5),
+    ]  # fmt: skip
+
+
+def test_a_cell_that_cannot_run_is_marked_and_the_rest_goes_on(capsys, machine, run):
+    def does(cell):
+        if cell.length == 8192:
+            status = "out_of_memory" if cell.method == "pi" else "unfit"
+            return Result(cell=cell, status=status, reason="it is so")
+
+    machine.does = does
+    assert run() == 0
+    page = capsys.readouterr().out
+    assert "OOM" in page and "n/a" in page and "it is so" in page
+
+
+def test_a_failed_cell_is_told_by_the_stopcode_and_run_again_when_asked(capsys, machine, run):
+    machine.does = lambda cell: Result(cell=cell, status="failed", reason="it fell")
+    assert run(lengths="4k") == 1
+    machine.does = lambda cell: None
+    assert run(lengths="4k") == 1 and "failed" in capsys.readouterr().out
+    assert run("--retry", lengths="4k") == 0 and "failed" not in capsys.readouterr().out
+
+
+def test_an_interrupt_prints_what_is_done_and_exits_130(capsys, machine, run):
+    def does(cell):
+        if cell.length == 8192:
+            raise KeyboardInterrupt
+
+    machine.does = does
+    assert run("--json") == 130
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["method"], row["length"]) == ("none", 4096)
+
+
+def test_a_dry_run_measures_nothing_and_writes_nothing(capsys, machine, run, tmp_path):
+    assert run("--dry-run", lengths="4k,2048k") == 0
+    page = capsys.readouterr().out
+    assert "4 cells: 0 done, 4 to run" in page and "2 would not fit" in page
+    assert machine.ran == [] and not (tmp_path / "results").exists()
+    run(lengths="4k")
+    capsys.readouterr()
+    run("--dry-run", "--json", lengths="4k,8k")
+    states = [r["state"] for r in json.loads(capsys.readouterr().out)]
+    assert states == ["done", "missing"] * 2
+
+
+def test_a_results_folder_that_takes_no_files_is_said_before_anything_runs(
+    capsys, machine, run, tmp_path
+):
+    (tmp_path / "file").write_text("")
+    assert run(folder=tmp_path / "file") == 2
+    assert "Results cannot be written to" in capsys.readouterr().err and machine.ran == []
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(capsys, machine, run, tmp_path, monkeypatch):
+    def does(cell):
+        if cell.method == "pi":
+            monkeypatch.setattr(os, "fsync", full)
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    machine.does = does
+    assert run() == 2
+    monkeypatch.undo()
+    assert "No space left on device. Make room" in capsys.readouterr().err
+    assert len([*Store(tmp_path / "results").results()]) == 2
+
+
+def test_a_torn_result_is_named_kept_and_not_counted(capsys, machine, run, tmp_path):
+    run(lengths="4k")
+    torn = tmp_path / "results" / "runs" / Cell(
+        model="toy", method="pi", task="passkey.standard", length=4096
+    ).path  # fmt: skip
+    torn.write_text('{"cell":')
+    capsys.readouterr()
+    assert run("--json", lengths="4k") == 0
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)) == 1 and str(torn) in said.err
+    assert call("results", "--results", tmp_path / "results", "--format", "json") == 0
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)) == 1 and str(torn) in said.err
+    assert torn.read_text() == '{"cell":'
+
+
+# Looking
+
+
+def test_results_print_in_every_form(capsys, machine, run, tmp_path):
+    run()
+    capsys.readouterr()
+    for form, part in {
+        "table": "50 % [40, 60]",
+        "json": '"peak_memory"',
+        "csv": "model,method,",
+        "markdown": "| pi | 50 % [40, 60] |",
+    }.items():
+        folder = tmp_path / "results"
+        assert call("results", "--results", folder, "--format", form, "--where", "method=pi") == 0
+        said = capsys.readouterr()
+        assert part in said.out and "none" not in said.out.replace("None", "")
+    assert "Did you mean 'method'?" in mistake(
+        capsys, "results", "--results", folder, "--where", "methd=pi"
+    )
+
+
+def test_a_page_is_refreshed_and_checked(capsys, machine, run, tmp_path):
+    run()
+    page = tmp_path / "README.md"
+    page.write_text("# Hello\n<!-- table:a method=pi -->\n<!-- /table:a -->\n")
+    asked = ["results", "--results", tmp_path / "results", "--page", page]
+    assert call(*asked, "--check") == 1 and "| pi |" not in page.read_text()
+    assert call(*asked) == 0 and "| pi | 50 % [40, 60] |" in page.read_text()
+    assert call(*asked, "--check") == 0
+
+
+@pytest.mark.parametrize("kind", ["methods", "tasks", "models", "corpora"])
+def test_everything_is_listed_with_a_line_about_it(capsys, kind):
+    assert call("list", kind, "--json") == 0
+    items = json.loads(capsys.readouterr().out)
+    assert items and all(item["name"] and item["description"] for item in items)
+    assert call("list", kind) == 0
+    assert all(item["name"] in capsys.readouterr().out for item in items[:1])
+
+
+def test_every_method_and_task_names_its_source(capsys):
+    for kind in ("methods", "tasks"):
+        call("list", kind, "--json")
+        assert all("http" in item["source"] for item in json.loads(capsys.readouterr().out))
+
+
+def test_show_prints_what_a_method_makes_of_an_embedding(capsys):
+    asked = "show yarn --head-dim 64 --theta 100000 --original-length 8192 --length 65536 --json"
+    assert call(*asked.split()) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert len(said["frequencies"]) == 32 and said["factor"] == 8.0
+    assert said["frequencies"][0] == 1.0 and said["attention_factor"] == pytest.approx(1.2079441541)
+
+
+def test_doctor_names_the_kernel_and_what_is_missing(capsys):
+    assert call("doctor", "--json") == 0
+    said = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert {"python", "torch", "processor", "memory", "kernel", "cache", "hub"} <= set(said)
+    assert all(check["ok"] or check["get"] for check in said.values())
+
+
+def test_training_is_handed_what_was_asked_for(monkeypatch, tmp_path):
+    asked = []
+    module = types.ModuleType("harness.train.toy")
+    module.train = lambda output, *, steps, seed: asked.append((output, steps, seed))
+    monkeypatch.setitem(sys.modules, "harness.train.toy", module)
+    assert call("train", "toy", "--output", tmp_path, "--steps", 3, "--seed", 5) == 0
+    assert asked == [(tmp_path, 3, 5)]
+
+
+def test_help_and_version_are_there(capsys):
+    for argv in ([], ["--help"], ["run", "-h"], ["train", "toy", "--help"], ["--version"]):
+        assert call(*argv) == 0
+        assert capsys.readouterr().out
+
+
+def test_a_closed_pipe_is_no_error():
+    command = f"{sys.executable} -m harness list methods | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
