@@ -285,7 +285,7 @@ def test_a_cell_that_cannot_run_is_marked_and_the_rest_goes_on(capsys, machine, 
     assert "OOM" in page and "n/a" in page and "it is so" in page
 
 
-def test_a_failed_cell_is_told_by_the_stopcode_and_run_again_when_asked(capsys, machine, run):
+def test_a_failed_cell_is_told_by_the_exit_code_and_run_again_when_asked(capsys, machine, run):
     machine.does = lambda cell: Result(cell=cell, status="failed", reason="it fell")
     assert run(lengths="4k") == 1
     machine.does = lambda cell: None
