@@ -160,7 +160,7 @@ def _found(folder: Path, where: str | None) -> "list[Result]":
         print(f"note: {broken}", file=sys.stderr)
     found = matching(every, where)
     if not found:
-        print(f"note: none of {len(every)} results matches", file=sys.stderr)
+        print(f"note: none of the {len(every)} results here matches", file=sys.stderr)
     return found
 
 
