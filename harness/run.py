@@ -87,7 +87,10 @@ def run(
     for cell, requests in zip(cells, asked, strict=True):
         samples = [task.grade(request, next(rest), reader) for request in requests]
         share = seconds * cell.length / total
-        finished.append(_finished(cell, task, requests, samples, shared, share))
+        try:
+            finished.append(_finished(cell, task, requests, samples, shared, share))
+        except OverflowError:
+            finished.append(refused(cell, "failed", "the losses are too large for a perplexity"))
     return finished
 
 
