@@ -94,7 +94,7 @@ def _extras() -> Iterator[Check]:
 
 
 def _places() -> Iterator[Check]:
-    from harness.model import cache_folder
+    from harness.machine import cache_folder
 
     folder = cache_folder()
     trouble = _trouble(folder)

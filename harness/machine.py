@@ -130,5 +130,12 @@ def commit() -> dict[str, Any]:
     return {"commit": said[0], "dirty": bool(said[1])}
 
 
+def cache_folder() -> Path:
+    """Where this project keeps what it can make again."""
+    chosen = os.environ.get("CONTEXT_HARNESS_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(chosen) if chosen else Path(base) / "context-harness"
+
+
 def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

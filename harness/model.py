@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -128,13 +127,6 @@ def tokenizer(card: Card, trust_remote_code: bool = False) -> Any:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, **extra)
 
 
-def cache_folder() -> Path:
-    """Where this project keeps what it can make again."""
-    chosen = os.environ.get("CONTEXT_HARNESS_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(chosen) if chosen else Path(base) / "context-harness"
-
-
 def _place(name: str) -> str:
     if name == "toy":
         return str(Path(__file__).parent / "toy")
@@ -161,7 +153,7 @@ def _smollm2() -> str:
     if not files:
         return SMOLLM2_HUB
     digest = _sha256(files[0])
-    folder = cache_folder() / "models" / f"smollm2-135m-{digest[:16]}"
+    folder = machine.cache_folder() / "models" / f"smollm2-135m-{digest[:16]}"
     if not (folder / "config.json").exists():
         if not find_spec("gguf"):
             raise LookupError("To read SmolLM2's GGUF file, install gguf: pip install gguf")

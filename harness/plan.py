@@ -170,7 +170,8 @@ def _corpus(spec: str, options: Options) -> str | None:
 
 def _reader(card: "Card", options: Options) -> Any:
     from harness.corpora import TokenReader
-    from harness.model import cache_folder, tokenizer
+    from harness.machine import cache_folder
+    from harness.model import tokenizer
 
     return TokenReader(tokenizer(card, options.trust_remote_code), cache_folder())
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from harness import catalog
+from harness import catalog, machine
 from harness.cell import Cell, Result
 from harness.corpora import TokenReader
-from harness.model import Live, cache_folder, load
+from harness.model import Live, load
 from harness.plan import Options, Planned, Watch
 from harness.probe import check_engine, reads_alike
 from harness.run import Finished, refused, run
@@ -26,7 +26,7 @@ def execute(
     """
     for name, of_model in groupby(plan, lambda p: p.cell.model):
         live = _loaded(name, options)
-        reader = TokenReader(live.tokenizer, cache_folder())
+        reader = TokenReader(live.tokenizer, machine.cache_folder())
         for cells in passes(live, of_model):
             for finished in _attempt(live, reader, cells, watch):
                 store.write(finished.result, losses=finished.losses, samples=finished.samples)
