@@ -2,9 +2,11 @@
 
 Each reads (batch, heads, tokens, head_dim) and may be given fewer key heads than query heads:
 repeating keys for grouped queries would cost time and memory for the same numbers. These torch
-operators are private, so tests hold them to this contract.
+operators are private, so tests hold them to this contract. CONTEXT_HARNESS_KERNEL=stock keeps to
+torch's on a processor.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +14,8 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+
+from harness.engine import native
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,11 @@ def torch_cpu(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float):
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         q, k, v, 0.0, causal, scale=scale
     )
+
+
+def native_cpu(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float):
+    kernel = native.attention if native.fits(q, k, v, scale) else torch_cpu
+    return kernel(q, k, v, causal, scale)
 
 
 def torch_cuda(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float):
@@ -80,6 +89,9 @@ def tiled(
 def chosen(device: str, dtype: torch.dtype = torch.bfloat16, head_dim: int = 64) -> Kernel:
     """The fastest kernel here that can do this dtype and head dimension."""
     if device == "cpu":
+        stock = os.environ.get("CONTEXT_HARNESS_KERNEL") == "stock"
+        if not stock and native.supported(dtype, head_dim) and native.library():
+            return Kernel("native-avx512-bf16", native_cpu)
         return Kernel("torch-flash-cpu", torch_cpu)
     if dtype in (torch.float16, torch.bfloat16) and head_dim <= 256:
         if find_spec("flash_attn"):
