@@ -69,7 +69,7 @@ class Passkey(Retrieval):
     from the key on: the engine reads what they share once.
     """
 
-    samples: int = 2
+    samples: int = 1
     """Trials a depth."""
     depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """How much of the filler stands before the needle; 0 to 1."""
