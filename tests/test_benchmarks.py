@@ -1,0 +1,52 @@
+"""The benchmark scripts run, at sizes where their bars mean nothing: only that the sides agree."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import harness
+
+ROOT = Path(__file__).parents[1]
+TOY = Path(harness.__file__).parent / "toy"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not list(TOY.glob("*.safetensors")), reason="the toy is not trained yet"),
+]
+
+
+@pytest.fixture
+def figures(tmp_path):
+    def run(script, *arguments):
+        kept = tmp_path / f"{script}.json"
+        command = [sys.executable, f"benchmarks/{script}.py", *arguments, "--json", str(kept)]
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        return json.loads(kept.read_text())
+
+    return run
+
+
+def test_the_loop_reads_the_same_perplexities(figures):
+    kept = figures("perplexity_curve", "--model", "toy", "--lengths", "256,512")
+    ours, loop = (kept["sides"][side]["perplexity"] for side in ("ours", "loop"))
+    assert list(ours) == ["256", "512"]
+    assert loop == pytest.approx(ours, rel=0.01)
+
+
+def test_generation_gives_the_same_verdicts(figures):
+    kept = figures("passkey_trials", "--model", "toy", "--lengths", "512", "--trials", "1")
+    assert [row["reached"] for row in kept["rows"] if "verdicts" in row["what"]] == [True, True]
+
+
+def test_every_product_and_kernel_of_a_cell_is_timed(figures):
+    kept = figures("overhead", "--model", "toy", "--lengths", "512", "--repeats", "1")
+    cell = kept["sides"]["cell"]
+    assert cell["products"] > 0
+    assert cell["attention"] > 0
+
+
+def test_figures_name_no_place_of_this_machine(figures):
+    kept = figures("memory_growth", "--model", str(TOY), "--lengths", "256,512")
+    assert str(ROOT) not in json.dumps(kept)
