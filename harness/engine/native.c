@@ -1,11 +1,11 @@
-/* Flash attention in the processor's bfloat16 dot products: queries across the lanes, keys broadcast.
+/* Flash attention in AVX-512's bfloat16 dot products: queries lie in the lanes, keys are broadcast.
 
-   With a query to each lane, maximum, exponent and sum over keys need nothing across lanes, and keys
-   are read where they lie. Tiles of keys go by under an online softmax: Dao 2023, algorithm 1,
+   With a query to each lane, maximum, exponent and sum over keys need nothing across lanes, and
+   keys are read where they lie. Tiles of keys go by under an online softmax: Dao 2023, algorithm 1,
    https://arxiv.org/abs/2307.08691
 
-   Of one key head and n = heads / key heads, row r is query token r / n of head r % n, so that a key
-   is read once for the heads that share it and rows stay in the order of their tokens. */
+   Of one key head and n = heads / key heads, row r is token r / n of head r % n: a key is read once
+   for all heads that share it, and rows stay in the order of their tokens. */
 
 #include <immintrin.h>
 #include <math.h>
@@ -20,12 +20,13 @@
 
 enum {
     LANES = 16,
-    WIDE = 3,              /* vectors of queries: WIDE * KEYS sums fill 24 of the 32 registers */
-    GROUP = WIDE * LANES,  /* queries that a key is read for */
-    KEYS = 8,              /* keys multiplied together */
-    ROWS = 6,              /* queries whose outputs are summed together */
-    TILE = 256,            /* keys under one maximum: their scores and values stay in the cache */
-    MOST = 4,              /* groups that share a tile of values */
+    WIDE = 3,             /* vectors of queries: WIDE * KEYS sums fill 24 of the 32 registers */
+    GROUP = WIDE * LANES, /* queries that a key is read for */
+    KEYS = 8,             /* keys multiplied together */
+    ROWS = 6,             /* queries whose outputs are summed together */
+    TILE = 256,           /* keys under one maximum: their scores and values stay in the cache */
+    MOST = 4,             /* groups that share a tile of values */
+    WIDEST = 256,         /* channels */
     THREADS = 256,
 };
 
@@ -41,20 +42,32 @@ typedef struct {
     Stride of_q, of_k, of_v, of_out, of_lse;
     int causal;
     float scale; /* to logarithms of base 2 */
-    int64_t groups, work; /* at most so many groups a piece of work, and so many pieces a key head */
+    int64_t groups, pieces; /* at most so many groups a piece of work; pieces a key head */
     atomic_llong next;
 } Call;
 
 typedef struct {
-    uint32_t *q;             /* (pairs of channels, GROUP) */
-    float *out;              /* (GROUP, channels), not yet divided by the sum */
-    float top[GROUP];        /* the largest scaled score so far */
-    float sum[GROUP];        /* of 2^(score - top) */
-    int32_t last[GROUP];     /* the last key it sees */
-    int32_t nearest, farthest; /* of last */
+    uint32_t q[WIDEST / 2 * GROUP]; /* (pairs of channels, GROUP) */
+    float out[GROUP * WIDEST];      /* (GROUP, channels), not yet divided by the sum */
+    float top[GROUP];               /* the largest scaled score so far */
+    float sum[GROUP];               /* of 2^(score - top) */
+    int32_t last[GROUP];            /* the last key it sees, in rising order */
 } Group;
 
-/* 2^x to 2 parts in 10^7, by the best polynomial of degree 5 on [0, 1]; 0 at -infinity, and NaN stays NaN. */
+typedef struct {
+    Group groups[MOST];
+    float scores[TILE * GROUP];
+    uint32_t p[TILE / 2 * GROUP];
+    uint32_t values[TILE / 2 * WIDEST];
+    float shrink[GROUP]; /* what a higher top makes of earlier sums */
+} Scratch; /* of a thread; all of it aligned, as every member is whole vectors */
+
+static int smaller(int64_t a, int64_t b) {
+    return (int)(a < b ? a : b);
+}
+
+/* 2^x to 2 parts in 10^7, by the best polynomial of degree 5 on [0, 1]. 0 of -infinity, and NaN
+   stays NaN. */
 INLINE __m512 exp2_of(__m512 x) {
     __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), y;
     y = _mm512_fmadd_ps(_mm512_set1_ps(0.00187757670f), f, _mm512_set1_ps(0.00898934002f));
@@ -71,8 +84,8 @@ INLINE __m512bh both(const void *two) {
     return (__m512bh)_mm512_set1_epi32(bits);
 }
 
-/* Scores (keys up to KEYS, GROUP) of a group and a tile's keys; -infinity where a query does not see
-   the key. `top` grows to their maximum. */
+/* Scores of a tile's keys, (keys, GROUP), -infinity where a query does not see the key; `top` grows
+   to their maximum. */
 static void score(const Call *c, const Group *g, const uint16_t *k, int64_t first, int keys,
                   float *scores, __m512 top[WIDE]) {
     const int64_t pairs = c->dim / 2;
@@ -80,8 +93,8 @@ static void score(const Call *c, const Group *g, const uint16_t *k, int64_t firs
         const uint16_t *row[KEYS];
         __m512 s[KEYS][WIDE];
         UNROLL for (int i = 0; i < KEYS; i++) {
-            int key = begin + i < keys ? begin + i : keys - 1; /* past the end: any, it is masked */
-            row[i] = k + key * c->of_k.token;
+            /* Past the end any key will do: it is masked. */
+            row[i] = k + smaller(begin + i, keys - 1) * c->of_k.token;
             UNROLL for (int w = 0; w < WIDE; w++) s[i][w] = _mm512_setzero_ps();
         }
         for (int64_t pair = 0; pair < pairs; pair++) {
@@ -94,9 +107,9 @@ static void score(const Call *c, const Group *g, const uint16_t *k, int64_t firs
                     s[i][w] = _mm512_dpbf16_ps(s[i][w], q[w], key);
             }
         }
-        if (first + begin + KEYS - 1 > g->nearest)
+        if (first + begin + KEYS - 1 > g->last[0])
             UNROLL for (int i = 0; i < KEYS; i++) UNROLL for (int w = 0; w < WIDE; w++) {
-                __m512i last = _mm512_loadu_si512(g->last + w * LANES);
+                __m512i last = _mm512_load_si512(g->last + w * LANES);
                 __mmask16 seen = _mm512_cmpge_epi32_mask(
                     last, _mm512_set1_epi32((int32_t)(first + begin + i)));
                 s[i][w] = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), seen, s[i][w]);
@@ -109,29 +122,29 @@ static void score(const Call *c, const Group *g, const uint16_t *k, int64_t firs
 }
 
 /* Scores to probabilities over 2^top, two keys beside each other, (pairs of keys, GROUP). */
-static void exponentiate(const Call *c, Group *g, const float *scores, int pairs,
-                         const __m512 tops[WIDE], uint32_t *p, float *shrink) {
+static void exponentiate(const Call *c, Scratch *s, Group *g, int pairs, const __m512 tops[WIDE]) {
     const __m512i zip = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
                                          8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     const __m512 scale = _mm512_set1_ps(c->scale);
     __m512 top[WIDE], sum[WIDE];
     UNROLL for (int w = 0; w < WIDE; w++) {
-        __m512 before = _mm512_loadu_ps(g->top + w * LANES);
+        __m512 before = _mm512_load_ps(g->top + w * LANES);
         top[w] = _mm512_max_ps(before, _mm512_mul_ps(tops[w], scale));
         __m512 less = exp2_of(_mm512_sub_ps(before, top[w]));
-        sum[w] = _mm512_mul_ps(_mm512_loadu_ps(g->sum + w * LANES), less);
-        _mm512_storeu_ps(shrink + w * LANES, less);
-        _mm512_storeu_ps(g->top + w * LANES, top[w]);
+        sum[w] = _mm512_mul_ps(_mm512_load_ps(g->sum + w * LANES), less);
+        _mm512_store_ps(s->shrink + w * LANES, less);
+        _mm512_store_ps(g->top + w * LANES, top[w]);
     }
     for (int pair = 0; pair < pairs; pair++) UNROLL for (int w = 0; w < WIDE; w++) {
-        const float *s = scores + 2 * pair * GROUP + w * LANES;
-        __m512 even = exp2_of(_mm512_fmsub_ps(_mm512_load_ps(s), scale, top[w]));
-        __m512 odd = exp2_of(_mm512_fmsub_ps(_mm512_load_ps(s + GROUP), scale, top[w]));
+        const float *at = s->scores + 2 * pair * GROUP + w * LANES;
+        __m512 even = exp2_of(_mm512_fmsub_ps(_mm512_load_ps(at), scale, top[w]));
+        __m512 odd = exp2_of(_mm512_fmsub_ps(_mm512_load_ps(at + GROUP), scale, top[w]));
         sum[w] = _mm512_add_ps(sum[w], _mm512_add_ps(even, odd));
         __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
-        _mm512_store_si512(p + pair * GROUP + w * LANES, _mm512_permutexvar_epi16(zip, rounded));
+        _mm512_store_si512(s->p + pair * GROUP + w * LANES,
+                           _mm512_permutexvar_epi16(zip, rounded));
     }
-    UNROLL for (int w = 0; w < WIDE; w++) _mm512_storeu_ps(g->sum + w * LANES, sum[w]);
+    UNROLL for (int w = 0; w < WIDE; w++) _mm512_store_ps(g->sum + w * LANES, sum[w]);
 }
 
 /* Outputs of ROWS queries, `wide` vectors of channels: shrunk, and the tile's share added. */
@@ -155,23 +168,27 @@ INLINE void add_values(int wide, const uint32_t *p, const uint32_t *v, int pairs
         _mm512_store_ps(out + r * dim + w * LANES, o[r][w]);
 }
 
-static void weigh(const Call *c, Group *g, const uint32_t *p, const uint32_t *v, int pairs,
-                  const float *shrink) {
+static void weigh(const Call *c, const Scratch *s, Group *g, int pairs) {
     const int64_t vectors = c->dim / LANES, chunks = (vectors + 3) / 4;
     for (int64_t chunk = 0, at = 0; chunk < chunks; chunk++) {
         int64_t wide = (vectors - at + chunks - chunk - 1) / (chunks - chunk); /* 5 is 3 + 2 */
         for (int r = 0; r < GROUP; r += ROWS) {
-            float *out = g->out + r * c->dim + at * LANES;
-            const uint32_t *of = v + at * LANES;
+            const uint32_t *p = s->p + r, *v = s->values + at * LANES;
+            const float *shrink = s->shrink + r;
+            float *o = g->out + r * c->dim + at * LANES;
             switch (wide) {
-            case 1: add_values(1, p + r, of, pairs, c->dim, shrink + r, out); break;
-            case 2: add_values(2, p + r, of, pairs, c->dim, shrink + r, out); break;
-            case 3: add_values(3, p + r, of, pairs, c->dim, shrink + r, out); break;
-            case 4: add_values(4, p + r, of, pairs, c->dim, shrink + r, out); break;
+            case 1: add_values(1, p, v, pairs, c->dim, shrink, o); break;
+            case 2: add_values(2, p, v, pairs, c->dim, shrink, o); break;
+            case 3: add_values(3, p, v, pairs, c->dim, shrink, o); break;
+            case 4: add_values(4, p, v, pairs, c->dim, shrink, o); break;
             }
         }
         at += wide;
     }
+}
+
+INLINE __m512i sixteen(const uint16_t *v) {
+    return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)v));
 }
 
 /* Values of two keys beside each other, (pairs of keys, channels); zero past the end. */
@@ -179,11 +196,8 @@ static void pack_values(const Call *c, const uint16_t *v, int keys, uint32_t *pa
     for (int key = 0; key < (keys + KEYS - 1) / KEYS * KEYS; key += 2)
         for (int64_t d = 0; d < c->dim; d += LANES, packed += LANES) {
             __m512i even = _mm512_setzero_si512(), odd = even;
-            const uint16_t *at = v + key * c->of_v.token + d;
-            if (key < keys) even = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)at));
-            if (key + 1 < keys)
-                odd = _mm512_cvtepu16_epi32(
-                    _mm256_loadu_si256((const void *)(at + c->of_v.token)));
+            if (key < keys) even = sixteen(v + key * c->of_v.token + d);
+            if (key + 1 < keys) odd = sixteen(v + (key + 1) * c->of_v.token + d);
             _mm512_store_si512(packed, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
         }
 }
@@ -193,16 +207,15 @@ static void pack_values(const Call *c, const uint16_t *v, int keys, uint32_t *pa
 static void begin_group(const Call *c, Group *g, int64_t key_head, int64_t begin) {
     const int64_t n = c->heads / c->key_heads, pairs = c->dim / 2;
     for (int lane = 0; lane < GROUP; lane++) {
-        int64_t row = begin + lane < n * c->queries ? begin + lane : n * c->queries - 1;
-        const uint16_t *q = c->q + (key_head * n + row % n) * c->of_q.head + row / n * c->of_q.token;
+        int64_t row = smaller(begin + lane, n * c->queries - 1);
+        int64_t head = key_head * n + row % n, token = row / n;
+        const uint16_t *q = c->q + head * c->of_q.head + token * c->of_q.token;
         for (int64_t pair = 0; pair < pairs; pair++)
             memcpy(g->q + pair * GROUP + lane, q + 2 * pair, sizeof *g->q);
-        g->last[lane] = (int32_t)(c->causal ? row / n : c->keys - 1);
+        g->last[lane] = (int32_t)(c->causal ? token : c->keys - 1);
         g->top[lane] = -INFINITY;
         g->sum[lane] = 0;
     }
-    g->nearest = g->last[0];
-    g->farthest = g->last[GROUP - 1];
     memset(g->out, 0, sizeof(float) * GROUP * c->dim);
 }
 
@@ -221,56 +234,41 @@ static void end_group(const Call *c, const Group *g, int64_t key_head, int64_t b
     }
 }
 
-static void *take(char **memory, size_t bytes) {
-    void *taken = *memory;
-    *memory += (bytes + 63) / 64 * 64;
-    return taken;
+static void attend_to_tile(const Call *c, Scratch *s, Group *g, const uint16_t *k, int64_t first,
+                           int keys) {
+    const int pairs = (keys + KEYS - 1) / KEYS * KEYS / 2;
+    __m512 tops[WIDE];
+    UNROLL for (int w = 0; w < WIDE; w++) tops[w] = _mm512_set1_ps(-INFINITY);
+    score(c, g, k, first, keys, s->scores, tops);
+    exponentiate(c, s, g, pairs, tops);
+    weigh(c, s, g, pairs);
 }
 
 static void *work(void *argument) {
     Call *c = argument;
     const int64_t rows = c->heads / c->key_heads * c->queries;
-    const size_t scores_size = sizeof(float) * TILE * GROUP, half = scores_size / 2;
-    const size_t values_size = sizeof(uint16_t) * TILE * c->dim;
-    const size_t q_size = sizeof(uint16_t) * GROUP * c->dim, out_size = 2 * q_size;
-    char *memory = NULL, *all;
-    if (posix_memalign((void **)&all, 64, scores_size + half + values_size + MOST * 3 * q_size))
-        return NULL; /* the other threads do it all */
-    memory = all;
-    float *scores = take(&memory, scores_size), shrink[GROUP];
-    uint32_t *p = take(&memory, half), *values = take(&memory, values_size);
-    Group groups[MOST];
-    for (int i = 0; i < MOST; i++) {
-        groups[i].q = take(&memory, q_size);
-        groups[i].out = take(&memory, out_size);
-    }
-    for (int64_t item; (item = atomic_fetch_add(&c->next, 1)) < c->work * c->key_heads;) {
+    Scratch *s = aligned_alloc(64, sizeof *s);
+    if (!s) return NULL; /* the other threads do it all */
+    for (int64_t item; (item = atomic_fetch_add(&c->next, 1)) < c->pieces * c->key_heads;) {
         /* The last rows first: where causal, they are the longest. */
-        const int64_t head = item % c->key_heads, piece = c->work - 1 - item / c->key_heads;
+        const int64_t head = item % c->key_heads, piece = c->pieces - 1 - item / c->key_heads;
         const int64_t begin = piece * c->groups * GROUP;
         int count = 0;
         for (; count < c->groups && begin + count * GROUP < rows; count++)
-            begin_group(c, groups + count, head, begin + count * GROUP);
-        const int64_t end = groups[count - 1].farthest + 1;
+            begin_group(c, s->groups + count, head, begin + count * GROUP);
+        const int64_t end = s->groups[count - 1].last[GROUP - 1] + 1;
         for (int64_t first = 0; first < end; first += TILE) {
             const uint16_t *k = c->k + head * c->of_k.head + first * c->of_k.token;
             const uint16_t *v = c->v + head * c->of_v.head + first * c->of_v.token;
-            pack_values(c, v, (int)(end - first < TILE ? end - first : TILE), values);
-            for (Group *g = groups; g < groups + count; g++) {
-                if (g->farthest < first) continue;
-                int64_t left = g->farthest + 1 - first;
-                int keys = (int)(left < TILE ? left : TILE);
-                int pairs = (keys + KEYS - 1) / KEYS * KEYS / 2;
-                __m512 tops[WIDE];
-                for (int w = 0; w < WIDE; w++) tops[w] = _mm512_set1_ps(-INFINITY);
-                score(c, g, k, first, keys, scores, tops);
-                exponentiate(c, g, scores, pairs, tops, p, shrink);
-                weigh(c, g, p, values, pairs, shrink);
+            pack_values(c, v, smaller(end - first, TILE), s->values);
+            for (Group *g = s->groups; g < s->groups + count; g++) {
+                const int keys = smaller(g->last[GROUP - 1] + 1 - first, TILE);
+                if (keys > 0) attend_to_tile(c, s, g, k, first, keys);
             }
         }
-        for (int i = 0; i < count; i++) end_group(c, groups + i, head, begin + i * GROUP);
+        for (int i = 0; i < count; i++) end_group(c, s->groups + i, head, begin + i * GROUP);
     }
-    free(all);
+    free(s);
     return NULL;
 }
 
@@ -278,25 +276,21 @@ static void *work(void *argument) {
    multiple of 16; sizes and strides as in Call. Not 0 if there is no memory. */
 int attend(const void *q, const void *k, const void *v, void *out, float *lse,
            const int64_t sizes[5], const Stride strides[5], int causal, float scale, int threads) {
-    Call c = {.q = q, .k = k, .v = v, .out = out, .lse = lse, .causal = causal};
-    c.heads = sizes[0], c.key_heads = sizes[1], c.queries = sizes[2], c.keys = sizes[3];
-    c.dim = sizes[4];
-    c.of_q = strides[0], c.of_k = strides[1], c.of_v = strides[2];
-    c.of_out = strides[3], c.of_lse = strides[4];
-    c.scale = scale * (float)M_LOG2E;
+    Call c = {q, k, v, out, lse, sizes[0], sizes[1], sizes[2], sizes[3], sizes[4],
+              strides[0], strides[1], strides[2], strides[3], strides[4],
+              causal, scale * (float)M_LOG2E, .groups = MOST};
     const int64_t groups = (c.heads / c.key_heads * c.queries + GROUP - 1) / GROUP;
-    c.groups = MOST;
     /* Few pieces for the threads would leave some idle at the end. */
     while (c.groups > 1 && (groups + c.groups - 1) / c.groups * c.key_heads < 4 * threads)
         c.groups /= 2;
-    c.work = (groups + c.groups - 1) / c.groups;
+    c.pieces = (groups + c.groups - 1) / c.groups;
     atomic_init(&c.next, 0);
     pthread_t others[THREADS];
     int started = 0;
-    while (started < threads - 1 && started < THREADS && started < c.work * c.key_heads - 1 &&
+    while (started < threads - 1 && started < THREADS && started < c.pieces * c.key_heads - 1 &&
            !pthread_create(others + started, NULL, work, &c))
         started++;
     work(&c);
     for (int i = 0; i < started; i++) pthread_join(others[i], NULL);
-    return atomic_load(&c.next) < c.work * c.key_heads;
+    return atomic_load(&c.next) < c.pieces * c.key_heads;
 }
