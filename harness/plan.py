@@ -98,7 +98,7 @@ def _plan_model(options: Options, name: str) -> list[Planned]:
         parameters["dtype"] = options.dtype
     card = describe(spec, trust_remote_code=options.trust_remote_code)
     on = machine.device(options.device)
-    machine.dtype(parameters.get("dtype", "auto"), on)
+    number = machine.dtype(parameters.get("dtype", "auto"), on).itemsize
     methods = [_method(m, options, card) for m in options.methods]
     tasks = {_task(t, options): _corpus(t, options) for t in options.tasks}
     cells = grid([catalog.join(spec, parameters)], methods, list(tasks), list(options.lengths))
@@ -106,14 +106,19 @@ def _plan_model(options: Options, name: str) -> list[Planned]:
     free, found = machine.free_memory(on), []
     for cell in cells:
         cost = _cost(reader, cell.task, tasks[cell.task], cell.length)
-        taken = cost.bytes(card, 2 if on == "cuda" else 4)
+        taken = cost.bytes(card, number)
         fits = taken <= free
         why = None if fits else f"needs {taken / 2**30:.1f} GiB, and {free / 2**30:.1f} are free"
+        # Of a row read in one pass each cell bears its share, as in the results.
+        row, share = cost, 1.0
+        if _in_one_pass(cell):
+            row = _cost(reader, cell.task, tasks[cell.task], max(options.lengths))
+            share = cell.length / sum(options.lengths)
         found.append(
             Planned(
                 cell=cell,
                 tokens=cost.rows,
-                seconds=cost.seconds(card, on),
+                seconds=share * row.seconds(card, on),
                 bytes=taken,
                 fits=fits,
                 why=why,
@@ -121,6 +126,11 @@ def _plan_model(options: Options, name: str) -> list[Planned]:
             )
         )
     return found
+
+
+def _in_one_pass(cell: Cell) -> bool:
+    method, task = catalog.load("methods", cell.method), catalog.load("tasks", cell.task)
+    return task.one_pass and not method.depends_on_length
 
 
 def _method(spec: str, options: Options, card: "Card") -> str:

@@ -68,7 +68,7 @@ def _attempt(
     cells = [p.cell for p in planned]
     block = 2048
     while True:
-        watch.cell_started(cells, sum(p.tokens for p in planned))
+        watch.cell_started(cells, max(p.tokens for p in planned))
         try:
             yield from run(
                 live, reader, cells, corpus=planned[0].corpus, block=block, step=watch.progressed
