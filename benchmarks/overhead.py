@@ -180,7 +180,7 @@ def _cell(given: Namespace) -> "Callable[[], Finished]":
     """The cell as `harness run` runs it, the model loaded."""
     from harness import catalog
     from harness.cell import Cell
-    from harness.corpora import TokenReader
+    from harness.reader import TokenReader
     from harness.run import run
 
     live = model(given)

@@ -33,8 +33,8 @@ ROUNDING = 2**-7
 
 def ours(given: Namespace) -> Facts:
     from harness import catalog
-    from harness.corpora import TokenReader
     from harness.engine.evaluate import evaluate
+    from harness.reader import TokenReader
 
     live = model(given)
     reader = TokenReader(live.tokenizer)
@@ -80,7 +80,7 @@ def _spec(given: Namespace) -> str:
 
 def _prompts(given: Namespace, live: "Live") -> "list[Request]":
     from harness import catalog
-    from harness.corpora import TokenReader
+    from harness.reader import TokenReader
 
     task = catalog.load("tasks", _spec(given))
     return list(task.requests(TokenReader(live.tokenizer), given.lengths[-1]))

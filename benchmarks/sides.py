@@ -125,8 +125,9 @@ def read_text(given: Namespace) -> Facts:
     """A side that only tokenises one document, so that all others find the same tokens."""
     import numpy as np
 
-    from harness.corpora import TokenReader, label
+    from harness.corpora import label
     from harness.model import describe, tokenizer
+    from harness.reader import TokenReader
 
     reader = TokenReader(tokenizer(describe(given.model)), machine.cache_folder())
     reach = max(given.lengths)

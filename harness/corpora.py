@@ -1,4 +1,4 @@
-"""Text in: a corpus by its name, its documents tokenised once and kept by content.
+"""Text in: a corpus by its name.
 
     stdlib[:test|train|validation|tests]   the running Python's own library, split by file path
     text:PATH                              a file, or a folder of .txt
@@ -14,23 +14,15 @@ import difflib
 import hashlib
 import heapq
 import json
-import os
-import re
-import sysconfig
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import groupby
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from harness.task import Document
-
-if TYPE_CHECKING:
-    import numpy as np
+from harness.library import SPLITS, library_files, split_of
 
 
 class Kind(NamedTuple):
@@ -46,12 +38,6 @@ KINDS = {
     "parquet": Kind("parquet:PATH[:column][+join:column]", "a file, or all .parquet of a folder"),
     "jsonl": Kind("jsonl:PATH[:column][+join:column]", "a file, or all .jsonl of a folder"),
     "hf": Kind("hf:NAME[:config[:split[:column]]][+join:column]", "of the hub, streamed"),
-}
-SPLITS = {
-    "test": "5 % of its files; nothing of this project trains on them",
-    "train": "90 % of its files; the toy model was trained on them",
-    "validation": "the other 5 %",
-    "tests": "its own test suite, in no other split; some distributions leave it out",
 }
 TITLES = ("title", "name", "id")
 """Columns that name a document; the first there is."""
@@ -160,8 +146,8 @@ class StandardLibrary(Corpus):
         """
         found = sorted(
             (_digest(inside.encode()), inside, path)
-            for inside, path in _library()
-            if _split(inside) == self.split
+            for inside, path in library_files()
+            if split_of(inside) == self.split
         )
         if not found:
             raise LookupError(f"This Python has no files for {self.name}; take another split.")
@@ -185,8 +171,8 @@ class StandardLibrary(Corpus):
 
     def hint(self, rate: float) -> str:
         sizes = dict.fromkeys(SPLITS, 0)
-        for inside, path in _library():
-            sizes[_split(inside)] += path.stat().st_size
+        for inside, path in library_files():
+            sizes[split_of(inside)] += path.stat().st_size
         about = ", ".join(f"stdlib:{s} {round(n * rate, -3):,.0f}" for s, n in sizes.items())
         return f"Take shorter lengths, fewer samples or another split; they hold about {about}."
 
@@ -308,95 +294,6 @@ class Hub(Corpus):
         return row
 
 
-class TokenReader:
-    """How a model reads: a `harness.task.Reader` made from its tokenizer.
-
-    Every input starts with the tokenizer's start token, or where it has none, as Qwen's, with its
-    end token, which stands between documents in training.
-
-    Raises:
-        ValueError: the tokenizer has neither.
-    """
-
-    def __init__(self, tokenizer: Any, cache: Path | None = None) -> None:
-        starts = [t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id) if t is not None]
-        if not starts:
-            raise ValueError("The tokenizer has neither a start nor an end token to start with.")
-        self.tokenizer = tokenizer
-        self.cache = cache
-        self.bos = int(starts[0])
-        self.vocabulary = len(tokenizer)
-
-    @cached_property
-    def spells_one_way(self) -> bool:
-        """Each digit is a token by itself, and no other could begin or go on a number."""
-        if any(len(t) > 1 and re.match(r"[Ġ▁ ]*[0-9]", t) for t in self.tokenizer.get_vocab()):
-            return False
-        numbers = ("0", "12345", "90807", "11111", "66208")
-        pieces = (self.tokenizer.convert_ids_to_tokens(self.tokens(f" {n}")) for n in numbers)
-        return all(
-            [p for p in piece if p in set("0123456789")] == list(n)
-            for n, piece in zip(numbers, pieces, strict=True)
-        )
-
-    def tokens(self, text: str) -> list[int]:
-        """Without special tokens, also where the text spells one out."""
-        plain = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-        return self.tokenizer(text, **plain)["input_ids"]
-
-    def text(self, tokens: Sequence[int]) -> str:
-        return self.tokenizer.decode([int(t) for t in tokens], clean_up_tokenization_spaces=False)
-
-    def documents(self, corpus: str, *, reach: int, first: int) -> list[Document]:
-        source = find(corpus)
-        found: list[Document] = []
-        longest: Text | None = None
-        for text in source.texts(first):
-            if longest is None or text.bytes > longest.bytes:
-                longest = text
-            if text.bytes < reach:
-                continue
-            tokens = self._tokens_of(text)
-            if len(tokens) >= reach:
-                found.append(Document(name=_unlike(text.name, found), tokens=tokens))
-            if len(found) == first:
-                return found
-        most = 0 if longest is None else len(self._tokens_of(longest))
-        rate = most / longest.bytes if longest and longest.bytes else 0.0
-        raise LookupError(
-            f"{corpus} has {len(found)} documents of at least {reach:,} tokens and {first} are "
-            f"needed; its longest has {most:,}. {source.hint(rate)}"
-        )
-
-    def _tokens_of(self, text: Text) -> "np.ndarray":
-        """Of all parts, each read by itself; (n,), int32. From the cache where it was read."""
-        import numpy as np
-
-        if self.cache is None:
-            return self._read(text)
-        place = self.cache / "tokens" / self._fingerprint[:16] / f"{_content(text)}.npy"
-        with suppress(OSError, ValueError, EOFError):
-            return np.load(place)
-        tokens = self._read(text)
-        with suppress(OSError):  # a full or read-only cache costs time, not the run
-            _write_whole(place, tokens)
-        return tokens
-
-    def _read(self, text: Text) -> "np.ndarray":
-        import numpy as np
-
-        parts = [np.array(self.tokens(part), dtype=np.int32) for part in text.parts]
-        return np.concatenate([np.empty(0, dtype=np.int32), *parts])
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        if backend is not None:
-            return _digest(backend.to_str().encode())
-        parts = (type(self.tokenizer).__name__, sorted(self.tokenizer.get_vocab().items()))
-        return _digest(repr(parts).encode())
-
-
 def _hub(name: str, rest: str, join: str) -> Hub:
     parts = rest.split(":")
     if len(parts) > 4:
@@ -460,16 +357,6 @@ def _title(row: dict[str, Any], i: int) -> str:
     return next((str(row[key]) for key in TITLES if row.get(key) not in (None, "")), f"row {i}")
 
 
-def _unlike(name: str, found: list[Document]) -> str:
-    """The name, numbered if a document has it already."""
-    names = {document.name for document in found}
-    n = 2
-    unlike = name
-    while unlike in names:
-        unlike, n = f"{name} ({n})", n + 1
-    return unlike
-
-
 def _require(columns: list[str], there: Iterable[str], where: object) -> None:
     there = list(there)
     for column in columns:
@@ -491,31 +378,6 @@ def _files(path: Path, ending: str) -> list[tuple[str, Path]]:
     if not path.is_file():
         raise LookupError(f"There is no file or folder {path}.")
     return [(path.name, path)]
-
-
-@cache
-def _library() -> tuple[tuple[str, Path], ...]:
-    """Every .py file of the standard library, by its path within it.
-
-    Not what was installed beside it, nor the record of how this machine built it.
-    """
-    root = Path(sysconfig.get_path("stdlib"))
-    found = []
-    for folder, below, files in os.walk(root):
-        below[:] = [b for b in below if b not in ("site-packages", "dist-packages", "__pycache__")]
-        for file in files:
-            path = Path(folder, file)
-            if file.endswith(".py") and not file.startswith("_sysconfigdata") and path.is_file():
-                found.append((path.relative_to(root).as_posix(), path))
-    return tuple(found)
-
-
-def _split(inside: str) -> str:
-    """Which split a file of the library is in; by its path, so it is the same everywhere."""
-    if {"test", "tests", "idle_test"} & set(Path(inside).parts[:-1]):
-        return "tests"
-    bucket = int(_digest(inside.encode())[:8], 16) % 100
-    return "train" if bucket < 90 else "validation" if bucket < 95 else "test"
 
 
 def _read(path: Path) -> str:
@@ -544,29 +406,5 @@ def _suffix(join: str) -> str:
     return f"+join:{join}" if join else ""
 
 
-def _content(text: Text) -> str:
-    sha = hashlib.sha256()
-    for part in text.parts:
-        raw = part.encode()
-        sha.update(f"{len(raw)} ".encode() + raw)
-    return sha.hexdigest()
-
-
 def _digest(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
-
-
-def _write_whole(place: Path, tokens: "np.ndarray") -> None:
-    """Beside, then renamed into place: there whole or not at all."""
-    import numpy as np
-
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=place.parent, suffix=".part", delete=False) as file:
-        beside = Path(file.name)
-        try:
-            np.save(file, tokens)
-            file.close()
-            beside.replace(place)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise

@@ -179,9 +179,9 @@ def _corpus(spec: str, options: Options) -> str | None:
 
 
 def _reader(card: "Card", options: Options) -> Any:
-    from harness.corpora import TokenReader
     from harness.machine import cache_folder
     from harness.model import tokenizer
+    from harness.reader import TokenReader
 
     return TokenReader(tokenizer(card, options.trust_remote_code), cache_folder())
 

@@ -10,7 +10,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from harness.corpora import KINDS, SPLITS, StandardLibrary, TokenReader, find, label
+from harness.corpora import KINDS, SPLITS, StandardLibrary, find, label
+from harness.reader import TokenReader
 from harness.task import Reader
 
 pa = pytest.importorskip("pyarrow")

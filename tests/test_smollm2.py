@@ -9,10 +9,10 @@ import torch
 
 from harness import catalog
 from harness.cli import main
-from harness.corpora import TokenReader
 from harness.engine.evaluate import evaluate
 from harness.model import load
 from harness.probe import check_engine
+from harness.reader import TokenReader
 from harness.task import Losses, Request, Text, Verdict
 
 pytestmark = [

@@ -66,7 +66,7 @@ def toy():
     if not (TOY / "tokenizer.json").exists():
         pytest.skip("the embedded model is not there")
     transformers = pytest.importorskip("transformers")
-    from harness.corpora import TokenReader
+    from harness.reader import TokenReader
 
     return TokenReader(transformers.AutoTokenizer.from_pretrained(TOY))
 

@@ -5,10 +5,10 @@ from itertools import groupby
 
 from harness import catalog, machine
 from harness.cell import Cell, Result
-from harness.corpora import TokenReader
 from harness.model import Live, load
 from harness.plan import Options, Planned, Watch
 from harness.probe import check_engine, reads_alike
+from harness.reader import TokenReader
 from harness.run import Finished, refused, run
 from harness.store import Store
 
