@@ -1,0 +1,243 @@
+"""From a wish to a stored result, on a random model: what a pass fills, and what can go wrong."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness import catalog
+from harness.cli import main
+from harness.executors import local
+from harness.model import load
+from harness.plan import Options, plan
+from harness.probe import reads_alike
+from harness.reader import TokenReader
+from harness.run import run
+from harness.store import Store
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+class Notes:
+    """A watch that remembers."""
+
+    def __init__(self):
+        self.passes, self.said, self.read = [], [], 0.0
+
+    def cell_started(self, cells, tokens):
+        self.passes.append([cell.length for cell in cells])
+        self.tokens = tokens
+
+    def progressed(self, tokens):
+        self.read += tokens
+
+    def cell_finished(self, result): ...
+
+    def note(self, message):
+        self.said.append(message)
+
+
+@pytest.fixture
+def wish(folder):
+    return Options(
+        models=(str(folder),),
+        methods=("none", "pi"),
+        tasks=("perplexity",),
+        lengths=(600, 1200),
+        corpus="stdlib",
+        samples=2,
+        dtype="float32",
+        device="cpu",
+    )
+
+
+def done(options, root, watch=None):
+    return [*local.execute(plan(options), Store(root), options, watch or Notes())]
+
+
+def command(*words):
+    with pytest.raises(SystemExit) as left:
+        main([str(word) for word in words])
+    return left.value.code or 0
+
+
+def test_a_row_is_filled_from_one_pass_with_the_numbers_of_separate_ones(wish, tmp_path):
+    together = Notes()
+    row = done(replace(wish, methods=("yarn",)), tmp_path / "row", together)
+    assert together.passes == [[600, 1200]] and together.read == pytest.approx(together.tokens)
+    alone = [
+        *local.execute(
+            [p for p in plan(replace(wish, methods=("yarn",))) if p.cell.length == 600],
+            Store(tmp_path / "alone"),
+            wish,
+            Notes(),
+        )
+    ]
+    assert row[0].cell == alone[0].cell
+    assert row[0].value == pytest.approx(alone[0].value, rel=1e-5)
+
+
+def test_a_method_that_depends_on_the_length_has_a_pass_for_each(wish, tmp_path):
+    watch = Notes()
+    done(replace(wish, methods=("dynamic-ntk",)), tmp_path, watch)
+    assert watch.passes == [[600], [1200]]
+
+
+def test_what_depends_on_the_length_is_what_the_probe_sees(folder):
+    live = load(str(folder), device="cpu", dtype="float32")
+    for name in catalog.names("methods"):
+        spec = name if catalog.load("methods", name).depends_on_length else None
+        fixed = {"none": "none", "cl-scaling": "cl-scaling"}.get(name, f"{name},factor=4")
+        method = catalog.load("methods", spec or fixed)
+        assert reads_alike(live.model, method, [600, 1200]) != method.depends_on_length
+
+
+def test_the_factor_is_settled_once_for_the_grid(wish):
+    cells = [
+        p.cell for p in plan(replace(wish, methods=("none", "pi", "dynamic-ntk", "pi,factor=3")))
+    ]
+    assert {c.method for c in cells} == {"none", "pi,factor=2.34375", "dynamic-ntk", "pi,factor=3"}
+
+
+def test_a_result_says_what_made_it(wish, tmp_path):
+    first = done(replace(wish, methods=("yarn",)), tmp_path)[0]
+    made = first.provenance
+    assert made["dtype"] == "float32" and made["kernel"] == "torch-flash-cpu"
+    assert len(made["weights"]) == len(made["encoding"]) == 64
+    assert made["method"]["factor"] == 1200 / 512 and made["task"]["samples"] == 2
+    assert first.n == 2 and first.low < first.value < first.high
+    assert first.corpus.startswith("stdlib@") and first.protocol == "perplexity.whole"
+    losses = Store(tmp_path).losses(first.cell)
+    assert sorted(len(x) for x in losses.values()) == [599, 599]
+    assert first.value == pytest.approx(
+        np.exp(np.mean([x.mean() for x in losses.values()])), rel=1e-5
+    )
+
+
+def test_each_method_makes_another_encoding(wish, tmp_path):
+    options = replace(wish, methods=("none", "pi", "ntk", "yarn"), tasks=("passkey",))
+    found = done(replace(options, lengths=(1200,)), tmp_path)
+    assert len({r.provenance["encoding"] for r in found}) == 4
+
+
+def test_a_method_that_changes_nothing_in_the_live_model_is_refused(wish, folder, monkeypatch):
+    live = load(str(folder), device="cpu", dtype="float32")
+    cells = [p.cell for p in plan(replace(wish, methods=("pi",)))][:1]
+    from contextlib import nullcontext
+
+    method = type(catalog.load("methods", "pi"))
+    monkeypatch.setattr(method, "applied_to", lambda *_: nullcontext())
+    (finished,) = run(live, TokenReader(live.tokenizer), cells, corpus="stdlib")
+    assert (
+        finished.result.status == "failed" and "left the model's encoding" in finished.result.reason
+    )
+
+
+def test_out_of_memory_is_tried_in_smaller_blocks_then_cell_by_cell_then_said(
+    wish, tmp_path, monkeypatch
+):
+    blocks, real = [], local.run
+
+    def hungry(live, reader, cells, *, block, **more):
+        blocks.append((len(cells), block))
+        if cells[-1].length > 600 or len(cells) > 1:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried")
+        return real(live, reader, cells, block=block, **more)
+
+    monkeypatch.setattr(local, "run", hungry)
+    watch = Notes()
+    short, long = done(replace(wish, methods=("none",)), tmp_path, watch)
+    assert short.status == "scored" and long.status == "out_of_memory"
+    assert blocks[:3] == [(2, 2048), (2, 512), (2, 128)] and "blocks of 512" in watch.said[0]
+    assert "128 tokens" in long.reason
+
+
+def test_any_other_error_fails_the_cell_and_the_grid_goes_on(wish, tmp_path, monkeypatch):
+    real = local.run
+
+    def broken(live, reader, cells, **more):
+        if cells[0].method == "none":
+            raise RuntimeError("the kernel said no\nand more")
+        return real(live, reader, cells, **more)
+
+    monkeypatch.setattr(local, "run", broken)
+    found = done(wish, tmp_path)
+    assert [r.status for r in found] == ["failed"] * 2 + ["scored"] * 2
+    assert found[0].reason == "RuntimeError: the kernel said no"
+
+
+def test_logits_that_are_no_numbers_fail_the_cell(wish, tmp_path, monkeypatch, folder):
+    real = local.load
+
+    def poisoned(*words, **more):
+        live = real(*words, **more)
+        live.model.model.norm.weight.data.fill_(float("nan"))
+        return live
+
+    monkeypatch.setattr(local, "load", poisoned)
+    monkeypatch.setattr(local, "check_engine", lambda *_: None)
+    found = done(replace(wish, methods=("none",)), tmp_path)
+    assert {r.status for r in found} == {"failed"} and "not finite" in found[0].reason
+
+
+def test_the_second_time_nothing_is_run(folder, tmp_path, capsys, monkeypatch):
+    words = ["run", "--model", folder, "-m", "none,pi", "-t", "passkey", "-l", "512,1k"]
+    words += ["--results", tmp_path, "--json"]
+    assert command(*words) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert [row["length"] for row in first] == [512, 1024, 512, 1024]
+    monkeypatch.setattr(local, "execute", None)
+    assert command(*words) == 0
+    assert json.loads(capsys.readouterr().out) == first
+
+
+def test_a_wider_range_extends_the_grid_at_a_fixed_factor(folder, tmp_path, capsys):
+    words = ["run", "--model", folder, "-m", "pi", "-t", "passkey", "--factor", "4", "--json"]
+    command(*words, "--results", tmp_path, "-l", "512")
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json")}
+    command(*words, "--results", tmp_path, "-l", "512-2k")
+    after = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json")}
+    assert len(before) == 1 and len(after) == 3 and before.items() <= after.items()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"lengths": (40,), "tasks": ("passkey",)}, "Passkey needs at least"),
+        ({"corpus": "text:nowhere.txt"}, "no file or folder"),
+        ({"lengths": (10**8,)}, "its longest has"),
+        ({"methods": ("pi,factor=0.5",)}, "from 1 up"),
+        ({"models": ("nowhere",)}, "No model named 'nowhere'"),
+        ({"models": ("tiny/model,size=3",)}, "no parameter 'size'"),
+        ({"device": "gpu"}, "auto, cpu or cuda"),
+        ({"dtype": "int8"}, "auto, bfloat16 or float32"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_runs(wish, more, said):
+    with pytest.raises((ValueError, LookupError), match=said):
+        plan(replace(wish, **more))
+
+
+def test_factors_of_the_wrong_size_are_said(wish, tmp_path):
+    (tmp_path / "three.json").write_text("[1, 2, 3]")
+    options = replace(wish, methods=("longrope",), factors=str(tmp_path / "three.json"))
+    with pytest.raises(ValueError, match="holds 3 factors, and this model takes 8"):
+        done(options, tmp_path)
+
+
+def test_a_folder_without_a_model_is_said(tmp_path):
+    with pytest.raises(LookupError, match="could not be read"):
+        load(str(tmp_path), device="cpu", dtype="float32")
+
+
+def test_weights_that_would_be_unpickled_are_refused(folder, tmp_path):
+    import shutil
+
+    place = Path(shutil.copytree(folder, tmp_path / "pickled"))
+    (place / "model.safetensors").unlink()
+    torch.save({}, place / "pytorch_model.bin")
+    with pytest.raises(LookupError, match="could not be read"):
+        load(str(place), device="cpu", dtype="float32")
