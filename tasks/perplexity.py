@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from harness.stats import bootstrap_mean
+from harness.stats import mean_interval
 from harness.task import Document, Losses, Outcome, Reader, Request, Sample, Score, Task
 
 LAST = 2048
@@ -119,7 +119,7 @@ class Perplexity(Task):
         values, documents = self.means(samples)
         low, high = None, None
         if len(set(documents)) > 1:
-            low, high = (self.base**x for x in bootstrap_mean(values, documents))
+            low, high = (self.base**x for x in mean_interval(values, documents))
         parts = {name: self.base**mean for name, mean in document_means(samples).items()}
         ends = [s.losses[-LAST:] for s in samples if s.losses is not None and len(s.losses) > LAST]
         if len(ends) == len(samples):

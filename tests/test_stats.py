@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from harness.stats import bootstrap_mean, wilson
+from harness.stats import bootstrap_mean, mean_interval, wilson
 
 
 @pytest.mark.parametrize("n", [1, 2, 10, 97])
@@ -53,3 +53,25 @@ def test_bootstrap_needs_two_clusters():
         bootstrap_mean([1, 2, 3], ["a", "a", "a"])
     with pytest.raises(ValueError, match="3 values and 2 clusters"):
         bootstrap_mean([1, 2, 3], ["a", "b"])
+
+
+def test_few_clusters_have_the_interval_of_students_t():
+    stats, values = pytest.importorskip("scipy.stats"), [3.1, 3.4, 3.9]
+    expected = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+    assert mean_interval(values) == pytest.approx(expected, rel=1e-12)
+    assert mean_interval([3.1, 3.1, 3.4, 3.4, 3.9, 3.9], list("aabbcc")) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("clusters", [2, 3, 5, 20])
+def test_an_interval_of_a_mean_covers_as_often_as_it_says(clusters):
+    rng = np.random.default_rng(0)
+    inside = [
+        low <= 0 <= high
+        for low, high in (mean_interval(rng.normal(size=clusters), seed=i) for i in range(600))
+    ]
+    assert 0.91 <= np.mean(inside) <= 0.98
+
+
+def test_many_clusters_are_drawn_again_and_again():
+    values = np.random.default_rng(1).normal(size=30)
+    assert mean_interval(values, seed=3) == bootstrap_mean(values, seed=3)
