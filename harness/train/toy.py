@@ -38,14 +38,21 @@ class Plan:
     """One head: attention at 2M tokens costs what it must and no more."""
     original_length: int = 4096
     rope_theta: float = 10000.0
-    stages: tuple[tuple[int, int], ...] = ((256, 300), (1024, 200), (4096, 500))
+    stages: tuple[tuple[int, int], ...] = (
+        (256, 350),
+        (512, 100),
+        (1024, 150),
+        (2048, 150),
+        (4096, 350),
+    )
     """Row length, and steps of it: retrieval is found on short rows, then stretched."""
-    text_tokens: int = 4096
+    text_tokens: int = 8192
     quiz_tokens: int = 8192
     learning_rate: float = 0.004
     warmup: int = 50
-    decay: int = 400
-    """The last steps, over which the learning rate falls to zero."""
+    decay: int = 800
+    """The last steps, over which the learning rate falls to zero: at 0.004, the few long rows of a
+    step undo what the many short ones taught."""
     weight_decay: float = 0.05
     checkpoint_every: int = 50
     seed: int = 0
