@@ -4,7 +4,6 @@ A spec is a name with the parameters that differ from the default: `yarn,factor=
 hold variants, named after a dot: `perplexity.sliding,window=4096`; the bare name is the first.
 """
 
-import difflib
 import typing
 from dataclasses import fields, replace
 from functools import cache
@@ -12,6 +11,8 @@ from importlib import import_module
 from pkgutil import iter_modules
 from types import ModuleType, NoneType
 from typing import Any, Literal
+
+from harness import nearest
 
 Kind = Literal["methods", "tasks"]
 
@@ -79,9 +80,8 @@ def configure(default: Any, parameters: dict[str, str], spec: str) -> Any:
     known = {f.name: types[f.name] for f in fields(default)}
     for key in parameters:
         if key not in known:
-            hint = _near(key, known)
             raise ValueError(
-                f"{spec.split(',')[0]} has no parameter {key!r}.{hint} "
+                f"{spec.split(',')[0]} has no parameter {key!r}.{nearest.hint(key, known)} "
                 f"It has: {', '.join(known) or 'none'}."
             )
     return replace(default, **{k: _read(k, v, known[k]) for k, v in parameters.items()})
@@ -105,7 +105,7 @@ def _default(kind: Kind, name: str) -> Any:
     variant = variant or next(iter(known))
     if variant not in known:
         raise LookupError(
-            f"{file!r} has no variant {variant!r}.{_near(variant, known)} "
+            f"{file!r} has no variant {variant!r}.{nearest.hint(variant, known)} "
             f"There are: {', '.join(known)}."
         )
     return known[variant]
@@ -118,15 +118,10 @@ def _full_name(kind: Kind, name: str) -> str:
 def _module(kind: Kind, name: str) -> ModuleType:
     if name not in names(kind):
         raise LookupError(
-            f"No {kind.removesuffix('s')} named {name!r}.{_near(name, names(kind))} "
+            f"No {kind.removesuffix('s')} named {name!r}.{nearest.hint(name, names(kind))} "
             f"There are: {', '.join(names(kind))}."
         )
     return import_module(f"harness.{kind}.{name.replace('-', '_')}")
-
-
-def _near(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _read(key: str, text: str, kind: Any) -> Any:

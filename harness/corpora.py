@@ -10,7 +10,6 @@ Behind any but stdlib, `+join:author` joins the rows of one author into one docu
 `+join:folder` the files of one folder, so that short texts can reach a long length.
 """
 
-import difflib
 import hashlib
 import heapq
 import json
@@ -22,6 +21,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness import nearest
 from harness.library import SPLITS, library_files, split_of
 
 
@@ -94,11 +94,9 @@ def find(name: str) -> Corpus:
     kind, _, rest = name.partition(":")
     rest, _, join = rest.partition("+join:")
     if kind not in KINDS:
-        near = difflib.get_close_matches(kind, KINDS, n=1)
         raise LookupError(
-            f"No corpus named {name!r}."
-            + (f" Did you mean {near[0]!r}?" if near else "")
-            + f" There are: {', '.join(kind.written for kind in KINDS.values())}."
+            f"No corpus named {name!r}.{nearest.hint(kind, KINDS)} "
+            f"There are: {', '.join(kind.written for kind in KINDS.values())}."
         )
     if kind == "stdlib":
         if join:
@@ -314,10 +312,9 @@ def _path_and_column(rest: str) -> tuple[Path, str]:
 def _one_of(word: str, words: Iterable[str], name: str) -> str:
     words = list(words)
     if word not in words:
-        near = difflib.get_close_matches(word, words, n=1)
         raise LookupError(
             f"In {name!r}, {word!r} is none of: {', '.join(filter(None, words))}."
-            + (f" Did you mean {near[0]!r}?" if near else "")
+            f"{nearest.hint(word, words)}"
         )
     return word
 
@@ -361,10 +358,9 @@ def _require(columns: list[str], there: Iterable[str], where: object) -> None:
     there = list(there)
     for column in columns:
         if column not in there:
-            near = difflib.get_close_matches(column, there, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
             raise LookupError(
-                f"{where} has no column {column!r}.{hint} It has: {', '.join(there)}."
+                f"{where} has no column {column!r}.{nearest.hint(column, there)} "
+                f"It has: {', '.join(there)}."
             )
 
 

@@ -1,6 +1,5 @@
 """What is to be measured, from flags, from a YAML file with the same words, or from both."""
 
-import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictInt, ValidationError
 
+from harness import nearest
 from harness.lengths import lengths
 from harness.plan import Options
 
@@ -168,9 +168,8 @@ def _said(error: ValidationError, file: Path | None, flags: dict[str, Any]) -> s
     first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
     word = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(word, Grid.model_fields, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        return f"{file} has the unknown key {word!r}.{hint} Known: {', '.join(Grid.model_fields)}."
+        hint, known = nearest.hint(word, Grid.model_fields), ", ".join(Grid.model_fields)
+        return f"{file} has the unknown key {word!r}.{hint} Known: {known}."
     where = f"{file}, {word}" if file and word not in flags else f"--{word}"
     if first["type"] == "missing":
         return f"{where} is missing: give it, for example --{word} {EXAMPLES[word]}."

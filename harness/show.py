@@ -1,14 +1,13 @@
 """What a method or a task is, as data: `harness show NAME` prints it."""
 
 import ast
-import difflib
 import inspect
 import textwrap
 from dataclasses import fields, is_dataclass, replace
 from itertools import pairwise
 from typing import Any, get_type_hints
 
-from harness import catalog
+from harness import catalog, nearest
 
 
 def show(
@@ -43,9 +42,10 @@ def show(
     if bare in catalog.names("tasks"):
         return _task(name)
     if bare not in known:
-        near = difflib.get_close_matches(bare, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise LookupError(f"No method or task named {bare!r}.{hint} There are: {', '.join(known)}.")
+        raise LookupError(
+            f"No method or task named {bare!r}.{nearest.hint(bare, known)} "
+            f"There are: {', '.join(known)}."
+        )
     method = _given(catalog.load("methods", name), name, {"factor": factor, "factors": factors})
     about = _about("methods", method, name) | {
         "kind": "method",

@@ -14,7 +14,7 @@ HEAVY = {"torch", "transformers", "datasets", "matplotlib"}
 
 MAY_SEE = {
     "harness/cell.py": {"harness.catalog"},
-    "harness/catalog.py": set(),
+    "harness/catalog.py": {"harness.nearest"},
     "harness/lengths.py": set(),
     "harness/stats.py": {"harness.task"},
     "harness/task.py": set(),
@@ -77,6 +77,7 @@ def test_the_engine_knows_no_method_no_task_and_no_report():
 
 def test_reports_run_nothing_and_load_no_torch():
     allowed = ("harness.report", "harness.cell", "harness.catalog", "harness.lengths")
+    allowed += ("harness.nearest",)
     for path in files("harness/report"):
         strangers = {name for name in ours(path) if not name.startswith(allowed)}
         assert strangers <= {"harness.plan", "harness.stats"}, path.name
@@ -132,3 +133,8 @@ def test_a_file_says_what_it_is(place):
     for path in files(place):
         tree = ast.parse(path.read_text("utf-8"))
         assert ast.get_docstring(tree) or path.name == "__main__.py", path
+
+
+def test_the_nearest_name_is_sought_in_one_place():
+    seekers = {path.name for path in files("harness") if "difflib" in imports(path)}
+    assert seekers <= {"nearest.py", "model.py"}

@@ -1,11 +1,11 @@
 """`method=yarn length>=8192 status=scored`: which results a person means."""
 
-import difflib
 import operator
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from harness import nearest
 from harness.cell import Cell, Result
 from harness.lengths import lengths
 
@@ -43,9 +43,9 @@ def _condition(text: str) -> Callable[[dict[str, Any]], bool]:
     key, sign, given = parts.groups()
     if key not in KNOWN or isinstance(KNOWN[key], dict):
         keys = [k for k, v in KNOWN.items() if not isinstance(v, dict)]
-        near = difflib.get_close_matches(key, keys, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"Results have no {key!r}.{hint} They have: {', '.join(keys)}.")
+        raise ValueError(
+            f"Results have no {key!r}.{nearest.hint(key, keys)} They have: {', '.join(keys)}."
+        )
     wanted = [_value(key, one) for one in given.split(",")]
     if sign in ("=", "!="):
         return lambda row: (row[key] in wanted) == (sign == "=")
