@@ -72,6 +72,17 @@ def free_memory(on: str) -> int:
     return psutil.virtual_memory().available
 
 
+def whole_memory(on: str) -> int:
+    """Bytes there are, taken or not."""
+    if on == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info()[1]
+    import psutil
+
+    return psutil.virtual_memory().total
+
+
 def forget_peak(on: str) -> None:
     """Start measuring peak memory anew, where the system lets us."""
     if on == "cuda":
@@ -116,6 +127,7 @@ def versions() -> dict[str, str]:
 def commit() -> dict[str, Any]:
     """The checkout this package runs from: commit and whether it was changed since; or nothing."""
     here = Path(__file__).parents[1]
+    code = ["harness", "methods", "tasks"]
     if not (here / ".git").exists():
         return {}
     try:
@@ -123,7 +135,10 @@ def commit() -> dict[str, Any]:
             subprocess.run(
                 ["git", "-C", str(here), *words], capture_output=True, text=True, check=True
             ).stdout.strip()
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--", "*.py"])
+            for words in (
+                ["rev-parse", "HEAD"],
+                ["status", "--porcelain", "--", *code],
+            )
         ]
     except (OSError, subprocess.CalledProcessError):
         return {}

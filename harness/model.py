@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ KNOWN = {
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Card:
     """What a configuration says, before any weight is read."""
 
@@ -35,6 +34,20 @@ class Card:
         from harness.rotary import original_length
 
         return original_length(self._text)
+
+    @cached_property
+    def weights(self) -> str | None:
+        """sha256 of the weight files; None while they are on the hub only."""
+        return _weights_hash(self.place) if Path(self.place).exists() else None
+
+    @property
+    def spec(self) -> str:
+        """Its name in results: a folder or file by its content, not by where it lies."""
+        if self.name in KNOWN and self.place != SMOLLM2_HUB:
+            return self.name
+        if self.weights:
+            return f"{Path(self.place).resolve().stem}@{self.weights[:8]}"
+        return self.place
 
     @property
     def _text(self) -> Any:
@@ -54,6 +67,7 @@ class Card:
             "intermediate": getattr(c, "intermediate_size", None) or 4 * c.hidden_size,
             "vocabulary": c.vocab_size,
             "experts": getattr(c, "num_experts_per_tok", None) or 1,
+            "all_experts": getattr(c, "num_local_experts", None) or 1,
         }
 
 
@@ -83,8 +97,9 @@ def describe(name: str, *, trust_remote_code: bool = False) -> Card:
 
     place = _place(name)
     with _quiet():
-        card = Card(name, place, _config(place, trust_remote_code))
+        card = Card(name, place, _config(name, place, trust_remote_code))
     family_of(card.config)
+    card.config.name_or_path = name  # by which packaged factors are found, not a cache's folder
     return card
 
 
@@ -101,20 +116,26 @@ def load(name: str, *, device: str, dtype: str, trust_remote_code: bool = False)
     card = describe(name, trust_remote_code=trust_remote_code)
     folder, extra = _folder_and_file(card.place)
     with _quiet(), _readable(name):
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             config=None if extra else card.config,
             dtype=machine.dtype(dtype, on),
             trust_remote_code=trust_remote_code,
+            output_loading_info=True,
             **(extra or {"use_safetensors": True}),
         )
+    if absent := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
+        raise LookupError(
+            f"The model {name!r} is not whole: {len(absent)} of its weights are missing or of "
+            f"another shape, such as {absent[0]}. Random ones would stand in for them."
+        )
     model.requires_grad_(False)
-    model.config.name_or_path = name  # by which packaged factors are found, not a cache's folder
+    model.config.name_or_path = name
     return Live(
         card=card,
         model=model.to(on).eval(),
         tokenizer=tokenizer(card, trust_remote_code),
-        weights=_weights_hash(card.place),
+        weights=card.weights or _weights_hash(card.place),
         remote_code=trust_remote_code,
     )
 
@@ -191,11 +212,11 @@ def _dequantise(file: Path, folder: Path) -> None:
         shutil.rmtree(half, ignore_errors=True)
 
 
-def _config(place: str, trust_remote_code: bool) -> Any:
+def _config(name: str, place: str, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig
 
     folder, extra = _folder_and_file(place)
-    with _readable(place):
+    with _readable(name):
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, **extra)
 
 
@@ -211,9 +232,12 @@ def _readable(name: str) -> Iterator[None]:
     """Whatever keeps a model from being read, in one sentence."""
     try:
         yield
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise LookupError(f"The model {name!r} could not be read: {first}") from error
+    except LookupError:
+        raise
+    except Exception as error:  # other people's code on other people's files raises anything
+        said = " ".join(str(error).split()) or type(error).__name__
+        short = said if len(said) <= 200 else said[:200].rsplit(" ", 1)[0] + " ..."
+        raise LookupError(f"The model {name!r} could not be read: {short}") from error
 
 
 @contextlib.contextmanager
@@ -239,9 +263,25 @@ def _weights_hash(place: str) -> str:
 
         path = Path(snapshot_download(place, local_files_only=True))
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
-    digests = [_sha256(file) for file in files]
+    if not files:
+        raise LookupError(f"The model {place!r} has no safetensors file, and no other is read.")
+    digests = [_digest(file) for file in files]
     whole = "".join(digests).encode()
     return digests[0] if len(digests) == 1 else hashlib.sha256(whole).hexdigest()
+
+
+def _digest(file: Path) -> str:
+    """A file's sha256; read once, and again when its time or size changes."""
+    stat = file.stat()
+    seen = f"{file.resolve()} {stat.st_mtime_ns} {stat.st_size}"
+    note = machine.cache_folder() / "digests" / hashlib.sha256(seen.encode()).hexdigest()
+    with contextlib.suppress(OSError):
+        return note.read_text()
+    digest = _sha256(file)
+    with contextlib.suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(digest)
+    return digest
 
 
 def _sha256(file: Path) -> str:

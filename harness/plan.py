@@ -1,8 +1,9 @@
 """What a grid will cost, before any of it is run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness import catalog
@@ -10,6 +11,7 @@ from harness.cell import Cell, Result, grid
 
 if TYPE_CHECKING:
     from harness.model import Card
+    from harness.store import Store
     from harness.task import Task
 
 OVERHEAD = 700 * 2**20
@@ -54,8 +56,13 @@ class Planned:
     fits: bool
     why: str | None = None
     """Why it would not fit, or cannot be run, in words."""
+    model: str = ""
+    """Where the cell's model is: a known name, a folder, a hub name."""
+    dtype: str = "auto"
     corpus: str | None = None
     """Where the cell's corpus is on this machine."""
+    made_of: dict[str, Any] = field(default_factory=dict)
+    """What its provenance must say, or it is another number: weights, task version, encoding."""
 
 
 class Watch(Protocol):
@@ -84,7 +91,31 @@ def plan(options: Options) -> list[Planned]:
         ValueError: a malformed or impossible wish: a factor below 1, a length below the minimum.
         LookupError: an unknown name, or a corpus with too few tokens.
     """
+    for kind, specs in (("methods", options.methods), ("tasks", options.tasks)):
+        for spec in specs:
+            catalog.load(kind, spec)  # a slip in a name is said before any model is looked for
     return [planned for name in options.models for planned in _plan_model(options, name)]
+
+
+def missing(plan: Sequence[Planned], store: "Store") -> list[Planned]:
+    """Those that have no result yet.
+
+    Raises:
+        ValueError: a result was made of other weights, another task version or other factors.
+    """
+    for planned in plan:
+        result = store.get(planned.cell)
+        if result is None or result.status != "scored":
+            continue
+        method = result.provenance.get("method", {})
+        then = result.provenance | {"encoding": [method.get(key) for key in ENCODING]}
+        for name, now in planned.made_of.items():
+            if now is not None and then.get(name) != now:
+                raise ValueError(
+                    f"{planned.cell.path} was measured with another {name.replace('_', ' ')} than "
+                    "there is now. Delete it, or give another folder with --results."
+                )
+    return [planned for planned in plan if not store.has(planned.cell)]
 
 
 def _plan_model(options: Options, name: str) -> list[Planned]:
@@ -94,21 +125,19 @@ def _plan_model(options: Options, name: str) -> list[Planned]:
     spec, parameters = catalog.split(name)
     if unknown := set(parameters) - {"dtype"}:
         raise ValueError(f"A model has no parameter {unknown.pop()!r}. It has: dtype.")
-    if options.dtype != "auto":
-        parameters["dtype"] = options.dtype
     card = describe(spec, trust_remote_code=options.trust_remote_code)
     on = machine.device(options.device)
-    number = machine.dtype(parameters.get("dtype", "auto"), on).itemsize
+    dtype = machine.dtype(parameters.get("dtype", options.dtype), on)
+    exact = str(dtype).removeprefix("torch.")
+    named = catalog.join(card.spec, {} if exact == "bfloat16" else {"dtype": exact})
     methods = [_method(m, options, card) for m in options.methods]
     tasks = {_task(t, options): _corpus(t, options) for t in options.tasks}
-    cells = grid([catalog.join(spec, parameters)], methods, list(tasks), list(options.lengths))
-    reader = _reader(card, options)
-    free, found = machine.free_memory(on), []
-    for cell in cells:
+    reader, free = _reader(card, options), machine.free_memory(on)
+    found = []
+    for cell in grid([named], methods, list(tasks), list(options.lengths)):
         cost = _cost(reader, cell.task, tasks[cell.task], cell.length)
-        taken = cost.bytes(card, number)
-        fits = taken <= free
-        why = None if fits else f"needs {taken / 2**30:.1f} GiB, and {free / 2**30:.1f} are free"
+        taken = cost.bytes(card, dtype.itemsize)
+        why = f"needs {taken / 2**30:.1f} GiB, and {free / 2**30:.1f} are free"
         # Of a row read in one pass each cell bears its share, as in the results.
         row, share = cost, 1.0
         if _in_one_pass(cell):
@@ -120,12 +149,29 @@ def _plan_model(options: Options, name: str) -> list[Planned]:
                 tokens=cost.rows,
                 seconds=share * row.seconds(card, on),
                 bytes=taken,
-                fits=fits,
-                why=why,
+                fits=taken <= free,
+                why=None if taken <= free else why,
+                model=spec,
+                dtype=exact,
                 corpus=tasks[cell.task],
+                made_of=_made_of(cell, card),
             )
         )
     return found
+
+
+ENCODING = ("frequencies", "attention_factor", "start_tokens")
+
+
+def _made_of(cell: Cell, card: "Card") -> dict[str, Any]:
+    """Of a rope method also its encoding, computed now: factors that do not fit are said here."""
+    method, model = catalog.load("methods", cell.method), SimpleNamespace(config=card.config)
+    facts = {} if method.unfit(model, cell.length) else method.provenance(model, cell.length)
+    return {
+        "weights": card.weights,
+        "task_version": catalog.load("tasks", cell.task).version,
+        "encoding": None if method.depends_on_length else [facts.get(key) for key in ENCODING],
+    }
 
 
 def _in_one_pass(cell: Cell) -> bool:
@@ -193,40 +239,50 @@ class Cost:
     rows: int
     pairs: int
     depth: int
+    generates: bool = False
+    """Then every prompt is read by itself, and the keys of all layers are kept."""
 
     def seconds(self, card: "Card", on: str) -> float:
         """A rough time, from rates measured for a moment on this machine."""
         s = card.shape
         products, pair = _rates(on, s["head_dim"])
-        flops = 2 * self.rows * weights(card)
+        flops = 2 * self.rows * weights(card, s["experts"])
         return flops / products + self.pairs * s["layers"] * s["heads"] * pair
 
     def bytes(self, card: "Card", number: int) -> int:
-        """A rough peak: weights, hidden state, one layer's keys and values, tables, head."""
+        """A rough peak: weights, hidden state, keys and values, tables, head."""
         s = card.shape
-        hidden = self.rows * s["hidden"] * number
-        keys = self.depth * 2 * s["key_heads"] * s["head_dim"] * number
+        kept, layers = (0, s["layers"]) if self.generates else (self.rows, 1)
+        hidden = kept * s["hidden"] * number
+        keys = layers * self.depth * 2 * s["key_heads"] * s["head_dim"] * number
         table = self.depth * 2 * s["head_dim"] * number
         head = s["vocabulary"] * s["hidden"] * 4
-        return OVERHEAD + weights(card) * number + hidden + keys + table + head
+        return OVERHEAD + weights(card, s["all_experts"]) * number + hidden + keys + table + head
 
 
-def weights(card: "Card") -> int:
-    """Parameters a token passes: an estimate from the shape."""
+def weights(card: "Card", experts: int) -> int:
+    """Parameters with so many experts a layer: an estimate from the shape."""
     s = card.shape
     attention = 2 * s["hidden"] * (s["heads"] + s["key_heads"]) * s["head_dim"]
-    layer = attention + 3 * s["hidden"] * s["intermediate"] * s["experts"]
+    layer = attention + 3 * s["hidden"] * s["intermediate"] * experts
     return s["layers"] * layer + s["vocabulary"] * s["hidden"]
 
 
 @cache
 def _cost(reader: Any, task: str, corpus: str | None, length: int) -> Cost:
     from harness.engine.evaluate import tree_of
+    from harness.engine.tree import Tree
+    from harness.task import Text
 
     asked = catalog.load("tasks", task)
     if corpus:
         asked = replace(asked, corpus=corpus)
-    tree = tree_of(list(asked.requests(reader, length)))
+    requests = list(asked.requests(reader, length))
+    if any(isinstance(request.ask, Text) for request in requests):
+        alone = [Tree.of([request.tokens]) for request in requests]
+        depth = max(tree.depth for tree in alone)
+        return Cost(sum(t.depth for t in alone), sum(t.pairs for t in alone), depth, True)
+    tree = tree_of(requests)
     return Cost(len(tree.tokens), tree.pairs, tree.depth)
 
 

@@ -6,8 +6,8 @@ changing a loaded model's rope configuration leaves its encoding as it was.
 
 import hashlib
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,14 @@ from harness.engine.layers import Stack, engaged, sweep
 from harness.engine.tree import Tree
 from harness.families import layer_types
 from harness.method import Method
-from harness.rotary import Rope
+from harness.rotary import Encoding, Rope, rotated
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
 """Largest root mean square difference of logits, as a share of their own."""
+
+
+class NotOn(RuntimeError):
+    """A method that was applied did not reach the model."""
 
 
 @dataclass(frozen=True)
@@ -33,25 +37,51 @@ class Probe:
 
 
 def read_encoding(model: nn.Module, length: int) -> Probe:
-    """What the model will rotate by, at 0, 1, around the trained window, and at the end."""
+    """What the model will rotate by: at powers of two, around the trained window, at the end."""
     trained = Rope.of(model).original_length
-    at = {0, 1, 2, trained - 1, trained, length // 2, max(length - 1, 0)}
+    doubling = {2**i for i in range(length.bit_length())}
+    at = doubling | {0, 3, trained - 1, trained, length // 2, length - 1}
     positions = torch.tensor(sorted(at), device=model.device)[None]
-    decoder = model.get_decoder()
-    like = torch.empty(0, dtype=torch.float32, device=model.device)
-    with torch.no_grad():
-        parts = [
-            part
-            for kind in sorted(set(layer_types(decoder)), key=str)
-            for part in decoder.rotary_emb(like, positions, *(() if kind is None else (kind,)))
-        ]
-    table = torch.cat([part.float().flatten() for part in parts]).cpu()
+    table = torch.cat([part.flatten() for part in _tables(model, positions)])
     return Probe(hashlib.sha256(table.numpy().tobytes()).hexdigest(), table)
 
 
-def differs(one: Probe, other: Probe) -> bool:
-    """By more than float32 rounding of the angles."""
-    return not torch.allclose(one.table, other.table, atol=1e-3, rtol=0)
+def prove(model: nn.Module, method: Method, length: int) -> str:
+    """The digest of the live encoding, once it is sure that the method, applied, is really on.
+
+    Raises:
+        NotOn: it resolved to another encoding than the checkpoint's, and the model kept that one.
+    """
+    probe, own = read_encoding(model, length), Encoding.of(model, length)
+    with rotated(model, own):
+        unextended = read_encoding(model, length)
+    facts = method.provenance(model, length)
+    same = torch.allclose(probe.table, unextended.table, atol=1e-3, rtol=0)
+    if same and "frequencies" in facts and _another(facts, own):
+        raise NotOn(
+            "the method left the model's encoding as it was, so the number would not be its own"
+        )
+    return probe.digest
+
+
+def _another(facts: dict[str, Any], own: Encoding) -> bool:
+    resolved = torch.tensor(facts["frequencies"], dtype=torch.float64)
+    return facts["attention_factor"] != own.attention_factor or not torch.allclose(
+        resolved, own.frequencies.cpu(), rtol=1e-3, atol=0
+    )
+
+
+def _tables(model: nn.Module, positions: Tensor) -> list[Tensor]:
+    """Cos and sin of each layer type at these positions, float32, asked of the live module."""
+    decoder = model.get_decoder()
+    like = torch.empty(0, dtype=torch.float32, device=model.device)
+    kinds = sorted(set(layer_types(decoder)), key=str)
+    with torch.no_grad():
+        return [
+            part.float().cpu()
+            for kind in kinds
+            for part in decoder.rotary_emb(like, positions, *(() if kind is None else (kind,)))
+        ]
 
 
 def reads_alike(model: nn.Module, method: Method, lengths: Sequence[int]) -> bool:
@@ -63,12 +93,8 @@ def reads_alike(model: nn.Module, method: Method, lengths: Sequence[int]) -> boo
     return len(found) == 1
 
 
-def check_engine(model: nn.Module, identity: AbstractContextManager[None] | None = None) -> None:
+def check_engine(model: nn.Module) -> None:
     """Compare the engine, in blocks, with the model's plain forward on a short input.
-
-    Args:
-        model: without any method on.
-        identity: the encoding swapped for our own table of the same; must change nothing.
 
     Raises:
         LookupError: they differ; says by how much.
@@ -79,13 +105,31 @@ def check_engine(model: nn.Module, identity: AbstractContextManager[None] | None
     tokens = torch.randint(vocabulary, (1, window), generator=generator).to(model.device)
     with torch.inference_mode():
         plain = model(tokens, attention_mask=torch.ones_like(tokens), use_cache=False).logits[0]
-    with identity or nullcontext():
-        ours = _logits(model, tokens[0], block=window // 3 + 1)
+    ours = _logits(model, tokens[0], block=window // 3 + 1)
     error = (ours - plain.float()).pow(2).mean().sqrt() / plain.float().pow(2).mean().sqrt()
     if not error <= TOLERANCE[model.dtype]:
         raise LookupError(
             f"The engine and the plain forward of {type(model).__name__} differ by {error:.2%} of "
             "their logits on a short input, so this model is refused: no number would be exact."
+        )
+
+
+def check_identity(model: nn.Module) -> None:
+    """Swap our own table of the checkpoint's encoding in: within its window nothing may change.
+
+    Raises:
+        LookupError: the tables differ; says by how much.
+    """
+    trained = Rope.of(model).original_length
+    positions = torch.arange(0, trained, max(1, trained // 1024), device=model.device)[None]
+    stock = _tables(model, positions)
+    with rotated(model, Encoding.of(model, trained)):
+        ours = _tables(model, positions)
+    off = max(float((a - b).abs().max()) for a, b in zip(stock, ours, strict=True))
+    if not off <= 1e-4 + trained * 2.0**-23:  # the float32 angles of the stock table
+        raise LookupError(
+            f"Our table of {type(model).__name__}'s own rotary embedding is off by {off:.2g}, so "
+            "this model is refused: no method could be told from it."
         )
 
 

@@ -74,9 +74,8 @@ class Rope:
         """
         config = _text(model)
         rope = parameters(config, layer_type)
-        rotary = getattr(model.get_decoder(), "rotary_emb", None)
-        if rotary is None or not rope.get("rope_theta") or getattr(config, "alibi", False):
-            raise LookupError(f"{type(model).__name__} has no rotary embedding to bend.")
+        if not rope.get("rope_theta") or getattr(config, "alibi", False):
+            raise LookupError(f"A {config.model_type} has no rotary embedding to bend.")
         whole = getattr(config, "head_dim", None)
         whole = whole or config.hidden_size // config.num_attention_heads
         factors = rope.get("long_factor")

@@ -5,7 +5,7 @@ method encodes them alike.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,12 +15,11 @@ import torch
 from harness import catalog, machine
 from harness.cell import Cell, Result, Status
 from harness.engine.evaluate import BLOCK, evaluate, tree_of
-from harness.engine.kernels import chosen
+from harness.engine.kernels import kernel_for
 from harness.method import Method
 from harness.model import Live
-from harness.probe import differs, read_encoding
-from harness.rotary import Encoding
-from harness.task import Request, Sample, Task
+from harness.probe import NotOn, prove
+from harness.task import Outcome, Request, Task
 
 
 @dataclass(frozen=True)
@@ -66,48 +65,39 @@ def run(
     machine.forget_peak(live.device)
     asked = [list(task.requests(reader, cell.length)) for cell in cells]
     everything = [request for requests in asked for request in requests]
-    unextended = read_encoding(live.model, longest)
-    with method.applied_to(live.model, longest):
-        probe = read_encoding(live.model, longest)
-        facts = method.provenance(live.model, longest)
-        if not differs(probe, unextended) and _should_differ(live.model, facts):
-            return [refused(cell, "failed", _NO_OP.format(cells[0].method)) for cell in cells]
-        try:
+    try:
+        with method.applied_to(live.model, longest):
+            encoding = prove(live.model, method, longest)
+            facts = method.provenance(live.model, longest)
             outcomes = evaluate(live.model, everything, block=block, step=step)
-        except FloatingPointError as error:
-            return [refused(cell, "failed", str(error)) for cell in cells]
+    except (FloatingPointError, NotOn) as error:
+        return [refused(cell, "failed", str(error)) for cell in cells]
     shared = {
         "factor": facts.get("factor"),
         "notice": method.notice(live.model, longest),
         "peak_memory": machine.peak_memory(live.device),
-        "provenance": _provenance(live, reader, method, task, facts, probe.digest, block),
+        "provenance": _provenance(live, reader, method, task, facts)
+        | {"encoding": encoding, "block": block, "pass_length": longest},
     }
-    seconds, total = time.perf_counter() - started, sum(cell.length for cell in cells)
-    finished, rest = [], iter(outcomes)
-    for cell, requests in zip(cells, asked, strict=True):
-        samples = [task.grade(request, next(rest), reader) for request in requests]
-        share = seconds * cell.length / total
-        try:
-            finished.append(_finished(cell, task, requests, samples, shared, share))
-        except OverflowError:
-            finished.append(refused(cell, "failed", "the losses are too large for a perplexity"))
-    return finished
-
-
-_NO_OP = "{} left the model's encoding as it was, so the number would not be this method's"
+    seconds = time.perf_counter() - started
+    each = seconds / sum(cell.length for cell in cells)
+    answers = iter(outcomes)
+    return [
+        _finished(cell, task, requests, answers, reader, shared, each * cell.length)
+        for cell, requests in zip(cells, asked, strict=True)
+    ]
 
 
 def refused(cell: Cell, status: Status, reason: str) -> Finished:
     """A cell that could not run says why."""
-    return Finished(Result(cell=cell, status=status, reason=reason, protocol=_protocol(cell.task)))
-
-
-def _should_differ(model: torch.nn.Module, facts: dict[str, Any]) -> bool:
-    """Whether the method resolved to another encoding than the checkpoint's own."""
-    own = Encoding.of(model, None)
-    wanted = torch.tensor(facts["frequencies"], dtype=torch.float64)
-    return facts["attention_factor"] != own.attention_factor or not torch.allclose(
-        wanted, own.frequencies.cpu(), rtol=1e-3, atol=0
+    return Finished(
+        Result(
+            cell=cell,
+            status=status,
+            reason=reason,
+            provenance={"versions": machine.versions(), **machine.commit()},
+            **_of_task(cell, catalog.load("tasks", cell.task)),
+        )
     )
 
 
@@ -115,18 +105,21 @@ def _finished(
     cell: Cell,
     task: Task,
     requests: list[Request],
-    samples: list[Sample],
+    answers: Iterator[Outcome],
+    reader: Any,
     shared: dict[str, Any],
     seconds: float,
 ) -> Finished:
-    score = task.score(samples)
+    samples = [task.grade(request, next(answers), reader) for request in requests]
+    try:
+        score = task.score(samples)
+    except OverflowError:
+        return refused(cell, "failed", "the losses are too large for a perplexity")
     result = Result(
         cell=cell,
         status="scored",
         **asdict(score),
-        metric=task.metric,
-        protocol=_protocol(cell.task),
-        corpus=catalog.split(cell.task)[1].get("corpus"),
+        **_of_task(cell, task),
         seconds=round(seconds, 3),
         tokens=len(tree_of(requests).tokens),
         **shared,
@@ -139,32 +132,30 @@ def _finished(
     return Finished(result, losses, rows)
 
 
-def _protocol(task: str) -> str:
-    """The metric's full name: `perplexity.whole`."""
-    return catalog.split(task)[0]
+def _of_task(cell: Cell, task: Task) -> dict[str, Any]:
+    name, parameters = catalog.split(cell.task)
+    return {"metric": task.metric, "protocol": name, "corpus": parameters.get("corpus")}
 
 
 def _provenance(
-    live: Live,
-    reader: Any,
-    method: Method,
-    task: Task,
-    facts: dict[str, Any],
-    probe: str,
-    block: int,
+    live: Live, reader: Any, method: Method, task: Task, facts: dict[str, Any]
 ) -> dict[str, Any]:
     model = live.model
-    kernel = chosen(live.device, model.dtype, live.card.shape["head_dim"])
+    config = getattr(model.config, "text_config", model.config)
+    kernel = kernel_for(
+        live.device,
+        model.dtype,
+        live.card.shape["head_dim"],
+        getattr(config, "attn_logit_softcapping", None),
+    )
     return {
         "weights": live.weights,
         "remote_code": live.remote_code,
         "method": {**asdict(method), **facts},
-        "encoding": probe,
         "task_version": task.version,
         "task": {k: v for k, v in asdict(task).items() if k != "corpus"},
         "start_token": reader.bos,
         "kernel": kernel.name,
-        "block": block,
         "device": machine.cpu_name() if live.device == "cpu" else torch.cuda.get_device_name(),
         "threads": torch.get_num_threads(),
         "dtype": str(model.dtype).removeprefix("torch."),

@@ -6,12 +6,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness import catalog
+from harness.engine import layers
 from harness.engine.attention import attend
 from harness.engine.evaluate import evaluate
 from harness.engine.kernels import chosen, tiled
 from harness.engine.tree import Tree
 from harness.families import FAMILIES, family_of
-from harness.probe import _logits, check_engine
+from harness.probe import _logits, check_engine, check_identity
 from harness.task import Losses, Request, Text, Verdict
 
 SHAPE = {
@@ -87,7 +88,7 @@ def test_the_model_comes_back_as_it_was(name, tokens):
 def test_swapping_in_our_own_table_of_the_same_encoding_changes_nothing(name):
     model = small(name)
     check_engine(model)
-    check_engine(model, catalog.load("methods", "none").applied_to(model, 64))
+    check_identity(model)
 
 
 def test_a_family_nobody_checked_is_refused_by_name():
@@ -100,27 +101,26 @@ def test_alibi_is_refused_by_name():
         family_of(AutoConfig.for_model("falcon", alibi=True))
 
 
-def test_an_engine_that_differs_is_refused():
+def test_an_engine_that_differs_is_refused(monkeypatch):
     model = small("llama")
+    def own(q, k, v, **_):
+        return v[:, :, -q.shape[2] :].repeat(1, 2, 1, 1)
+
+    monkeypatch.setattr(layers, "attend", own)
+    with pytest.raises(LookupError, match="differ by"):
+        check_engine(model)
+
+
+@pytest.mark.parametrize(
+    "method", ["ntk-by-parts,factor=8", "llama3,factor=32", "pi,factor=1.01"]
+)
+def test_a_table_that_is_not_the_checkpoints_own_is_refused(method):
+    model = small("llama", max_position_embeddings=4096)
     with (
-        pytest.raises(LookupError, match="differ by"),
-        catalog.load("methods", "pi,factor=8").applied_to(model, 512),
+        catalog.load("methods", method).applied_to(model, 4096),
+        pytest.raises(LookupError, match="own rotary embedding is off by"),
     ):
-        stock = model.model.rotary_emb
-        check_engine(model, _put(model, stock.before))
-
-
-class _put:
-    """Another rotary module for a while."""
-
-    def __init__(self, model, rotary):
-        self.model, self.rotary = model, rotary
-
-    def __enter__(self):
-        self.was, self.model.model.rotary_emb = self.model.model.rotary_emb, self.rotary
-
-    def __exit__(self, *_):
-        self.model.model.rotary_emb = self.was
+        check_identity(model)
 
 
 @pytest.mark.parametrize("method", ["dynamic-ntk", "dynamic-yarn", "longrope", "yarn"])

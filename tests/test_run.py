@@ -12,7 +12,7 @@ from harness import catalog
 from harness.cli import main
 from harness.executors import local
 from harness.model import load
-from harness.plan import Options, plan
+from harness.plan import Options, missing, plan
 from harness.probe import reads_alike
 from harness.reader import TokenReader
 from harness.run import run
@@ -206,6 +206,7 @@ def test_a_wider_range_extends_the_grid_at_a_fixed_factor(folder, tmp_path, caps
 @pytest.mark.parametrize(
     ("more", "said"),
     [
+        ({"methods": ("yarm",), "models": ("nowhere",)}, "No method named 'yarm'"),
         ({"lengths": (40,), "tasks": ("passkey",)}, "Passkey needs at least"),
         ({"corpus": "text:nowhere.txt"}, "no file or folder"),
         ({"lengths": (10**8,)}, "its longest has"),
@@ -221,11 +222,11 @@ def test_what_cannot_be_is_said_before_anything_runs(wish, more, said):
         plan(replace(wish, **more))
 
 
-def test_factors_of_the_wrong_size_are_said(wish, tmp_path):
+def test_factors_of_the_wrong_size_are_said_before_anything_runs(wish, tmp_path):
     (tmp_path / "three.json").write_text("[1, 2, 3]")
-    options = replace(wish, methods=("longrope",), factors=str(tmp_path / "three.json"))
+    options = replace(wish, methods=("none", "longrope"), factors=str(tmp_path / "three.json"))
     with pytest.raises(ValueError, match="holds 3 factors, and this model takes 8"):
-        done(options, tmp_path)
+        plan(options)
 
 
 def test_a_folder_without_a_model_is_said(tmp_path):
@@ -241,3 +242,88 @@ def test_weights_that_would_be_unpickled_are_refused(folder, tmp_path):
     torch.save({}, place / "pytorch_model.bin")
     with pytest.raises(LookupError, match="could not be read"):
         load(str(place), device="cpu", dtype="float32")
+
+
+def test_a_checkpoint_that_is_not_whole_is_refused(folder, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    place = Path(shutil.copytree(folder, tmp_path / "torn"))
+    weights = load_file(place / "model.safetensors")
+    del weights["model.layers.0.self_attn.q_proj.weight"]
+    save_file(weights, place / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(LookupError, match=r"not whole: 1 of its weights.*q_proj"):
+        load(str(place), device="cpu", dtype="float32")
+
+
+def test_weights_cut_short_are_said(folder, tmp_path):
+    import shutil
+
+    place = Path(shutil.copytree(folder, tmp_path / "short"))
+    whole = (place / "model.safetensors").read_bytes()
+    (place / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(LookupError, match="could not be read"):
+        load(str(place), device="cpu", dtype="float32")
+
+
+def scaled(folder, place, **rope):
+    """The model with a rope scaling of its own."""
+    import shutil
+
+    shutil.copytree(folder, place)
+    config = json.loads((place / "config.json").read_text())
+    config["rope_parameters"] |= rope
+    (place / "config.json").write_text(json.dumps(config))
+    return place
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "dynamic", "factor": 2.0},
+        {
+            "rope_type": "longrope",
+            "short_factor": [1.0] * 8,
+            "long_factor": [1.0 + i / 2 for i in range(8)],
+            "original_max_position_embeddings": 512,
+            "factor": 4.0,
+        },
+    ],
+    ids=["dynamic", "longrope"],
+)
+def test_a_checkpoint_with_a_scaling_of_its_own_is_measured_as_it_is(folder, tmp_path, wish, rope):
+    place = scaled(folder, tmp_path / "scaled", **rope)
+    methods = ("none", "longrope", "yarn") if rope["rope_type"] == "longrope" else ("none", "yarn")
+    options = replace(wish, models=(str(place),), methods=methods, tasks=("passkey",))
+    found = done(replace(options, lengths=(400, 1200)), tmp_path / "results")
+    assert {r.status for r in found} == {"scored"}, [r.reason for r in found]
+
+
+def test_a_result_of_other_weights_is_not_taken_for_this_models(wish, tmp_path):
+    options = replace(wish, methods=("pi",), lengths=(600,))
+    store = Store(tmp_path)
+    (result,) = done(options, tmp_path)
+    assert missing(plan(options), store) == []
+    for change, said in (
+        ({"weights": "0" * 64}, "another weights"),
+        ({"task_version": 0}, "another task version"),
+        ({"method": result.provenance["method"] | {"frequencies": [1.0]}}, "another encoding"),
+    ):
+        store.write(result.model_copy(update={"provenance": result.provenance | change}))
+        with pytest.raises(ValueError, match=said):
+            missing(plan(options), store)
+
+
+def test_a_folder_is_known_by_its_weights_not_by_where_it_lies(wish, folder):
+    ways = (str(folder), f"{folder}/", f"{folder}/../{folder.name}")
+    assert len({plan(replace(wish, models=(way,)))[0].cell.model for way in ways}) == 1
+
+
+def test_a_cell_larger_than_the_machine_is_not_begun(wish, tmp_path):
+    options = replace(wish, methods=("none",), lengths=(600,))
+    (planned,) = plan(options)
+    huge = replace(planned, bytes=10**15, why="needs 931322.6 GiB, and 3 are free")
+    (result,) = local.execute([huge], Store(tmp_path), options, Notes())
+    assert result.status == "out_of_memory" and "931322.6 GiB" in result.reason
+    assert result.metric == "perplexity"

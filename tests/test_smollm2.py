@@ -11,7 +11,7 @@ from harness import catalog
 from harness.cli import main
 from harness.engine.evaluate import evaluate
 from harness.model import load
-from harness.probe import check_engine
+from harness.probe import check_engine, check_identity
 from harness.reader import TokenReader
 from harness.task import Losses, Request, Text, Verdict
 
@@ -49,7 +49,7 @@ def test_its_mean_loss_is_that_of_the_plain_forward(live, tokens):
 
 def test_it_passes_the_start_up_check(live):
     check_engine(live.model)
-    check_engine(live.model, catalog.load("methods", "none").applied_to(live.model, 1))
+    check_identity(live.model)
 
 
 def test_a_verdict_by_teacher_forcing_is_what_generation_says(live):

@@ -120,8 +120,9 @@ def run(
 def _measure(plan: "Sequence[Planned]", store: "Store", options: "Options", as_json: bool) -> int:
     """Run what is missing, print everything; the exit code."""
     from harness.executors.local import execute
+    from harness.plan import missing as not_measured
 
-    missing = [planned for planned in plan if not store.has(planned.cell)]
+    missing = not_measured(plan, store)
     code = 0
     if missing:
         store.ready()

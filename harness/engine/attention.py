@@ -5,12 +5,10 @@ sliding window only clips the past. Merging partial softmaxes: Dao et al. 2022, 
 https://arxiv.org/abs/2205.14135
 """
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
-from harness.engine.kernels import Kernel, chosen, tiled
+from harness.engine.kernels import Kernel, kernel_for
 
 
 def attend(
@@ -32,10 +30,7 @@ def attend(
         window: each query sees so many last keys, itself included; None: all.
         softcap: scores are capped at this by tanh; None: not.
     """
-    if softcap:
-        kernel = Kernel("tiled-float32", partial(tiled, softcap=softcap))
-    else:
-        kernel = chosen(q.device.type, q.dtype, q.shape[-1])
+    kernel = kernel_for(q.device.type, q.dtype, q.shape[-1], softcap)
     past, total = k.shape[2] - q.shape[2], k.shape[2]
     if window is None or total <= window:
         return _full(kernel, q, k, v, past, scale)

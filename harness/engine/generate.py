@@ -32,7 +32,13 @@ def continuation(
         step(piece.length)
     written: list[int] = []
     while True:
-        written.append(int(head.logits(hidden[0, -1:]).argmax()))
+        logits = head.logits(hidden[0, -1:])
+        if not logits.isfinite().all():
+            last = length + len(written) - 1
+            raise FloatingPointError(
+                f"the logits of {request.id!r} at position {last} are not finite"
+            )
+        written.append(int(logits.argmax()))
         if written[-1] in ends or len(written) == limit:
             return tuple(written)
         new = torch.tensor(written[-1:], device=model.device)

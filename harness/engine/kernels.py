@@ -9,7 +9,7 @@ torch's on a processor.
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 
 import torch
@@ -98,3 +98,12 @@ def chosen(device: str, dtype: torch.dtype = torch.bfloat16, head_dim: int = 64)
             return Kernel("flash-attn", flash_attn)
         return Kernel("torch-flash-cuda", torch_cuda)
     return Kernel("tiled-float32", tiled)
+
+
+def kernel_for(
+    device: str, dtype: torch.dtype, head_dim: int, softcap: float | None = None
+) -> Kernel:
+    """The kernel that will really be used, capped logits included."""
+    if softcap:
+        return Kernel("tiled-float32", partial(tiled, softcap=softcap))
+    return chosen(device, dtype, head_dim)

@@ -43,13 +43,14 @@ class Tree:
             members, position = waiting.pop()
             first = inputs[members[0]]
             group = [i for i in members if inputs[i][position] == first[position]]
+            inside = set(group)
             stop = position + _common([inputs[i][position:] for i in group])
             runs.append(Run(position, rows, stop - position))
             pieces.append(first[position:stop])
             rows += stop - position
             for i in group:
                 paths[i].append(runs[-1])
-            if others := [i for i in members if i not in set(group)]:
+            if others := [i for i in members if i not in inside]:
                 waiting.append((others, position))
             if deeper := [i for i in group if len(inputs[i]) > stop]:
                 waiting.append((deeper, stop))

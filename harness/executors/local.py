@@ -5,9 +5,10 @@ from itertools import groupby
 
 from harness import catalog, machine
 from harness.cell import Cell, Result
+from harness.engine.evaluate import BLOCK
 from harness.model import Live, load
 from harness.plan import Options, Planned, Watch
-from harness.probe import check_engine, reads_alike
+from harness.probe import check_engine, check_identity, reads_alike
 from harness.reader import TokenReader
 from harness.run import Finished, refused, run
 from harness.store import Store
@@ -24,11 +25,12 @@ def execute(
     Raises:
         LookupError: a model cannot be read, or the engine is not exact on it.
     """
-    for name, of_model in groupby(plan, lambda p: p.cell.model):
-        live = _loaded(name, options)
+    for _, of_model in groupby(plan, lambda p: p.cell.model):
+        cells = list(of_model)
+        live = _loaded(cells[0], options)
         reader = TokenReader(live.tokenizer, machine.cache_folder())
-        for cells in passes(live, of_model):
-            for finished in _attempt(live, reader, cells, watch):
+        for together in passes(live, cells):
+            for finished in _attempt(live, reader, together, watch):
                 store.write(finished.result, losses=finished.losses, samples=finished.samples)
                 watch.cell_finished(finished.result)
                 yield finished.result
@@ -48,16 +50,15 @@ def passes(live: Live, plan: Iterable[Planned]) -> Iterator[list[Planned]]:
         yield from [cells] if together else ([cell] for cell in cells)
 
 
-def _loaded(name: str, options: Options) -> Live:
-    spec, parameters = catalog.split(name)
+def _loaded(planned: Planned, options: Options) -> Live:
     live = load(
-        spec,
+        planned.model,
         device=options.device,
-        dtype=parameters.get("dtype", options.dtype),
+        dtype=planned.dtype,
         trust_remote_code=options.trust_remote_code,
     )
     check_engine(live.model)
-    check_engine(live.model, catalog.load("methods", "none").applied_to(live.model, 1))
+    check_identity(live.model)
     return live
 
 
@@ -66,7 +67,10 @@ def _attempt(
 ) -> Iterator[Finished]:
     """The pass; out of memory, again in smaller blocks; then cell by cell; then said so."""
     cells = [p.cell for p in planned]
-    block = 2048
+    if planned[-1].bytes > machine.whole_memory(live.device):
+        yield from (refused(cell, "out_of_memory", f"it {planned[-1].why}") for cell in cells)
+        return
+    block = BLOCK
     while True:
         watch.cell_started(cells, max(p.tokens for p in planned))
         try:
@@ -74,12 +78,12 @@ def _attempt(
                 live, reader, cells, corpus=planned[0].corpus, block=block, step=watch.progressed
             )
             return
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:  # one cell's fault, whatever it is, must not end the grid
+            said = _first_line(error)
             if not _out_of_memory(error):
-                reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+                reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
                 yield from (refused(cell, "failed", reason) for cell in cells)
                 return
-            said = str(error).strip().partition(".")[0] or "out of memory"
         block //= 4
         if block < SMALLEST_BLOCK:
             break
@@ -88,7 +92,12 @@ def _attempt(
         for one in planned:
             yield from _attempt(live, reader, [one], watch)
     else:
-        yield refused(cells[0], "out_of_memory", f"{said} (in blocks of {block * 4} tokens)")
+        tried = f"in blocks of {block * 4} tokens"
+        yield refused(cells[0], "out_of_memory", f"out of memory, {tried}: {said}")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "")
 
 
 def _out_of_memory(error: Exception) -> bool:
