@@ -27,18 +27,32 @@ def split(spec: str) -> tuple[str, dict[str, str]]:
     """`yarn,factor=8` -> ('yarn', {'factor': '8'}).
 
     Raises:
-        ValueError: a parameter is not written key=value.
+        ValueError: a parameter is not written key=value, or is written twice.
     """
     name, *rest = spec.split(",")
-    pairs = [part.partition("=") for part in rest]
-    for key, equals, value in pairs:
+    parameters: dict[str, str] = {}
+    for key, equals, value in (part.partition("=") for part in rest):
         if not (key and equals and value):
-            raise ValueError(f"In {spec!r}, write parameters as name,key=value,key=value.")
-    return name, {key: value for key, _, value in pairs}
+            raise ValueError(
+                f"In {spec!r}, write parameters as name,key=value,key=value; no value has a comma."
+            )
+        if key in parameters:
+            raise ValueError(f"{spec!r} says {key} twice: leave one out.")
+        parameters[key] = value
+    return name, parameters
 
 
 def join(name: str, parameters: dict[str, str]) -> str:
-    """The one way to write a spec: parameters in alphabetical order."""
+    """The one way to write a spec: parameters in alphabetical order.
+
+    Raises:
+        ValueError: a value has a comma, which would end it.
+    """
+    for key, value in parameters.items():
+        if "," in value:
+            raise ValueError(
+                f"Commas are not allowed in a value: rename or link what {key}={value} means."
+            )
     return ",".join([name, *(f"{key}={parameters[key]}" for key in sorted(parameters))])
 
 
@@ -95,14 +109,14 @@ def variants(kind: Kind, name: str) -> list[str]:
 
 @cache
 def _default(kind: Kind, name: str) -> Any:
-    file, _, variant = name.partition(".")
+    file, dot, variant = name.partition(".")
     module = _module(kind, file)
     if not hasattr(module, "variants"):
-        if variant:
+        if dot:
             raise LookupError(f"{file!r} has no variants, so there is no {name!r}.")
         return getattr(module, kind.removesuffix("s"))
     known = module.variants
-    variant = variant or next(iter(known))
+    variant = variant if dot else next(iter(known))
     if variant not in known:
         raise LookupError(
             f"{file!r} has no variant {variant!r}.{nearest.hint(variant, known)} "

@@ -23,8 +23,11 @@ def specs(given: Any) -> tuple[str, ...]:
     """`none,yarn,factor=8,pi` names three: a `key=value` belongs to the name before it.
 
     Raises:
-        ValueError: a name is missing.
+        ValueError: a name is missing, or is of a folder with a comma in it.
     """
+    for text in _texts(given):
+        if "," in text and Path(text).exists():
+            raise ValueError(f"commas are not allowed in a name: rename or link {text!r}.")
     found: list[str] = []
     for part in (part.strip() for text in _texts(given) for part in text.split(",")):
         parameter = re.match(r"[A-Za-z_]\w*=", part)

@@ -94,6 +94,16 @@ def test_a_parameter_belongs_to_the_name_before_it(text, names):
     assert specs(text) == names
 
 
+def test_a_comma_in_a_value_is_named(tmp_path):
+    (folder := tmp_path / "a,b").mkdir()
+    with pytest.raises(ValueError, match="commas are not allowed in a name"):
+        specs(str(folder))
+    with pytest.raises(ValueError, match="Commas are not allowed in a value"):
+        catalog.extended("longrope", {"factors": str(folder)})
+    with pytest.raises(ValueError, match="no value has a comma"):
+        catalog.load("methods", f"longrope,factors={folder}")
+
+
 @pytest.mark.parametrize("text", ["", "yarn,", ",yarn", "factor=8", "a,,b"])
 def test_a_list_that_misses_a_name_is_refused(text):
     with pytest.raises(ValueError, match="misses a name"):
@@ -229,6 +239,9 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(capsys, argv, why):
         ("method", "yarn,factor=big", "factor takes float, and 'big' is none."),
         ("task", "passky", "No task named 'passky'. Did you mean 'passkey'?"),
         ("task", "perplexity.slidng", "Did you mean 'sliding'?"),
+        ("task", "passkey.", "'passkey' has no variant ''. There are: standard"),
+        ("method", "none.", "'none' has no variants"),
+        ("method", "yarn,factor=8,factor=4", "says factor twice"),
     ],
 )
 def test_an_unknown_name_comes_with_the_nearest(capsys, machine, flag, name, why):
