@@ -72,13 +72,17 @@ class Passkey(Retrieval):
     samples: int = 1
     """Trials a depth."""
     depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    """How much of the filler stands before the needle; 0 to 1."""
+    """How much of the filler stands before the needle; 0 to 1, kept in order, to four decimals."""
     digits: int = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.depths or not all(0 <= depth <= 1 for depth in self.depths):
             raise ValueError("Depths are shares of the filler before the needle, from 0 to 1.")
+        ordered = tuple(sorted({round(depth, 4) + 0.0 for depth in self.depths}))
+        object.__setattr__(self, "depths", ordered)  # the same depths are the same cell
+        if not 1 <= self.digits <= 18:
+            raise ValueError(f"A key has 1 to 18 digits, and {self.digits} were asked for.")
         if len(self.depths) * self.samples > 9 * 10 ** (self.digits - 1):
             raise ValueError(f"There are too few keys of {self.digits} digits for so many trials.")
 
@@ -121,7 +125,7 @@ class Passkey(Retrieval):
         by_depth: dict[float, list[float]] = {}
         for sample in samples:
             by_depth.setdefault(sample.about["depth"], []).append(sample.score)
-        parts = {f"depth {depth:.2f}": fmean(hits) for depth, hits in sorted(by_depth.items())}
+        parts = {f"depth {share(depth)}": fmean(hits) for depth, hits in sorted(by_depth.items())}
         total = super().score(samples)
         return Score(value=total.value, low=total.low, high=total.high, n=total.n, parts=parts)
 
@@ -166,12 +170,22 @@ class LongRope(Published):
     rate: float = 3.65
     """Characters of filler for each token of the length."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.rate <= 100:
+            raise ValueError(f"A rate is above 0 and at most 100, and {self.rate:g} is not.")
+
     def characters(self, reader: Reader, length: int) -> int:
         characters = int(self.rate * length)
         prompt, _, _ = published_prompt(characters, random.Random(self.seed))
         if 1 + len(reader.tokens(prompt)) <= length:
             return characters
         return min(characters, super().characters(reader, length))
+
+
+def share(depth: float) -> str:
+    """At least two decimals, and as many as it has."""
+    return max(f"{depth:.2f}", f"{depth:.4f}".rstrip("0"), key=len)
 
 
 def continuation(reader: Reader, before: str, text: str) -> list[int]:

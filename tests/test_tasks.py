@@ -270,8 +270,40 @@ def test_accuracy_is_told_by_depth_with_an_interval():
 def test_depths_lie_between_the_ends():
     with pytest.raises(ValueError, match="from 0 to 1"):
         task("passkey,depths=0.5+1.5")
-    with pytest.raises(ValueError, match="too few keys"):
-        task("passkey,digits=1,samples=2")
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        task("passkey,depths=nan")
+
+
+def test_the_same_depths_are_the_same_cell():
+    def named(depths):
+        return catalog.canonical("tasks", f"passkey,depths={depths}")
+
+    assert named("0.5+0") == named("0+0.5+0.5") == named("-0+0.50001")
+    assert named("0.5+0") == "passkey.standard,depths=0+0.5"
+    assert named("1+0.75+0.25+0+0.5") == "passkey.standard"
+    assert task("passkey,depths=0.111111111111+0.1111111111112").depths == (0.1111,)
+
+
+def test_depths_that_are_near_are_told_apart():
+    asked, reader = task("passkey,depths=0.111+0.112+0.5"), Bytes()
+    assert list(scored(asked, reader, 1000, gold).parts) == [
+        "depth 0.111", "depth 0.112", "depth 0.50",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ("passkey,digits=1,samples=2", "too few keys"),
+        ("passkey,digits=0", "1 to 18 digits, and 0 were"),
+        ("passkey,digits=5000", "1 to 18 digits, and 5000 were"),
+        *((f"passkey.longrope,rate={x}", "above 0 and at most 100") for x in ("inf", "nan", -5, 0)),
+        ("passkey.longrope,rate=1e9", "at most 100, and 1e[+]09 is not"),
+    ],
+)
+def test_a_passkey_that_makes_no_sense_is_refused(spec, why):
+    with pytest.raises(ValueError, match=why):
+        task(spec)
 
 
 # perplexity
