@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.util import find_spec
+from importlib import import_module
 
 import torch
 from torch import Tensor
@@ -41,21 +41,27 @@ def native_cpu(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float):
 
 
 def torch_cuda(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float):
+    # Fewer key heads need no repeating: torch's own grouped attention hands them to this operator
+    # as they are, and `mha_fwd` in its flash_api.cpp only asks that they divide the query heads.
     dim = q.shape[-1]
-    q, k, v = (torch.nn.functional.pad(x, (0, -dim % 8)) for x in (q, k, v))
+    if dim % 8:  # padding by nothing would still copy every key
+        q, k, v = (torch.nn.functional.pad(x, (0, -dim % 8)) for x in (q, k, v))
     out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(
         q, k, v, 0.0, causal, False, scale=scale
     )
-    return out[..., :dim], lse[..., : q.shape[2]]
+    return out[..., :dim], lse[..., : q.shape[2]]  # some operators pad lse; today's does not
 
 
-def flash_attn(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float):
+def flash_attn(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float, softcap: float | None = None
+):
     from flash_attn import flash_attn_func
 
     out, lse, _ = flash_attn_func(
         *(x.transpose(1, 2) for x in (q, k, v)),
         softmax_scale=scale,
         causal=causal,
+        softcap=softcap or 0.0,
         return_attn_probs=True,
     )
     return out.transpose(1, 2), lse
@@ -66,7 +72,8 @@ def tiled(
 ) -> tuple[Tensor, Tensor]:
     """Plain matrix products in float32, so many queries at a time that scores stay small.
 
-    For what no kernel offers: capped logits (Gemma 2), float32 or wide heads on a GPU.
+    For what no kernel offers: capped logits (Gemma 2) without flash-attn, float32, wide heads or
+    an old chip on a GPU.
     """
     groups, step = q.shape[1] // k.shape[1], max(1, 2**24 // (k.shape[2] * q.shape[1]))
     keys, values = (x.float().repeat_interleave(groups, 1) for x in (k, v))
@@ -93,8 +100,8 @@ def chosen(device: str, dtype: torch.dtype = torch.bfloat16, head_dim: int = 64)
         if not stock and native.supported(dtype, head_dim) and native.library():
             return Kernel("native-avx512-bf16", native_cpu)
         return Kernel("torch-flash-cpu", torch_cpu)
-    if dtype in (torch.float16, torch.bfloat16) and head_dim <= 256:
-        if find_spec("flash_attn"):
+    if dtype in (torch.float16, torch.bfloat16) and head_dim <= 256 and not _before_ampere():
+        if _flash_attn_works():
             return Kernel("flash-attn", flash_attn)
         return Kernel("torch-flash-cuda", torch_cuda)
     return Kernel("tiled-float32", tiled)
@@ -103,7 +110,23 @@ def chosen(device: str, dtype: torch.dtype = torch.bfloat16, head_dim: int = 64)
 def kernel_for(
     device: str, dtype: torch.dtype, head_dim: int, softcap: float | None = None
 ) -> Kernel:
-    """The kernel that will really be used, capped logits included."""
-    if softcap:
-        return Kernel("tiled-float32", partial(tiled, softcap=softcap))
-    return chosen(device, dtype, head_dim)
+    """The kernel that really runs, capped logits included, under the name results record."""
+    kernel = chosen(device, dtype, head_dim)
+    if not softcap:
+        return kernel
+    if kernel.call is not flash_attn:  # torch's operators cap nothing
+        kernel = Kernel("tiled-float32", tiled)
+    return Kernel(kernel.name, partial(kernel.call, softcap=softcap))
+
+
+def _before_ampere() -> bool:
+    """Neither flash kernel runs on such a GPU, torch's included: both raise."""
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() < (8, 0)
+
+
+def _flash_attn_works() -> bool:
+    """To be installed is not enough: one built for another torch fails to import."""
+    try:
+        return hasattr(import_module("flash_attn"), "flash_attn_func")  # version 4 has none
+    except ImportError:
+        return False
