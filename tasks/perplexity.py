@@ -149,6 +149,11 @@ class Sliding(Perplexity):
     """Tokens, the start token included; 0: the cell's length."""
     stride: int = 256
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        not_below(1, stride=self.stride)
+        not_below(0, window=self.window)
+
     def windows(self, n: int, length: int) -> Iterator[Window]:
         size = (self.window or length) - 1
         if size + 1 > length:
@@ -162,17 +167,30 @@ class Sliding(Perplexity):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Yarn(Perplexity):
-    """The mean over windows, however many tokens each scores: one of 4095 counts like one of 256.
+class EveryWindow(Perplexity):
+    """A mean over windows, however many tokens each scores: one of 256 counts like one of 4095."""
 
-    Its eval.sh truncates for every Proof-pile figure of the paper, which leaves one window a
+    samples: int = 10
+    stride: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        not_below(1, stride=self.stride)
+
+    def means(self, samples: Sequence[Sample]) -> tuple[list[float], list[str]]:
+        return [s.score for s in samples], [s.about["document"] for s in samples]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Yarn(EveryWindow):
+    """Windows of each document, up to its end.
+
+    YaRN's eval.sh truncates for every Proof-pile figure of the paper, which leaves one window a
     document and makes the stride idle; GovReport slides.
     """
 
-    samples: int = 10
     truncate: bool = True
     """Cut each document to the length first."""
-    stride: int = 256
 
     @property
     def one_pass(self) -> bool:
@@ -191,9 +209,6 @@ class Yarn(Perplexity):
         """Tokens of a document that are read at all when it is not truncated."""
         return float("inf")
 
-    def means(self, samples: Sequence[Sample]) -> tuple[list[float], list[str]]:
-        return [s.score for s in samples], [s.about["document"] for s in samples]
-
 
 class LongRope(Yarn):
     """YaRN's, but without truncation no more than 10 strides of a document are ever read."""
@@ -204,7 +219,7 @@ class LongRope(Yarn):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lceg(Yarn):
+class Lceg(EveryWindow):
     """The documents as one stream, a window of N tokens every 256, all N-1 predictions of each.
 
     A token is scored up to N/256 times, after 1 to N-1 others. No start token is put before a
@@ -213,9 +228,12 @@ class Lceg(Yarn):
     """
 
     base = 2.71828
-    truncate: bool = False
     limit: int = 0
     """Read only so many windows; 0: all, as published, which is N/256 times the corpus."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        not_below(0, limit=self.limit)
 
     def requests(self, reader: Reader, length: int) -> Iterator[Request]:
         at_least_two(length)
@@ -278,6 +296,12 @@ def document_means(samples: Sequence[Sample]) -> dict[str, float]:
         )
         for name, group in windows.items()
     }
+
+
+def not_below(least: int, **given: int) -> None:
+    for name, value in given.items():
+        if value < least:
+            raise ValueError(f"Perplexity takes a {name} of {least} or more, and {value} is less.")
 
 
 def at_least_two(length: int) -> None:

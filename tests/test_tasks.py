@@ -376,6 +376,28 @@ def test_sliding_windows_may_be_shorter_than_the_length():
         list(replace(asked, stride=400).requests(Bytes(), 1000))
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "lceg,limit=-1",
+        "lceg,stride=0",
+        "yarn,stride=-5",
+        "longrope,stride=0",
+        "sliding,stride=0",
+        "sliding,window=-1",
+    ],
+)
+def test_windows_that_make_no_sense_are_refused(spec):
+    with pytest.raises(ValueError, match=r"takes a \w+ of \d or more, and -?\d is less"):
+        task(f"perplexity.{spec}")
+
+
+def test_a_stream_cannot_be_truncated_nor_read_in_one_pass():
+    with pytest.raises(ValueError, match="has no parameter 'truncate'"):
+        task("perplexity.lceg,truncate=true")
+    assert not task("perplexity.lceg").one_pass
+
+
 @pytest.mark.parametrize("name", PERPLEXITIES)
 def test_one_token_predicts_nothing(name):
     with pytest.raises(ValueError, match="at least 2 tokens"):
