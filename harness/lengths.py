@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 K = 1024
 MOST = 10_000
+LONGEST = 2**31 - 1
+"""Tokens; positions and tables beyond would overflow."""
 _UNITS = {"": 1, "k": K, "m": K * K}
 _HOW = "Write 4096 or 4k, 4k-32k to double, 2k-16k:2k to step, or 4k,100k to list (k = 1024)."
 
@@ -18,7 +20,7 @@ def lengths(text: str) -> list[int]:
     `4k-32k` doubles from 4k for as long as it does not pass 32k; `2k-16k:2k` goes in steps of 2k.
 
     Raises:
-        ValueError: it is malformed, reversed, zero, or names more than 10,000 lengths.
+        ValueError: it is malformed, reversed, zero, too long, or names more than 10,000 lengths.
     """
     found: set[int] = set()
     for item in text.split(","):
@@ -62,10 +64,13 @@ def _steps(start: int, stop: int, step: int) -> range:
 def _length(text: str, item: str) -> int:
     match = re.fullmatch(r"(\d{1,15})([km]?)", text.strip().lower())
     if match is None:
-        raise ValueError(f"{text.strip()!r} in {item!r} is no length. {_HOW}")
+        part = "" if text.strip() in ("", item) else f"{text.strip()!r} in "
+        raise ValueError(f"{part}{item!r} is no length. {_HOW}")
     length = int(match[1]) * _UNITS[match[2]]
     if length == 0:
         raise ValueError(f"{item!r} has a zero, and a length is at least 1 token. {_HOW}")
+    if length > LONGEST:
+        raise ValueError(f"{item!r} is too long: a length is at most {LONGEST:,} tokens. {_HOW}")
     return length
 
 

@@ -141,7 +141,7 @@ GOOD = {"method": "pi", "task": "passkey", "lengths": "4k"}
     ("wrong", "why"),
     [
         ({"lengths": "8k-4k"}, "--lengths: '8k-4k' runs backwards: write it 4k-8k."),
-        ({"lengths": "4q"}, "--lengths: '4q' in '4q' is no length."),
+        ({"lengths": "4q"}, "--lengths: '4q' is no length."),
         ({"lengths": "0"}, "a length is at least 1 token"),
         ({"factor": "0.5"}, "--factor: a factor must be at least 1, and 0.5 is less."),
         ({"factor": "nan"}, "--factor: takes a number or auto, and 'nan' is none."),

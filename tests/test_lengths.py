@@ -17,6 +17,7 @@ K = 1024
         ("1M", [K * K]),
         ("4k-4k", [4 * K]),
         ("100-400:100", [100, 200, 300, 400]),
+        ("2147483647", [2**31 - 1]),
     ],
 )
 def test_a_text_names_its_lengths(text, expected):
@@ -29,7 +30,9 @@ def test_a_text_names_its_lengths(text, expected):
         ("", "is no length"),
         ("4q", "'4q'"),
         ("4k-", "is no length"),
-        ("-4k", "is no length"),
+        ("-4k", "'-4k' is no length"),
+        ("2097152k", "at most 2,147,483,647 tokens"),
+        ("4k-999999999999999m", "'4k-999999999999999m' is too long"),
         ("4k,,8k", "is no length"),
         ("1.5k", "'1.5k'"),
         ("4k-8k-16k", "'8k-16k'"),
