@@ -33,11 +33,12 @@ class Rope:
     """The checkpoint's name, by which packaged factors are found."""
 
     def __post_init__(self) -> None:
-        if not (1 < self.theta < inf and self.dim >= 4 and self.original_length >= 1):
+        paired = self.dim >= 4 and self.dim % 2 == 0
+        if not (1 < self.theta < inf and paired and self.original_length >= 2):
             raise ValueError(
-                "A rotary embedding needs a base above 1, at least 4 channels and a trained "
-                f"length, not base {self.theta:g}, {self.dim} channels, {self.original_length} "
-                "tokens."
+                "A rotary embedding needs a base above 1, an even number of at least 4 channels "
+                f"and a trained length of at least 2 tokens, not base {self.theta:g}, {self.dim} "
+                f"channels, {self.original_length} tokens."
             )
 
     @property
@@ -204,8 +205,8 @@ class RotaryMethod(Reencoding):
     """How many times further than trained, s; None: as far as the cell is long."""
 
     def __post_init__(self) -> None:
-        if self.factor is not None and not 1 <= self.factor < inf:
-            raise ValueError(f"A factor must be a number from 1 up, not {self.factor:g}.")
+        if self.factor is not None and not 1 <= self.factor <= 1e6:
+            raise ValueError(f"A factor is a number from 1 up to 1,000,000, not {self.factor:g}.")
 
     @abstractmethod
     def frequencies(self, rope: Rope, scale: float) -> Tensor:

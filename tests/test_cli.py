@@ -221,6 +221,10 @@ def test_no_grid_file_is_read_without_end(tmp_path):
         (["show", "yarm"], "No method or task named 'yarm'. Did you mean 'yarn'?"),
         (["show", "yarn", "--theta", "10000"], "give --head-dim and --original-length too"),
         (["show", "yarn", "--length", "0"], "--length must be above zero"),
+        (
+            ["show", "yarn", "--head-dim", "63", "--theta", "1e4", "--original-length", "64"],
+            "an even number of at least 4 channels",
+        ),
         (["results", "--results", "nowhere"], "There are no results in 'nowhere'."),
         (["results", "--format", "xml"], "'xml' is not one of"),
         (["train", "toy"], "Missing option '--output'"),
@@ -235,7 +239,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(capsys, argv, why):
     [
         ("method", "yarm", "No method named 'yarm'. Did you mean 'yarn'?"),
         ("method", "yarn,factr=8", "yarn has no parameter 'factr'. Did you mean 'factor'?"),
-        ("method", "yarn,factor=0.5", "A factor must be"),
+        ("method", "yarn,factor=0.5", "A factor is a number from 1 up"),
         ("method", "yarn,factor=big", "factor takes float, and 'big' is none."),
         ("task", "passky", "No task named 'passky'. Did you mean 'passkey'?"),
         ("task", "perplexity.slidng", "Did you mean 'sliding'?"),

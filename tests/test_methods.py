@@ -154,6 +154,13 @@ def test_frequencies_fall_from_one(name, length, dim):
     assert 1 <= found.attention_factor < 2
 
 
+@pytest.mark.parametrize("rope", [{"dim": 63}, {"dim": 2}, {"original_length": 1}, {"theta": 1}])
+@pytest.mark.parametrize("name", ["yarn", "longrope"])
+def test_a_rotary_embedding_that_cannot_be_is_refused(name, rope):
+    with pytest.raises(ValueError, match="an even number of at least 4 channels and a trained"):
+        encoding(name, 4096, **rope)
+
+
 @every_rotary
 def test_no_pair_turns_faster_than_it_was_trained_to(name):
     own = Rope(theta=1e4, dim=64, original_length=2048).frequencies
@@ -211,9 +218,9 @@ def test_it_resolves_to_plain_data(llama, name):
         assert found["attention_factor"] == live.attention_factor
 
 
-@pytest.mark.parametrize("factor", [0.5, 0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("factor", [0.5, 0.0, -1.0, float("nan"), float("inf"), 1e300])
 @every_scaled
-def test_a_factor_below_one_is_refused(name, factor):
+def test_a_factor_below_one_or_beyond_all_reason_is_refused(name, factor):
     with pytest.raises(ValueError, match="from 1 up"):
         catalog.load("methods", f"{name},factor={factor}")
 
