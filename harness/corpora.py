@@ -65,6 +65,13 @@ class Corpus(ABC):
     name: str
     """As the person wrote it."""
 
+    def check(self, first: int, reach: int) -> None:
+        """See that so many documents of so many tokens can be there, where that costs nothing.
+
+        Raises:
+            LookupError: they cannot.
+        """
+
     @abstractmethod
     def texts(self, first: int) -> Iterator[Text]:
         """Its documents, in order; `first` is how many will be asked for.
@@ -150,6 +157,20 @@ class StandardLibrary(Corpus):
         if not found:
             raise LookupError(f"This Python has no files for {self.name}; take another split.")
         return [(inside, path) for _, inside, path in found]
+
+    def check(self, first: int, reach: int) -> None:
+        files = self.files()
+        if first > len(files):
+            raise LookupError(
+                f"{self.name} has {len(files):,} files, too few for {first:,} documents: take "
+                "fewer samples or another split."
+            )
+        held = sum(path.stat().st_size for _, path in files)
+        if first * reach > held:
+            raise LookupError(
+                f"{self.name} has {held:,} bytes, too few for {first:,} documents of {reach:,} "
+                "tokens: take shorter lengths, fewer samples or another split."
+            )
 
     def texts(self, first: int) -> Iterator[Text]:
         texts = [_read(path) for _, path in self.files()]
@@ -256,6 +277,8 @@ class JsonLines(Table):
                         row = json.loads(line)
                     except ValueError as error:
                         raise ValueError(f"Line {number} of {path} is no JSON: {error}") from None
+                    if not isinstance(row, dict):
+                        raise ValueError(f"Line {number} of {path} is no JSON object.")
                     _require([self.column, *([self.join] if self.join else [])], row, path)
                     yield row
 

@@ -33,7 +33,6 @@ class TokenReader:
         self.tokenizer = tokenizer
         self.cache = cache
         self.bos = int(starts[0])
-        self.vocabulary = len(tokenizer)
 
     @cached_property
     def spells_one_way(self) -> bool:
@@ -57,6 +56,7 @@ class TokenReader:
 
     def documents(self, corpus: str, *, reach: int, first: int) -> list[Document]:
         source = find(corpus)
+        source.check(first, reach)
         found: list[Document] = []
         longest: Text | None = None
         for text in source.texts(first):

@@ -23,7 +23,6 @@ class Reader(Protocol):
 
     bos: int
     """The token every input starts with."""
-    vocabulary: int
     spells_one_way: bool
     """A digit string has one spelling: greedy exact match may be decided by teacher forcing."""
 

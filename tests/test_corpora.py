@@ -38,9 +38,6 @@ class Bytes:
         self.texts.append(text)
         return {"input_ids": list(text.encode())}
 
-    def __len__(self):
-        return 256
-
     def decode(self, tokens, **_):
         return bytes(tokens).decode()
 
@@ -112,9 +109,23 @@ def test_documents_of_the_library_do_not_depend_on_how_far_they_must_reach():
 
 
 def test_too_few_tokens_say_how_many_there_are_and_where_are_more():
+    held = sum(path.stat().st_size for _, path in find("stdlib").files())
     with pytest.raises(LookupError, match=r"stdlib:train \d+,\d+,000") as error:
-        read("stdlib", reach=10**9)
-    assert "0 documents of at least 1,000,000,000 tokens and 1 are needed" in str(error.value)
+        read("stdlib", reach=held // 3, first=3)
+    assert f"documents of at least {held // 3:,} tokens and 3 are needed" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        ({"first": 10**9}, r"has \d+ files, too few for 1,000,000,000 documents"),
+        ({"first": 3, "reach": 10**9}, r"bytes, too few for 3 documents of 1,000,000,000 tokens"),
+    ],
+)
+def test_what_the_library_cannot_hold_is_refused_before_it_is_read(monkeypatch, wanted, why):
+    monkeypatch.setattr("harness.corpora._read", None)
+    with pytest.raises(LookupError, match=why):
+        read("stdlib", **wanted)
 
 
 # files
@@ -265,10 +276,13 @@ def test_a_file_that_is_not_what_it_says_is_named(tmp_path):
     (tmp_path / "a.parquet").write_text("no")
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\nno\n')
     (tmp_path / "b.jsonl").write_text('{"text": 7}\n')
+    (tmp_path / "c.jsonl").write_text('{"text": "a"}\n["text"]\n3\n')
     with pytest.raises(ValueError, match=r"a\.parquet is no Parquet file"):
         read(f"parquet:{tmp_path}/a.parquet")
     with pytest.raises(ValueError, match=r"Line 2 of .*a\.jsonl is no JSON"):
         read(f"jsonl:{tmp_path}/a.jsonl", first=2)
+    with pytest.raises(ValueError, match=r"Line 2 of .*c\.jsonl is no JSON object"):
+        read(f"jsonl:{tmp_path}/c.jsonl", first=2)
     with pytest.raises(ValueError, match="'text' holds int, not text"):
         read(f"jsonl:{tmp_path}/b.jsonl")
     with pytest.raises(LookupError, match=r"has no \.txt files"):

@@ -24,7 +24,6 @@ class Library:
     """A reader with documents of n tokens, numbered from 2 as in the golden values."""
 
     bos = BOS
-    vocabulary = 20_000
     spells_one_way = True
 
     def __init__(self, *sizes):

@@ -21,7 +21,7 @@ TOY = Path(__file__).parents[1] / "harness" / "toy"
 class Bytes:
     """A byte is a token."""
 
-    bos, vocabulary, spells_one_way = 256, 257, True
+    bos, spells_one_way = 256, True
 
     def tokens(self, text):
         return list(text.encode())
@@ -38,7 +38,7 @@ class Bytes:
 class Pieces(Bytes):
     """A token is up to three letters or digits, and a space before them."""
 
-    vocabulary, spells_one_way = 100_000, False
+    spells_one_way = False
 
     def __init__(self):
         self.known = []
@@ -97,11 +97,15 @@ def gold(request, reader):
             return np.zeros(stop - start)
 
 
+CLUELESS = 257
+"""The perplexity of who knows nothing of so many tokens."""
+
+
 def silence(request, reader):
     """What a model says that knows nothing."""
     match request.ask:
         case Losses(start=start, stop=stop):
-            return np.full(stop - start, log(reader.vocabulary))
+            return np.full(stop - start, log(CLUELESS))
         case _:
             return ()
 
@@ -137,7 +141,7 @@ def test_never_asks_past_the_length(name, length):
 def test_the_gold_answer_scores_full_and_silence_nothing(name):
     asked, reader = task(name), Bytes()
     full, nothing = (scored(asked, reader, 1000, outcome) for outcome in (gold, silence))
-    best, worst = (1, 0) if asked.higher_is_better else (1, reader.vocabulary)
+    best, worst = (1, 0) if asked.higher_is_better else (1, CLUELESS)
     assert full.value == pytest.approx(best) and nothing.value == pytest.approx(worst, rel=1e-4)
     assert full.n > 0 and all(isfinite(v) for v in full.parts.values())
     assert nothing.low <= nothing.value + 1e-9 and nothing.value - 1e-9 <= nothing.high
