@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictInt, ValidationError
 
 from harness import nearest
@@ -139,6 +140,24 @@ def options(
     )
 
 
+class Loader(yaml.SafeLoader):
+    """YAML in which nothing is said twice, and 010 is not 8, nor 1:30 90."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        said = [key.value for key, _ in node.value]
+        if twice := [word for word in said if said.count(word) > 1]:
+            raise ValueError(f"it says {twice[0]} twice")
+        return super().construct_mapping(node, deep)
+
+    def number(self, node: yaml.ScalarNode) -> int | str:
+        """A whole number if it is written as one, else the text: who takes it will say."""
+        return int(node.value) if re.fullmatch(r"-?(0|[1-9]\d*)", node.value) else node.value
+
+
+Loader.add_constructor("tag:yaml.org,2002:int", Loader.number)
+Loader.add_constructor("tag:yaml.org,2002:float", Loader.construct_scalar)
+
+
 def read(file: Path) -> dict[str, Any]:
     """The words of a grid file.
 
@@ -146,8 +165,6 @@ def read(file: Path) -> dict[str, Any]:
         ValueError: it is too large, no YAML, or no mapping.
         OSError: it cannot be read.
     """
-    import yaml
-
     with file.open("rb") as opened:
         text = opened.read(LARGEST + 1)
     if len(text) > LARGEST:
@@ -157,7 +174,7 @@ def read(file: Path) -> dict[str, Any]:
     try:
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
             raise ValueError("it uses an alias, and a grid file needs none")
-        words = yaml.safe_load(text)
+        words = yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no grid file: {error}.") from None
     if not isinstance(words, dict):

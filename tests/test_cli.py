@@ -128,6 +128,13 @@ def test_flags_and_a_grid_file_say_the_same(tmp_path):
     assert options({"seed": 8, "method": None}, file).seed == 8
 
 
+def test_a_length_in_a_grid_file_is_what_is_written(tmp_path):
+    file = tmp_path / "grid.yaml"
+    file.write_text("method: pi\ntask: passkey\nlengths: [010, 4096, 8k]\nfactor: 2.5\n")
+    chosen = options({}, file)
+    assert chosen.lengths == (10, 4096, 8192) and chosen.factor == 2.5
+
+
 def test_every_word_of_a_grid_file_is_a_flag(capsys):
     assert call("run", "--help") == 0
     page = capsys.readouterr().out
@@ -178,6 +185,13 @@ def test_what_is_missing_is_named(capsys, key):
         ("method: [pi\n", "is no grid file"),
         ("method: !!python/name:os.system\n", "is no grid file"),
         ("method: &a [pi]\ntask: *a\n", "uses an alias"),
+        ("method: pi\ntask: passkey\nlengths: 4k\nlengths: 8k\n", "it says lengths twice"),
+        ("method: pi\ntask: passkey\nlengths: 1:30\n", "lengths: '1:30' has a step but no range"),
+        (
+            "method: pi\ntask: passkey\nlengths: 4k\nsamples: 010\n",
+            "samples: takes a valid integer, and '010' is given",
+        ),
+        ("method: pi\ntask: passkey\nlengths: 4k\nfactor: 1:30.5\n", "'1:30.5' is none"),
         ("[" * 9000, "more than 100 brackets"),
         ("- " * 7000, "is no grid file"),
         ("#" * 70_000, "is larger than 16 kB"),
