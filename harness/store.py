@@ -40,7 +40,7 @@ class Store:
 
     root: Path
     retry: bool = False
-    """Count cells that failed or ran out of memory as not done."""
+    """Count cells as not done that failed, ran out of memory, or have a file that is no result."""
     broken: list[Broken] = field(default_factory=list)
     """What was found on the way and skipped."""
 
@@ -67,7 +67,7 @@ class Store:
         if not self.retry:
             return True
         result = self._read_or_skip(path)
-        return result is None or result.status not in RETRIED
+        return result is not None and result.status not in RETRIED
 
     def get(self, cell: Cell) -> Result | None:
         """The cell's result; None if there is none, or none that can be read."""
@@ -107,6 +107,7 @@ class Store:
             _place(path.with_suffix(".samples.jsonl"), lines and (lambda f: _lines(f, lines)))
             _place(path, lambda file: file.write(f"{text}\n".encode()))
             _sync(path.parent)
+        self.broken[:] = [broken for broken in self.broken if broken.path != path]
         return path
 
     def read(self, path: Path) -> Result:
@@ -130,7 +131,8 @@ class Store:
 
     def results(self) -> Iterator[Result]:
         """All results, rows together, short lengths first; what is none goes to `broken`."""
-        for path in sorted(self.runs.rglob("*.json"), key=_in_rows):
+        files = (path for path in self.runs.rglob("*.json") if path.is_file())
+        for path in sorted(files, key=_in_rows):
             if result := self._read_or_skip(path):
                 yield result
 

@@ -99,6 +99,22 @@ def test_what_another_try_may_cure_is_done_unless_asked_again(tmp_path, status):
     assert not Store(tmp_path, retry=True).has(result().cell)
 
 
+def test_a_torn_file_is_done_unless_asked_again_which_cures_it(tmp_path):
+    Store(tmp_path).write(result()).write_text("{")
+    assert Store(tmp_path).has(result().cell)
+    store = Store(tmp_path, retry=True)
+    assert not store.has(result().cell) and store.broken
+    store.write(result())
+    assert store.get(result().cell) == result() and not store.broken
+
+
+def test_a_folder_named_as_a_file_is_no_result(tmp_path):
+    store = Store(tmp_path)
+    store.write(result(method="longrope,factors=f.json"))
+    assert [r.cell.method for r in store.results()] == ["longrope,factors=f.json"]
+    assert store.broken == []
+
+
 def test_what_is_measured_or_unfit_is_never_run_again(tmp_path):
     store = Store(tmp_path, retry=True)
     store.write(result(4096))
