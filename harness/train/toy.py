@@ -1,4 +1,4 @@
-"""The toy: two layers of one head that retrieve to 4096 tokens, trained from nothing on a laptop.
+"""The toy: two layers of one head that retrieve to 4096 tokens, trained from nothing on two cores.
 
 Everything follows from a plan and a seed: step n reads the same rows today and next year, so a
 killed run goes on from its last checkpoint as if nothing had happened.
@@ -51,8 +51,9 @@ class Plan:
     learning_rate: float = 0.004
     warmup: int = 50
     decay: int = 800
-    """The last steps, over which the learning rate falls to zero: at 0.004, the few long rows of a
-    step undo what the many short ones taught."""
+    """The last steps, over which the learning rate falls to zero. One run that went from 1024 to 4096
+    at the full 0.004 lost retrieval; this plan also has more stages and more text, and which of
+    the three keeps it was not tried apart."""
     weight_decay: float = 0.05
     checkpoint_every: int = 50
     seed: int = 0
@@ -281,8 +282,9 @@ def _fresh(plan: Plan) -> Run:
 def _look_back(attention: nn.Module, plan: Plan) -> None:
     """Begin the first layer at the token before, by its biases: cos(frequency * (distance - 1)).
 
-    Copying needs a first layer that knows what came before and a second that finds where it came
-    before. Left to chance, the one head of each settles on the opposite order and stays there.
+    Copying can use a first layer that knows what came before and a second that finds where it
+    came before. One run without this had the local head in the second layer, and answered 49 %
+    of validation tokens at step 300; its size differed too, and it was stopped soon after.
     """
     frequencies = plan.rope_theta ** -(torch.arange(0, plan.head_dim, 2) / plan.head_dim)
     size = math.sqrt(8.0)
