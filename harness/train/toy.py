@@ -51,9 +51,9 @@ class Plan:
     learning_rate: float = 0.004
     warmup: int = 50
     decay: int = 800
-    """The last steps, over which the learning rate falls to zero. One run that went from 1024 to 4096
-    at the full 0.004 lost retrieval; this plan also has more stages and more text, and which of
-    the three keeps it was not tried apart."""
+    """The last steps, over which the learning rate falls to zero. One run that went from 1024 to
+    4096 at the full 0.004 lost retrieval; this plan also has more stages and more text, and which
+    of the three keeps it was not tried apart."""
     weight_decay: float = 0.05
     checkpoint_every: int = 50
     seed: int = 0
