@@ -3,13 +3,14 @@
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictInt, ValidationError
 
-from harness import nearest
+from harness import catalog, nearest
 from harness.lengths import lengths
 from harness.plan import Options
 
@@ -17,6 +18,15 @@ LARGEST = 16 * 1024
 """Bytes of a grid file: far more than an honest one takes."""
 DEEPEST = 100
 """Brackets in a grid file: YAML takes a minute to find that thousands never close."""
+PARAMETERS: dict[str, catalog.Kind] = {
+    "corpus": "tasks",
+    "samples": "tasks",
+    "depths": "tasks",
+    "seed": "tasks",
+    "factor": "methods",
+    "factors": "methods",
+}
+"""Words that set a parameter of that name, and of what: they make no sense where none has it."""
 EXAMPLES = {"method": "yarn,pi", "task": "passkey", "lengths": "4k-32k"}
 
 
@@ -122,7 +132,9 @@ def options(
     """What a person asked for; a flag outweighs the file's word of the same name.
 
     Raises:
-        ValueError: a word is unknown, missing or malformed; names it, and says what it may be.
+        ValueError: a word is unknown, missing or malformed, or nothing takes it; names it, and says
+            what it may be.
+        LookupError: no method or task has that name.
         OSError: the file cannot be read.
     """
     given = {key: value for key, value in flags.items() if value is not None}
@@ -131,6 +143,13 @@ def options(
         grid = Grid.model_validate(words | given)
     except ValidationError as error:
         raise ValueError(_said(error, file, given)) from None
+    for word, kind in PARAMETERS.items():
+        names = grid.task if kind == "tasks" else grid.method
+        if getattr(grid, word) is not None and not _taken(word, kind, names):
+            raise ValueError(
+                f"{_where(word, file, given)}: no {kind.removesuffix('s')} here takes it "
+                f"({', '.join(names)}); leave it out."
+            )
     return Options(
         models=grid.model,
         methods=grid.method,
@@ -182,6 +201,14 @@ def read(file: Path) -> dict[str, Any]:
     return {str(key): value for key, value in words.items()}
 
 
+def _taken(word: str, kind: catalog.Kind, names: Sequence[str]) -> bool:
+    return any(word in {f.name for f in fields(catalog.load(kind, name))} for name in names)
+
+
+def _where(word: str, file: Path | None, flags: dict[str, Any]) -> str:
+    return f"{file}, {word}" if file and word not in flags else f"--{word}"
+
+
 def _said(error: ValidationError, file: Path | None, flags: dict[str, Any]) -> str:
     """The first thing that is wrong, in one sentence."""
     found = error.errors()
@@ -190,7 +217,7 @@ def _said(error: ValidationError, file: Path | None, flags: dict[str, Any]) -> s
     if first["type"] == "extra_forbidden":
         hint, known = nearest.hint(word, Grid.model_fields), ", ".join(Grid.model_fields)
         return f"{file} has the unknown key {word!r}.{hint} Known: {known}."
-    where = f"{file}, {word}" if file and word not in flags else f"--{word}"
+    where = _where(word, file, flags)
     if first["type"] == "missing":
         return f"{where} is missing: give it, for example --{word} {EXAMPLES[word]}."
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "takes")

@@ -160,6 +160,11 @@ GOOD = {"method": "pi", "task": "passkey", "lengths": "4k"}
         ({"device": "tpu"}, "--device: takes 'auto', 'cpu' or 'cuda', and 'tpu' is given"),
         ({"dtype": "int4"}, "--dtype: takes 'auto', 'bfloat16' or 'float32'"),
         ({"method": "factor=8"}, "--method: 'factor=8' misses a name"),
+        ({"corpus": "stdlib"}, "--corpus: no task here takes it (passkey); leave it out."),
+        ({"task": "perplexity", "depths": "0"}, "--depths: no task here takes it (perplexity)"),
+        ({"task": "perplexity", "seed": 1}, "--seed: no task here takes it"),
+        ({"method": "yarn,pi", "factors": "f"}, "--factors: no method here takes it (yarn, pi)"),
+        ({"method": "none", "factor": 2}, "--factor: no method here takes it (none)"),
     ],
 )
 def test_a_malformed_flag_is_named_with_what_it_takes(capsys, wrong, why):
@@ -331,8 +336,22 @@ def test_an_interrupt_prints_what_is_done_and_exits_130(capsys, machine, run):
 
     machine.does = does
     assert run("--json") == 130
-    (row,) = json.loads(capsys.readouterr().out)
-    assert (row["method"], row["length"]) == ("none", 4096)
+    said = capsys.readouterr()
+    (row,) = json.loads(said.out)
+    assert (row["method"], row["length"]) == ("none", 4096) and "Interrupted" not in said.err
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_an_interrupt_before_the_first_cell_says_so(capsys, machine, run, monkeypatch):
+    machine.does = interrupted
+    assert run() == 130
+    assert capsys.readouterr().err == "Interrupted before anything was measured.\n"
+    monkeypatch.setattr("harness.plan.plan", interrupted)
+    assert run() == 130
+    assert capsys.readouterr().err == "Interrupted before anything was measured.\n"
 
 
 def test_a_dry_run_measures_nothing_and_writes_nothing(capsys, machine, run, tmp_path):
@@ -345,6 +364,13 @@ def test_a_dry_run_measures_nothing_and_writes_nothing(capsys, machine, run, tmp
     run("--dry-run", "--json", lengths="4k,8k")
     states = [r["state"] for r in json.loads(capsys.readouterr().out)]
     assert states == ["done", "missing"] * 2
+
+
+def test_a_folder_without_a_name_is_not_this_one(capsys, machine):
+    words = [w for key, value in GOOD.items() for w in (f"--{key}", value)]
+    said = mistake(capsys, "run", *words, "--results", "")
+    assert "'--results': it names no folder" in said and machine.ran == []
+    assert "it names no folder" in mistake(capsys, "results", "--results", "")
 
 
 def test_a_results_folder_that_takes_no_files_is_said_before_anything_runs(
@@ -377,13 +403,16 @@ def test_a_torn_result_is_named_kept_and_not_counted(capsys, machine, run, tmp_p
     ).path  # fmt: skip
     torn.write_text('{"cell":')
     capsys.readouterr()
-    assert run("--json", lengths="4k") == 0
+    assert run("--json", lengths="4k") == 1
     said = capsys.readouterr()
-    assert len(json.loads(said.out)) == 1 and str(torn) in said.err
+    assert len(json.loads(said.out)) == 1 and str(torn) in said.err and "--retry" in said.err
     assert call("results", "--results", tmp_path / "results", "--format", "json") == 0
     said = capsys.readouterr()
     assert len(json.loads(said.out)) == 1 and str(torn) in said.err
     assert torn.read_text() == '{"cell":'
+    assert run("--retry", "--json", lengths="4k") == 0
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)) == 2 and str(torn) not in said.err
 
 
 # Looking

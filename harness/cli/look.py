@@ -21,7 +21,21 @@ RESULTS_EXAMPLES = (
     "harness results --format csv > results.csv\n\n"
     "harness results --page README.md"
 )
-Folder = Annotated[Path, Option("--results", help="The folder they are kept in.")]
+
+
+def _folder(given: str | Path) -> Path:
+    """Nothing would mean the folder one happens to be in."""
+    if not str(given).strip():
+        raise typer.BadParameter("it names no folder; write . for this one")
+    return Path(given)
+
+
+Folder = Annotated[
+    Path,
+    Option(
+        "--results", parser=_folder, metavar="DIR", help="The folder they are kept in, below runs/."
+    ),
+]
 Where = Annotated[
     str | None, Option("--where", help="Conditions with spaces between: 'method=yarn length>=8k'.")
 ]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
+from harness.cli.look import Folder
+
 if TYPE_CHECKING:
     from harness.cell import Result
     from harness.plan import Options, Planned
@@ -21,10 +23,11 @@ EXAMPLES = (
 HELP = (
     "Measure methods on tasks over lengths; cells that have a result are not run again.\n\n"
     "A cell that fails, does not fit or cannot run is kept with its reason, and counts as done: "
-    "--retry runs failed and out-of-memory cells once more. Interrupt at any time, and give the "
-    "same command to go on. Exits with 0, with 1 if a cell of this grid failed, with 2 if the "
-    "command is wrong, with 130 if interrupted."
+    "--retry runs failed, out-of-memory and unreadable cells once more. Interrupt at any time, and "
+    "give the same command to go on. Exits with 0, with 1 if a cell of this grid failed or its "
+    "result cannot be read, with 2 if the command is wrong, with 130 if interrupted."
 )
+INTERRUPTED = "Interrupted before anything was measured."
 Names = list[str] | None
 
 
@@ -81,40 +84,40 @@ def run(
     seed: Annotated[int | None, Option(metavar="N", help="What is random follows from it.")] = None,
     device: Annotated[str | None, Option(metavar="NAME", help="auto, cpu or cuda.")] = None,
     dtype: Annotated[str | None, Option(metavar="NAME", help="auto, bfloat16 or float32.")] = None,
-    results: Annotated[
-        Path, Option(metavar="DIR", help="The folder they are kept in, below runs/.")
-    ] = Path("results"),
+    results: Folder = Path("results"),
     dry_run: Annotated[
         bool, Option("--dry-run", help="Only list the cells and what they will take.")
     ] = False,
     as_json: Annotated[bool, Option("--json", help="Print one JSON array of the cells.")] = False,
     retry: Annotated[
-        bool, Option("--retry", help="Run cells again that failed or ran out of memory.")
+        bool,
+        Option("--retry", help="Run cells again that failed, ran out of memory or cannot be read."),
     ] = False,
     trust_remote_code: Annotated[
         bool, Option("--trust-remote-code", help="Run code that comes with a model.")
     ] = False,
 ) -> None:
     """Measure methods on tasks over lengths; cells that have a result are not run again."""
-    from harness.gridfile import options
-
     flags = {
         "method": method, "task": task, "lengths": lengths, "model": model, "factor": factor,
         "factors": factors, "corpus": corpus, "samples": samples, "depths": depths, "seed": seed,
         "device": device, "dtype": dtype,
     }  # fmt: skip
     given = {key: value for key, value in flags.items() if value not in (None, [])}
-    chosen = options(given, grid, trust_remote_code=trust_remote_code)
+    try:
+        from harness.gridfile import options
+        from harness.plan import plan
+        from harness.store import Store
 
-    from harness.plan import plan
-    from harness.store import Store
-
-    store = Store(results, retry=retry)
-    cells = plan(chosen)
+        chosen = options(given, grid, trust_remote_code=trust_remote_code)
+        store, cells = Store(results, retry=retry), plan(chosen)
+        code = 0 if dry_run else _measure(cells, store, chosen, as_json)
+    except KeyboardInterrupt:
+        typer.echo(INTERRUPTED, err=True)
+        raise typer.Exit(130) from None
     if dry_run:
         _print_plan(cells, store, as_json)
-    else:
-        raise typer.Exit(_measure(cells, store, chosen, as_json))
+    raise typer.Exit(code)
 
 
 def _measure(plan: "Sequence[Planned]", store: "Store", options: "Options", as_json: bool) -> int:
@@ -123,19 +126,22 @@ def _measure(plan: "Sequence[Planned]", store: "Store", options: "Options", as_j
     from harness.plan import missing as not_measured
 
     missing = not_measured(plan, store)
-    code = 0
+    code = measured = 0
     if missing:
         store.ready()
         with _watch(plan, missing, store, as_json) as watch:
             try:
                 for _ in execute(missing, store, options, watch):
-                    pass
+                    measured += 1
             except KeyboardInterrupt:
                 code = 130
+    if code and not measured:
+        typer.echo(INTERRUPTED, err=True)
     found = [result for planned in plan if (result := store.get(planned.cell))]
     _name_broken(store)
     _print_results(plan, found, as_json)
-    return code or int(any(result.status == "failed" for result in found))
+    unread = len(found) < len(plan)
+    return code or int(unread or any(result.status == "failed" for result in found))
 
 
 def _watch(
@@ -176,4 +182,4 @@ def _print_plan(plan: "Sequence[Planned]", store: "Store", as_json: bool) -> Non
 
 def _name_broken(store: "Store") -> None:
     for broken in store.broken:
-        typer.echo(f"note: {broken}; delete it to measure that cell again", err=True)
+        typer.echo(f"note: {broken}; --retry measures that cell again", err=True)
