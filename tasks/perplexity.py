@@ -119,7 +119,8 @@ class Perplexity(Task):
         values, documents = self.means(samples)
         low, high = None, None
         if len(set(documents)) > 1:
-            low, high = (self.base**x for x in mean_interval(values, documents))
+            # No loss is below zero, whatever an interval of few documents reaches to.
+            low, high = (self.base ** max(x, 0) for x in mean_interval(values, documents))
         parts = {name: self.base**mean for name, mean in document_means(samples).items()}
         ends = [s.losses[-LAST:] for s in samples if s.losses is not None and len(s.losses) > LAST]
         if len(ends) == len(samples):
