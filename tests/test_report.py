@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 
 import pytest
 from rich.console import Console
@@ -48,6 +49,7 @@ def test_a_table_has_methods_down_lengths_across_and_a_mark_for_every_cell():
         "pi ×8                  ·      n/a\n"  # noqa: RUF001
         "yarn ×8*   95 % [76, 99]      OOM\n"  # noqa: RUF001
         "[low, high]  the 95 % interval\n"
+        "n = 20 trials a cell\n"
         "failed  an error stopped it: none at 8k, RuntimeError: it fell\n"
         "OOM  out of memory: yarn ×8 at 8k, needs 90 GB\n"  # noqa: RUF001
         "n/a  cannot be run here: pi ×8 at 8k, has no rope\n"  # noqa: RUF001
@@ -100,6 +102,40 @@ def test_a_perplexity_has_its_interval_beside_it():
 def test_a_spec_reads_well():
     assert readable("yarn,beta_fast=16,factor=8") == "yarn ×8, beta_fast 16"  # noqa: RUF001
     assert readable("none") == "none"
+
+
+REACHES = "perplexity.whole,corpus=stdlib@3c0e128e,reach={},samples=5"
+
+
+def test_what_only_a_path_needs_is_not_read_out():
+    assert readable(REACHES.format(1024)) == "perplexity.whole, corpus stdlib, samples 5"
+    (sheet,) = sheets([result(task=REACHES.format(1024))])
+    assert sheet.title == "toy · perplexity.whole, corpus stdlib, samples 5 · accuracy"
+
+
+def test_two_tables_never_have_the_same_title(tmp_path):
+    two = [result(task=REACHES.format(n)) for n in (1024, 2048)]
+    titles = [sheet.title for sheet in sheets(two)]
+    assert all("stdlib@3c0e128e, reach" in title for title in titles) and len({*titles}) == 2
+    assert len(plot._groups(two)) == 2
+    plan = [planned(1024, task=one.cell.task) for one in two]
+    page = text(forecast(plan, []), 150)
+    assert "reach 1024" in page and "reach 2048" in page
+
+
+def test_cells_of_unlike_trials_say_so():
+    (sheet,) = sheets([result(length=1), result(length=2, n=5)])
+    assert "n = 5 to 20 trials a cell" in sheet.notes
+
+
+def test_a_reason_names_the_method_as_the_table_does(capsys):
+    spec = "longrope,factor=2,start_tokens=9"
+    one = result(spec, status="failed", reason=f"{spec} left the model as it was")
+    (sheet,) = sheets([one])
+    Lines(1).cell_finished(one)
+    for said in (sheet.notes[0], capsys.readouterr().err):
+        assert "longrope ×2, start_tokens 9 left the model" in said  # noqa: RUF001
+        assert spec not in said
 
 
 def test_commas_and_objects_say_the_same():
@@ -158,8 +194,8 @@ def test_a_page_without_both_marks_is_refused(page):
         refreshed(page, lambda where: "")
 
 
-def planned(n, *, fits=True, seconds=10.0):
-    cell = Cell(model="toy", method="none", task="passkey.standard", length=n)
+def planned(n, *, fits=True, seconds=10.0, task="passkey.standard"):
+    cell = Cell(model="toy", method="none", task=task, length=n)
     why = None if fits else "needs 90 GB"
     return Planned(cell=cell, tokens=n, seconds=seconds, bytes=10**9, fits=fits, why=why)
 
@@ -192,7 +228,8 @@ def test_the_display_shows_the_grid_as_it_fills():
         display.progressed(4096)
         display.note("the starting point is used")
         page = text(display, 90)
-    assert "0 of 2 cells" in page and "none · passkey.standard · 8k · 4,096 of 8,192" in page
+    assert "0 of 2 cells" in page and re.search(r"· \d+(\.\d)? [MG]B now", page)
+    assert "none · passkey.standard · 8k · 4,096 of 8,192" in page
     assert page.splitlines()[-1].split() == ["none", "95", "%", "[76,", "99]", "…", "·"]
     display.cell_finished(result(length=8192, value=0.5, peak_memory=1_200_000_000))
     page = text(display, 90)

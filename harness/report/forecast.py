@@ -12,7 +12,7 @@ from harness.cell import Cell
 from harness.lengths import label
 from harness.plan import Planned
 from harness.report.live import duration, size
-from harness.report.sheet import readable
+from harness.report.sheet import apart, readable
 
 
 def objects(plan: Sequence[Planned], done: Collection[Cell]) -> list[dict[str, Any]]:
@@ -42,19 +42,21 @@ def forecast(plan: Sequence[Planned], done: Collection[Cell]) -> Group:
     for name in ("length", "tokens", "time", "memory"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
+    names = apart((p.cell.model, p.cell.task) for p in plan)
     for planned in plan:
-        table.add_row(*_line(planned, planned.cell in done))
+        task = names[planned.cell.model, planned.cell.task]
+        table.add_row(*_line(planned, task, planned.cell in done))
     return Group(table, Text(""), Text(_summary(plan, done), "bold"))
 
 
-def _line(planned: Planned, done: bool) -> list[str | Text]:
+def _line(planned: Planned, task: str, done: bool) -> list[str | Text]:
     cell = planned.cell
     state = Text("done", "dim") if done else Text("missing")
     if not done and not planned.fits:
         state = Text(planned.why or "would not fit", "bold yellow")
     return [
         cell.model,
-        readable(cell.task),
+        task,
         readable(cell.method),
         label(cell.length),
         f"{planned.tokens:,}",

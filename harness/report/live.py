@@ -15,7 +15,7 @@ from rich.text import Text
 from harness.cell import Cell, Result
 from harness.lengths import label
 from harness.plan import Planned
-from harness.report.sheet import Entry, Sheet, entry, readable, sheets
+from harness.report.sheet import Entry, Sheet, entry, readable, sheets, told
 from harness.report.table import drawn
 
 
@@ -107,10 +107,10 @@ class Display:
     def _headline(self) -> Text:
         it = self._progress
         left = "" if it.remaining is None else f" · about {duration(it.remaining)} left"
-        memory = f" · {size(it.memory)} at most" if it.memory else ""
+        memory = f"{size(it.memory)} at most" if it.memory else f"{size(_resident())} now"
         return Text.assemble(
             (f"{it.done} of {len(self._todo)} cells", "bold"),
-            f" · {duration(it.elapsed)}{left}{memory}",
+            f" · {duration(it.elapsed)}{left} · {memory}",
         )
 
     def _bar(self, width: int) -> Table:
@@ -153,10 +153,10 @@ class Lines:
 
     def cell_finished(self, result: Result) -> None:
         self._done += 1
-        cell, why = result.cell, f": {' '.join(result.reason.split())}" if result.reason else ""
+        cell, why = result.cell, result.reason and f": {told(result.reason, result.cell)}"
         self._say(
             f"{self._done}/{self._missing}  {cell.model}  {readable(cell.task)}  "
-            f"{readable(cell.method)}  {label(cell.length)}  {entry(result)}{why}  "
+            f"{readable(cell.method)}  {label(cell.length)}  {entry(result)}{why or ''}  "
             f"{duration(result.seconds)}"
         )
 
@@ -165,6 +165,13 @@ class Lines:
 
     def _say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
+
+
+def _resident() -> int:
+    """Bytes this process has in memory now."""
+    import psutil
+
+    return psutil.Process().memory_info().rss
 
 
 def duration(seconds: float) -> str:

@@ -5,9 +5,9 @@ from math import ceil, isnan, log2, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cell import Result
+from harness.cell import UNEXTENDED, Result
 from harness.lengths import label
-from harness.report.sheet import SHARES, readable
+from harness.report.sheet import SHARES, apart, readable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,10 +32,10 @@ def curve(results: Sequence[Result], path: Path) -> None:
     groups = _groups(_scored(results))
     methods = _methods(results)
     figure, panels = _panels(len(groups), 6.4, 3.9)
-    for axes, (key, group) in zip(panels, groups.items(), strict=True):
+    for axes, (title, group) in zip(panels, groups.items(), strict=True):
         for index, method in enumerate(methods):
             _line(axes, [r for r in group if r.cell.method == method], index, len(methods))
-        _dress(axes, _title(key), group)
+        _dress(axes, title, group)
     handles = {
         name: handle
         for axes in panels
@@ -46,7 +46,7 @@ def curve(results: Sequence[Result], path: Path) -> None:
         [handles[name] for name in names],
         names,
         loc="outside lower center",
-        ncols=min(len(names), 5),
+        ncols=min(len(names), 3 + 2 * (len(groups) > 1)),
         frameon=False,
     )
     _save(figure, path)
@@ -64,7 +64,7 @@ def depth(results: Sequence[Result], path: Path) -> None:
     groups = _groups(found)
     panels = [
         (title if len(groups) > 1 else "", [r for r in group if r.cell.method == method])
-        for title, group in ((_title(key), group) for key, group in groups.items())
+        for title, group in groups.items()
         for method in _methods(group)
     ]
     figure, axes = _panels(len(panels), 3.5, 2.5)
@@ -73,7 +73,7 @@ def depth(results: Sequence[Result], path: Path) -> None:
         one.set_title(_folded(f"{title}\n{readable(row[0].cell.method)}".strip()), fontsize=10)
         one.label_outer()
     if len(groups) == 1:
-        figure.suptitle(_title(next(iter(groups))))
+        figure.suptitle(next(iter(groups)))
     bar = figure.colorbar(picture, ax=axes, aspect=40, pad=0.01, format="{x:.0%}")
     bar.set_label("found")
     bar.outline.set_visible(False)
@@ -87,21 +87,19 @@ def _scored(results: Sequence[Result]) -> list[Result]:
     return scored
 
 
-def _groups(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
-    groups: dict[tuple[str, str], list[Result]] = {}
+def _groups(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """By model and task, in words."""
+    names = apart((r.cell.model, r.cell.task) for r in results)
+    groups: dict[str, list[Result]] = {}
     for r in results:
-        groups.setdefault((r.cell.model, r.cell.task), []).append(r)
+        name = names[r.cell.model, r.cell.task]
+        groups.setdefault(f"{r.cell.model} · {name}", []).append(r)
     return groups
-
-
-def _title(key: tuple[str, str]) -> str:
-    return f"{key[0]} · {readable(key[1])}"
 
 
 def _methods(results: Sequence[Result]) -> list[str]:
     """The model as it is first, then by name: a method looks alike in every panel."""
-    extended = {r.cell.method for r in results if r.factor is not None}
-    return sorted({r.cell.method for r in results}, key=lambda m: (m in extended, m))
+    return sorted({r.cell.method for r in results}, key=lambda m: (m != UNEXTENDED, m))
 
 
 def _panels(count: int, width: float, height: float) -> "tuple[Figure, list[Axes]]":

@@ -3,6 +3,8 @@
 How it is drawn, on a terminal or in Markdown, is `harness.report.table`'s business.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -54,7 +56,8 @@ def sheets(results: Iterable[Result], cells: Sequence[Cell] = ()) -> list[Sheet]
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in every:
         groups.setdefault((cell.model, cell.task), []).append(cell)
-    return [_sheet(group, found) for group in groups.values()]
+    names = apart(groups)
+    return [_sheet(group, found, names[key]) for key, group in groups.items()]
 
 
 def entry(result: Result | None) -> Entry:
@@ -81,15 +84,37 @@ def number(x: float, metric: str, *, unit: str = " %") -> str:
     return f"{x:.1f}" if abs(x) >= 9.995 else f"{x:.2f}"
 
 
-def readable(spec: str) -> str:
-    """A spec for reading: the factor behind a multiplication sign, the rest behind commas."""
+def readable(spec: str, *, whole: bool = False) -> str:
+    """A spec for reading: the factor behind a multiplication sign, the rest behind commas.
+
+    How far documents must reach and the stamp of a corpus's content are left out, unless `whole`.
+    """
     name, parameters = split(spec)
+    if not whole:
+        parameters = {
+            key: re.sub(r"@[0-9a-f]{8}$", "", value) if key == "corpus" else value
+            for key, value in parameters.items()
+            if key != "reach"
+        }
     if factor := parameters.pop("factor", ""):
         name = f"{name} ×{factor}"  # noqa: RUF001 - a multiplication sign is what is meant
     return ", ".join([name, *(f"{key} {value}" for key, value in parameters.items())])
 
 
-def _sheet(cells: list[Cell], found: dict[Cell, Result]) -> Sheet:
+def apart(keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """By model and task, the task for reading; whole where another of the model reads alike."""
+    keys = list(dict.fromkeys(keys))
+    count = Counter((model, readable(task)) for model, task in keys)
+    return {(m, t): readable(t, whole=count[m, readable(t)] > 1) for m, t in keys}
+
+
+def told(text: str | None, cell: Cell) -> str:
+    """A result's reason or notice, in one line; the method's name in it is made readable."""
+    words = " ".join((text or "").replace(cell.method, readable(cell.method)).split())
+    return words if len(words) <= 300 else f"{words[:299]}…"
+
+
+def _sheet(cells: list[Cell], found: dict[Cell, Result], task: str) -> Sheet:
     lengths = sorted({cell.length for cell in cells})
     at = {(cell.method, cell.length): found.get(cell) for cell in cells}
     results = [found[cell] for cell in cells if cell in found]
@@ -102,14 +127,17 @@ def _sheet(cells: list[Cell], found: dict[Cell, Result]) -> Sheet:
         for m in methods
     }
     return Sheet(
-        title=_title(cells[0], results), lengths=lengths, rows=rows, notes=_notes(rows, results)
+        title=_title(cells[0], task, results),
+        lengths=lengths,
+        rows=rows,
+        notes=_notes(rows, results),
     )
 
 
-def _title(cell: Cell, results: list[Result]) -> str:
+def _title(cell: Cell, task: str, results: list[Result]) -> str:
     metrics = dict.fromkeys(r.metric for r in results if r.metric and r.metric not in cell.task)
     corpora = dict.fromkeys(r.corpus for r in results if r.corpus and r.corpus not in cell.task)
-    return " · ".join([cell.model, readable(cell.task), *metrics, *corpora])
+    return " · ".join([cell.model, task, *metrics, *corpora])
 
 
 def _order(spec: str, extended: set[str]) -> tuple[bool, str, float, str]:
@@ -127,22 +155,25 @@ def _notes(rows: dict[str, list[Entry]], results: list[Result]) -> list[str]:
     notes = []
     if any(e.interval for row in rows.values() for e in row):
         notes.append("[low, high]  the 95 % interval")
+    if trials := sorted({r.n for r in results if r.metric in SHARES and r.n}):
+        notes.append(
+            f"n = {' to '.join(dict.fromkeys((str(trials[0]), str(trials[-1]))))} trials a cell"
+        )
     for kind in (k for k in MARKS if k in kinds):
         why = "; ".join(_reasons(kind, results))
         notes.append(f"{MARKS[kind]}  {MEANINGS[kind]}{why and ': '}{why}")
-    told = dict.fromkeys((readable(r.cell.method), r.notice) for r in results if r.notice)
-    return notes + [f"*  {method}: {_line(notice)}" for method, notice in told]
+    noted = dict.fromkeys(
+        f"*  {readable(r.cell.method)}: {told(r.notice, r.cell)}" for r in results if r.notice
+    )
+    return [*notes, *noted]
 
 
 def _reasons(kind: str, results: list[Result]) -> list[str]:
     """Why, once for each method and reason, with the lengths it holds for."""
     those = [r for r in results if r.status == kind]
     return [
-        f"{readable(method)} at {', '.join(label(r.cell.length) for r in group)}, {_line(reason)}"
-        for (method, reason), group in groupby(those, lambda r: (r.cell.method, r.reason))
+        f"{readable(method)} at {', '.join(label(r.cell.length) for r in group)}, {reason}"
+        for (method, reason), group in groupby(
+            those, lambda r: (r.cell.method, told(r.reason, r.cell))
+        )
     ]
-
-
-def _line(text: str | None) -> str:
-    words = " ".join((text or "").split())
-    return words if len(words) <= 300 else f"{words[:299]}…"
