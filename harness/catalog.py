@@ -59,7 +59,7 @@ def join(name: str, parameters: dict[str, str]) -> str:
 def extended(spec: str, parameters: dict[str, Any]) -> str:
     """The spec with these parameters set."""
     name, given = split(spec)
-    return join(name, given | {key: _written(value) for key, value in parameters.items()})
+    return join(name, given | {key: written(value) for key, value in parameters.items()})
 
 
 def load(kind: Kind, spec: str) -> Any:
@@ -81,7 +81,7 @@ def canonical(kind: Kind, spec: str) -> str:
     return join(
         full,
         {
-            f.name: _written(getattr(given, f.name))
+            f.name: written(getattr(given, f.name))
             for f in fields(given)
             if getattr(given, f.name) != getattr(default, f.name)
         },
@@ -157,9 +157,10 @@ def _read(key: str, text: str, kind: Any) -> Any:
         raise ValueError(f"{key} takes {kind.__name__}, and {text!r} is none.") from None
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
+    """A value as it stands in a spec."""
     if isinstance(value, tuple):
-        return "+".join(_written(v) for v in value)
+        return "+".join(written(v) for v in value)
     if isinstance(value, float):
         return f"{value:.12g}"
     return str(value).lower() if isinstance(value, bool) else str(value)

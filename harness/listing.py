@@ -34,8 +34,12 @@ def _described(kind: str, name: str) -> dict[str, Any]:
     """What a file says of itself: read, not imported, for most would bring torch."""
     module = f"harness.{kind}.{name.replace('-', '_')}"
     first, _, rest = (ast.get_docstring(_tree(module)) or "").partition("\n")
-    source = re.search(r".*?https?://[^\s,;)]+", rest)
-    about = {"name": name, "description": first, "source": source[0].strip() if source else ""}
+    source = re.search(r"[^(\n]*?https?://[^\s,;)]+", rest)
+    about = {
+        "name": name,
+        "description": first,
+        "source": source[0].strip().rstrip(".") if source else "",
+    }
     known = _value(module, "variants")
     if isinstance(known, ast.Dict):
         keys = [key.value for key in known.keys if isinstance(key, ast.Constant)]

@@ -37,26 +37,35 @@ def show(
         LookupError: nothing has that name; the message has the nearest.
         ValueError: the rotary embedding is given in part, or to what takes none.
     """
-    known = catalog.names("methods") + catalog.names("tasks")
-    bare = catalog.split(name)[0].split(".")[0]
-    if bare in catalog.names("tasks"):
+    if _kind(name) == "tasks":
         return _task(name)
-    if bare not in known:
-        raise LookupError(
-            f"No method or task named {bare!r}.{nearest.hint(bare, known)} "
-            f"There are: {', '.join(known)}."
-        )
     method = _given(catalog.load("methods", name), name, {"factor": factor, "factors": factors})
-    about = _about("methods", method, name) | {
+    rope = {"head_dim": head_dim, "theta": theta, "original_length": original_length}
+    if all(value is None for value in rope.values()):
+        return _method(method, name)
+    return _method(method, name) | _resolved(method, name, rope, length, input_length)
+
+
+def _kind(name: str) -> catalog.Kind:
+    bare = catalog.split(name)[0].split(".")[0]
+    kinds: tuple[catalog.Kind, ...] = ("methods", "tasks")
+    for kind in kinds:
+        if bare in catalog.names(kind):
+            return kind
+    known = [name for kind in kinds for name in catalog.names(kind)]
+    raise LookupError(
+        f"No method or task named {bare!r}.{nearest.hint(bare, known)} "
+        f"There are: {', '.join(known)}."
+    )
+
+
+def _method(method: Any, name: str) -> dict[str, Any]:
+    return _about("methods", method, name) | {
         "kind": "method",
         "formula": method.formula,
         "paper": method.paper,
         "depends_on_length": method.depends_on_length,
     }
-    rope = {"head_dim": head_dim, "theta": theta, "original_length": original_length}
-    if all(value is None for value in rope.values()):
-        return about
-    return about | _resolved(method, name, rope, length, input_length)
 
 
 def _resolved(

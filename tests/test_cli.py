@@ -458,7 +458,10 @@ def test_everything_is_listed_with_a_line_about_it(capsys, kind):
 def test_every_method_and_task_names_its_source(capsys):
     for kind in ("methods", "tasks"):
         call("list", kind, "--json")
-        assert all("http" in item["source"] for item in json.loads(capsys.readouterr().out))
+        sources = [item["source"] for item in json.loads(capsys.readouterr().out)]
+        assert all(
+            "http" in source and source[-1].isalnum() | (source[-1] == "/") for source in sources
+        )
 
 
 def test_show_prints_what_a_method_makes_of_an_embedding(capsys):
@@ -467,6 +470,15 @@ def test_show_prints_what_a_method_makes_of_an_embedding(capsys):
     said = json.loads(capsys.readouterr().out)
     assert len(said["frequencies"]) == 32 and said["factor"] == 8.0
     assert said["frequencies"][0] == 1.0 and said["attention_factor"] == pytest.approx(1.2079441541)
+
+
+def test_show_prints_a_parameter_as_it_is_written(capsys):
+    call("show", "longrope,start_tokens=4")
+    page = capsys.readouterr().out
+    assert "  factors = ''  (str)" in page and "  factor = none  (" in page
+    assert "  start_tokens = 4  (" in page
+    call("show", "passkey")
+    assert "  depths = 0+0.25+0.5+0.75+1  (" in capsys.readouterr().out
 
 
 def test_doctor_names_the_kernel_and_what_is_missing(capsys):

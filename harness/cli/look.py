@@ -192,6 +192,13 @@ def _refresh(page: Path, folder: Path, check: bool) -> int:
     return 0
 
 
+def _said(value: Any) -> str:
+    """As it is written in a spec, where it can be."""
+    from harness.catalog import written
+
+    return "none" if value is None else written(value) or "''"
+
+
 def _readable(about: dict[str, Any]) -> str:
     return "\n".join(_paragraphs(about))
 
@@ -202,7 +209,8 @@ def _paragraphs(about: dict[str, Any]) -> Iterable[str]:
         if key == "parameters":
             yield f"{name}:" + ("" if value else " none")
             for parameter, said in value.items():
-                yield f"  {parameter} = {said['default']}  ({said['type']}) {said['doc']}".rstrip()
+                value = _said(said["value"])
+                yield f"  {parameter} = {value}  ({said['type']}) {said['doc']}".rstrip()
         elif isinstance(value, list):
             yield f"{name}: {', '.join(f'{v:.6g}' if isinstance(v, float) else v for v in value)}"
         elif isinstance(value, float):
