@@ -8,6 +8,8 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA = 1
+UNEXTENDED = "none"
+"""The method that leaves a model as it is: every table and picture starts from it."""
 Status = Literal["scored", "failed", "out_of_memory", "unfit"]
 
 
