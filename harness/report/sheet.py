@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from harness.catalog import split
-from harness.cell import Cell, Result
+from harness.cell import UNEXTENDED, Cell, Result
 from harness.lengths import label
 
 MARKS = {"failed": "failed", "out_of_memory": "OOM", "unfit": "n/a", "missing": "·"}
@@ -118,8 +118,7 @@ def _sheet(cells: list[Cell], found: dict[Cell, Result], task: str) -> Sheet:
     lengths = sorted({cell.length for cell in cells})
     at = {(cell.method, cell.length): found.get(cell) for cell in cells}
     results = [found[cell] for cell in cells if cell in found]
-    extended = {r.cell.method for r in results if r.factor is not None}
-    methods = sorted({cell.method for cell in cells}, key=lambda m: _order(m, extended))
+    methods = sorted({cell.method for cell in cells}, key=_order)
     rows = {
         readable(m) + ("*" if any(r.notice for r in results if r.cell.method == m) else ""): [
             entry(at.get((m, n))) for n in lengths
@@ -140,14 +139,14 @@ def _title(cell: Cell, task: str, results: list[Result]) -> str:
     return " · ".join([cell.model, task, *metrics, *corpora])
 
 
-def _order(spec: str, extended: set[str]) -> tuple[bool, str, float, str]:
+def _order(spec: str) -> tuple[bool, str, float, str]:
     """The model as it is first, where every table starts; then by name, then by factor."""
     name, parameters = split(spec)
     try:
         factor = float(parameters.get("factor", 0))
     except ValueError:
         factor = 0.0
-    return spec in extended, name, factor, spec
+    return spec != UNEXTENDED, name, factor, spec
 
 
 def _notes(rows: dict[str, list[Entry]], results: list[Result]) -> list[str]:
