@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import machine
+from harness.nearest import hint
 
 KNOWN = {
     "toy": "2 layers trained by this project, original length 4096; ships with the package",
@@ -157,13 +158,9 @@ def _place(name: str) -> str:
     if Path(name).exists():
         return str(Path(name))
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        import difflib
-
-        near = difflib.get_close_matches(name, KNOWN, n=1)
         raise LookupError(
-            f"No model named {name!r}."
-            + (f" Did you mean {near[0]!r}?" if near else "")
-            + f" There are {', '.join(KNOWN)}, folders, and hub names such as org/model."
+            f"No model named {name!r}.{hint(name, KNOWN)} "
+            f"There are {', '.join(KNOWN)}, folders, and hub names such as org/model."
         )
     return name
 

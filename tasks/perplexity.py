@@ -193,6 +193,11 @@ class Yarn(EveryWindow):
     truncate: bool = True
     """Cut each document to the length first."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.truncate and self.stride != type(self).stride:
+            raise ValueError("Documents that are truncated leave no stride: add truncate=false.")
+
     @property
     def one_pass(self) -> bool:
         return self.truncate

@@ -137,4 +137,4 @@ def test_a_file_says_what_it_is(place):
 
 def test_the_nearest_name_is_sought_in_one_place():
     seekers = {path.name for path in files("harness") if "difflib" in imports(path)}
-    assert seekers <= {"nearest.py", "model.py"}
+    assert seekers == {"nearest.py"}

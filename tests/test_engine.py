@@ -103,6 +103,7 @@ def test_alibi_is_refused_by_name():
 
 def test_an_engine_that_differs_is_refused(monkeypatch):
     model = small("llama")
+
     def own(q, k, v, **_):
         return v[:, :, -q.shape[2] :].repeat(1, 2, 1, 1)
 
@@ -111,9 +112,7 @@ def test_an_engine_that_differs_is_refused(monkeypatch):
         check_engine(model)
 
 
-@pytest.mark.parametrize(
-    "method", ["ntk-by-parts,factor=8", "llama3,factor=32", "pi,factor=1.01"]
-)
+@pytest.mark.parametrize("method", ["ntk-by-parts,factor=8", "llama3,factor=32", "pi,factor=1.01"])
 def test_a_table_that_is_not_the_checkpoints_own_is_refused(method):
     model = small("llama", max_position_embeddings=4096)
     with (

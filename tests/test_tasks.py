@@ -411,3 +411,9 @@ def test_one_token_predicts_nothing(name):
 def test_a_stream_that_is_too_short_says_what_it_has():
     with pytest.raises(LookupError, match=r"have 7,020 tokens, and 8,449 are needed"):
         list(task("perplexity.lceg").requests(Bytes(), 8192))
+
+
+def test_a_stride_that_nothing_would_use_is_refused():
+    with pytest.raises(ValueError, match="truncate=false"):
+        task("perplexity.yarn,stride=128")
+    assert task("perplexity.longrope,stride=128,truncate=false").stride == 128
