@@ -39,7 +39,7 @@ def flags() -> ArgumentParser:
 
 def _start(given: Namespace, *words: str) -> Facts:
     """Median over starts, after one that warms the file cache."""
-    command, took = [sys.executable, "-m", *words], []
+    command, took = [sys.executable, "-P", "-m", *words], []
     for _ in range(1 + given.repeats):
         started = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

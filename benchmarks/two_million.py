@@ -36,7 +36,7 @@ def flags() -> ArgumentParser:
 
 
 def _cell(given: Namespace, task: str, *more: str) -> Facts:
-    command = [sys.executable, "-m", "harness", "run", "--json", "--task", task, *more]
+    command = [sys.executable, "-P", "-m", "harness", "run", "--json", "--task", task, *more]
     command += ["--model", given.model, "--method", given.method]
     command += ["--lengths", str(given.lengths[-1]), "--results", str(given.results)]
     ran = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)

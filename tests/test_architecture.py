@@ -111,7 +111,9 @@ def test_the_command_line_imports_inside_the_verb_that_needs_it():
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(code):
     code += f"\nimport sys; print(sorted({HEAVY} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == "[]"
 
 

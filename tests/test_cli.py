@@ -504,6 +504,6 @@ def test_help_and_version_are_there(capsys):
 
 
 def test_a_closed_pipe_is_no_error():
-    command = f"{sys.executable} -m harness list methods | head -1"
+    command = f"{sys.executable} -P -m harness list methods | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert done.returncode == 0 and "Traceback" not in done.stderr

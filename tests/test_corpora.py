@@ -351,6 +351,8 @@ def test_a_text_that_spells_a_special_token_is_still_text():
 def test_looking_up_a_corpus_loads_nothing_heavy():
     code = "import sys, harness.corpora as c; c.label('stdlib')\n"
     code += "print({'torch', 'transformers', 'datasets', 'pyarrow', 'numpy'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "set()"
     assert all(kind.written.startswith(name) for name, kind in KINDS.items())

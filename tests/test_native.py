@@ -191,4 +191,4 @@ def test_a_forked_process_attends():
         "os._exit(0) if not child else None; assert os.waitpid(child, 0)[1] == 0"
     )
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environment)
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=120, env=environment)

@@ -178,7 +178,7 @@ while True:
 
 def test_killed_at_any_moment_two_writers_leave_whole_files_only(tmp_path):
     def writer(value):
-        command = [sys.executable, "-c", WRITER, str(tmp_path), str(value)]
+        command = [sys.executable, "-P", "-c", WRITER, str(tmp_path), str(value)]
         return subprocess.Popen(command, stdout=subprocess.PIPE)
 
     for round_ in range(5):

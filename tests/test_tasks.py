@@ -164,7 +164,9 @@ def test_tasks_load_nothing_heavy():
         f"catalog.load('tasks', {name!r})\n" for name in EVERY
     )
     code += "print({'torch', 'transformers', 'datasets', 'pyarrow', 'scipy'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "set()"
 
 
