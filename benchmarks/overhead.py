@@ -107,13 +107,13 @@ def recorded(run: "Callable[[], Finished]") -> "tuple[Finished, Counter[Call]]":
     """The run's result, and the kernels that it called."""
     from harness.engine import attention
 
-    recorder, chosen = Recorder(), attention.chosen
+    recorder, kernel_for = Recorder(), attention.kernel_for
 
     def watched(*where: Any) -> Any:
-        kernel = chosen(*where)
+        kernel = kernel_for(*where)
         return replace(kernel, call=partial(recorder.attend, kernel.call))
 
-    with patch.object(attention, "chosen", watched), recorder:
+    with patch.object(attention, "kernel_for", watched), recorder:
         return run(), recorder.calls
 
 

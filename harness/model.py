@@ -174,8 +174,8 @@ def _smollm2() -> str:
     digest = _sha256(files[0])
     folder = machine.cache_folder() / "models" / f"smollm2-135m-{digest[:16]}"
     if not (folder / "config.json").exists():
-        if not find_spec("gguf"):
-            raise LookupError("To read SmolLM2's GGUF file, install gguf: pip install gguf")
+        if not (find_spec("gguf") and find_spec("accelerate")):
+            raise LookupError("SmolLM2's file is GGUF; to read it: pip install gguf accelerate")
         _dequantise(files[0], folder)
     return str(folder)
 
