@@ -88,7 +88,8 @@ def test_one_pass_gives_every_length_what_its_own_pass_gives(live, tokens):
     ]
     for request, together in zip(asked, evaluate(live.model, asked), strict=True):
         (alone,) = evaluate(live.model, [request])
-        assert together.mean() == pytest.approx(alone.mean(), rel=1e-3)
+        # Blocks are cut elsewhere, and bfloat16 rounds each block's products in its own way.
+        assert together.mean() == pytest.approx(alone.mean(), rel=3e-3)
 
 
 def test_the_command_measures_it_and_a_second_time_has_nothing_to_do(tmp_path, capsys):
