@@ -91,7 +91,7 @@ def test_it_retrieves_at_its_original_length_and_yarn_far_beyond(tmp_path, capsy
         main([*words.split(), str(tmp_path)])
     rows = json.loads(capsys.readouterr().out)
     found = {(row["method"], row["length"]): row["value"] for row in rows}
-    assert found["none", 4096] >= 0.9 and found["yarn", 32768] >= 0.9
+    assert found["none", 4096] >= 0.95 and found["yarn", 32768] >= 0.8
     assert found["none", 32768] <= 0.3
 
 

@@ -43,17 +43,21 @@ class Plan:
         (512, 100),
         (1024, 150),
         (2048, 150),
-        (4096, 350),
+        (4096, 750),
     )
     """Row length, and steps of it: retrieval is found on short rows, then stretched."""
     text_tokens: int = 8192
     quiz_tokens: int = 8192
-    learning_rate: float = 0.004
-    warmup: int = 50
-    decay: int = 800
-    """The last steps, over which the learning rate falls to zero. One run that went from 1024 to
-    4096 at the full 0.004 lost retrieval; this plan also has more stages and more text, and which
-    of the three keeps it was not tried apart."""
+    rates: tuple[tuple[int, float], ...] = (
+        (0, 0.00008),
+        (49, 0.004),
+        (300, 0.004),
+        (750, 0.00175),
+        (1500, 0.0),
+    )
+    """Learning rates at steps, straight lines between. One run that went from 1024 to 4096 at the
+    full 0.004 lost retrieval; this plan also has more stages and more text, and which of the three
+    keeps it was not tried apart."""
     weight_decay: float = 0.05
     checkpoint_every: int = 50
     seed: int = 0
@@ -71,15 +75,14 @@ class Plan:
         return self.stages[-1][0]
 
     def rate(self, step: int) -> float:
-        """The learning rate of this step: up, level, down to zero."""
-        left = (self.steps - step) / max(1, self.decay)
-        return self.learning_rate * min(1.0, (step + 1) / self.warmup, left)
+        """The learning rate of this step."""
+        return float(np.interp(step, *zip(*self.rates, strict=True)))
 
     def shrunk(self, steps: int) -> "Plan":
         """The same curriculum in about so many steps."""
         share = steps / self.steps
         stages = tuple((length, max(1, round(n * share))) for length, n in self.stages)
-        return replace(self, stages=stages, decay=max(1, round(self.decay * share)))
+        return replace(self, stages=stages, rates=tuple((n * share, r) for n, r in self.rates))
 
 
 @dataclass
