@@ -13,7 +13,7 @@ app = typer.Typer(help="Train a model.", no_args_is_help=False)
 def _train() -> None: ...
 
 
-@app.command(epilog="harness train toy --output /tmp/toy --steps 20")
+@app.command(epilog="harness train toy --output my-toy --steps 20")
 def toy(
     output: Annotated[Path, Option(help="The folder to train it into; given again, it goes on.")],
     steps: Annotated[int | None, Option(min=1, help="Fewer than its recipe has.")] = None,
