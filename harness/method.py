@@ -1,12 +1,67 @@
 """A method: how to make a pretrained transformer read further than it was trained to."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The training that makes a method work: complete, and every number with its source."""
+
+    sequence_length: int
+    """Tokens of one training sequence, the start token included."""
+    steps: int
+    """Updates of the weights."""
+    batch_tokens: int
+    """Tokens of one update, over all sequences and devices."""
+    learning_rate: float
+    """At its highest."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """What the learning rate does after the warm-up: stays, or falls to 0."""
+    warmup: float = 0.0
+    """Updates until the learning rate is at its highest; below 1, a share of all updates."""
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's."""
+    clip: float | None = 1.0
+    """Largest norm of the gradient; None: as it is."""
+    factor: float | None = None
+    """How many times further than the original length it is trained to read; None: as the method
+    says, or as far as the sequences are long."""
+    trains: Literal["all", "encoding", "lora"] = "all"
+    """Which weights move: all, only the method's own, or low-rank adapters of attention."""
+    also: tuple[str, ...] = ()
+    """Beside adapters, modules trained whole: LongLoRA's embeddings and norms."""
+    rank: int = 8
+    alpha: int = 16
+    """LoRA's rank and scale."""
+    data: str = ""
+    """What the source trained on, in words."""
+    seed: int = 42
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """By field: where its number is from."""
+    disagreements: tuple[str, ...] = ()
+    """Where the published code and the paper say different things: both, in a sentence."""
+
+    def quick(self) -> "Recipe":
+        """The same kind of training in an hour of a small machine and a small model."""
+        small = {
+            "sequence_length": min(self.sequence_length, 8192),
+            "steps": 60,
+            "batch_tokens": min(self.sequence_length, 8192),
+            "learning_rate": 1e-4,
+            "schedule": "linear",
+            "warmup": 0.1,
+            "data": "",
+        }
+        why = dict.fromkeys(small, "scaled to two cores and a model of 135M weights")
+        return replace(self, **small, sources={**self.sources, **why}, disagreements=())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +72,8 @@ class Method(ABC):
     """The encoding in plain text, as the paper writes it."""
     paper: ClassVar[str]
     """Where it was published: authors, year, address."""
+    recipes: ClassVar[Mapping[str, Recipe]] = {}
+    """How to train it, by name: `paper` as published. `quick` follows from the first."""
     depends_on_length: ClassVar[bool] = False
     """A shorter input would be encoded otherwise: each length needs a pass of its own."""
 
@@ -27,6 +84,16 @@ class Method(ABC):
         The scale is fixed here, before the first token is read: whatever is read inside, whole or
         in pieces, is encoded alike. The model comes back bit for bit, also after an error.
         """
+
+    def in_training(self, model: "nn.Module", length: int) -> AbstractContextManager[None]:
+        """Extend the model to learn, from the sequences it is fed, to read `length` tokens.
+
+        Most methods train as they are applied. One that draws positions or scales at random draws
+        them anew at each forward pass in training mode, from torch's global generator, which a
+        resumed run restores. Weights of the method's own are put into the decoder as a module, so
+        that the optimiser finds them and a checkpoint holds them.
+        """
+        return self.applied_to(model, length)
 
     def unfit(self, model: "nn.Module", length: int) -> str | None:
         """Why this method cannot run here, in a phrase; None if it can."""
