@@ -1,0 +1,70 @@
+"""What a trained checkpoint says of itself: the method it was trained with, and on how much.
+
+`training.json` beside the weights. Who evaluates the checkpoint reads the method from here, and the
+budget into every result.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+FILE = "training.json"
+
+
+class Trained(BaseModel):
+    """How a checkpoint came to be."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: str
+    """Spec, its factor written out: `yarn,factor=4`."""
+    recipe: str
+    """`paper`, `quick`."""
+    numbers: dict[str, Any]
+    """All of the recipe's, as they were used."""
+    base: str
+    """The model it started from, by name."""
+    base_weights: str
+    """sha256 of those."""
+    original_length: int
+    """Tokens of the window the base was trained on."""
+    corpus: str
+    """What it read, by content."""
+    steps: int
+    sequence_length: int
+    tokens: int
+    """Read in training, each as often as it was."""
+    seed: int
+    made_with: dict[str, Any] = {}
+    """Library versions and commit."""
+
+    @property
+    def budget(self) -> str:
+        """In a phrase, for tables: `60 x 8192 tokens of novels.parquet`."""
+        return f"{self.tokens:,} tokens in {self.steps} steps of {self.sequence_length:,}"
+
+
+def read(folder: Path) -> Trained | None:
+    """Of a checkpoint; None if it was not trained here.
+
+    Raises:
+        ValueError: the file is there and does not parse.
+    """
+    try:
+        text = (folder / FILE).read_text("utf-8")
+    except OSError:
+        return None
+    try:
+        return Trained.model_validate_json(text)
+    except ValidationError as error:
+        said = error.errors()[0]
+        where = ".".join(map(str, said["loc"])) or "its text"
+        raise ValueError(f"{folder / FILE} does not parse ({where}: {said['msg']}).") from None
+
+
+def write(folder: Path, trained: Trained) -> None:
+    """Whole or not at all."""
+    beside = folder / f"{FILE}.part"
+    beside.write_text(trained.model_dump_json(indent=2) + "\n", "utf-8")
+    beside.replace(folder / FILE)
