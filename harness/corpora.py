@@ -13,6 +13,7 @@ Behind any but stdlib, `+join:author` joins the rows of one author into one docu
 import hashlib
 import heapq
 import json
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -79,6 +80,14 @@ class Corpus(ABC):
         Raises:
             LookupError: it is not there, or has no such column.
         """
+
+    def every(self) -> Iterator[Text]:
+        """All its documents one at a time, as training reads them.
+
+        Raises:
+            LookupError: it is not there, or has no such column.
+        """
+        return self.texts(sys.maxsize)
 
     @abstractmethod
     def label(self) -> str:
@@ -183,6 +192,10 @@ class StandardLibrary(Corpus):
         for n, pile in enumerate(piles, 1):
             name = f"stdlib:{self.split} {n} of {first}"
             yield Text(name, tuple(texts[i] for i in sorted(pile)))
+
+    def every(self) -> Iterator[Text]:
+        """Each file by itself."""
+        return (Text(inside, (_read(path),)) for inside, path in self.files())
 
     def label(self) -> str:
         name = "stdlib" if self.split == "test" else f"stdlib:{self.split}"

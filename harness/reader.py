@@ -64,25 +64,25 @@ class TokenReader:
                 longest = text
             if text.bytes < reach:
                 continue
-            tokens = self._tokens_of(text)
+            tokens = self.tokens_of(text)
             if len(tokens) >= reach:
                 found.append(Document(name=_unlike(text.name, found), tokens=tokens))
             if len(found) == first:
                 return found
-        most = 0 if longest is None else len(self._tokens_of(longest))
+        most = 0 if longest is None else len(self.tokens_of(longest))
         rate = most / longest.bytes if longest and longest.bytes else 0.0
         raise LookupError(
             f"{corpus} has {len(found)} documents of at least {reach:,} tokens and {first} are "
             f"needed; its longest has {most:,}. {source.hint(rate)}"
         )
 
-    def _tokens_of(self, text: Text) -> "np.ndarray":
+    def tokens_of(self, text: Text) -> "np.ndarray":
         """Of all parts, each read by itself; (n,), int32. From the cache where it was read."""
         import numpy as np
 
         if self.cache is None:
             return self._read(text)
-        place = self.cache / "tokens" / self._fingerprint[:16] / f"{_content(text)}.npy"
+        place = self.cache / "tokens" / self.fingerprint[:16] / f"{_content(text)}.npy"
         with suppress(OSError, ValueError, EOFError):
             return np.load(place)
         tokens = self._read(text)
@@ -97,7 +97,8 @@ class TokenReader:
         return np.concatenate([np.empty(0, dtype=np.int32), *parts])
 
     @cached_property
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
+        """Of all that decides how text is split; 64 hexadecimal digits."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         if backend is not None:
             return _digest(backend.to_str().encode())
