@@ -4,7 +4,7 @@ Su et al. 2021, https://arxiv.org/abs/2104.09864
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from math import ceil, floor, inf, log, pi
@@ -49,6 +49,19 @@ class Rope:
     def with_base(self, theta: float) -> Tensor:
         """The frequencies under another base; (dim/2,), float64."""
         return theta ** -(torch.arange(0, self.dim, 2, dtype=torch.float64) / self.dim)
+
+    def interpolated(self, scale: float) -> Tensor:
+        """Position Interpolation's frequencies: all slower alike; (dim/2,), float64."""
+        return self.frequencies / scale
+
+    def ntk_aware(self, scale: float) -> Tensor:
+        """NTK-aware scaling's: the slowest `scale` times slower, the fastest as it is; (dim/2,)."""
+        return self.with_base(self.theta * scale ** (self.dim / (self.dim - 2)))
+
+    def by_parts(self, scale: float, fast: float = 32.0, slow: float = 1.0) -> Tensor:
+        """YaRN's: slow pairs interpolated, fast ones kept, blended in between; (dim/2,)."""
+        kept = self.kept(fast, slow)
+        return (1 - kept) * self.interpolated(scale) + kept * self.frequencies
 
     def kept(self, fast: float, slow: float) -> Tensor:
         """How much of its own frequency each pair keeps in YaRN's blend; (dim/2,), 0 to 1.
@@ -198,6 +211,42 @@ class Reencoding(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unchanged(Reencoding):
+    """The checkpoint's own encoding, any scaling it carries included.
+
+    Its table, too, is computed in float64: what is compared is methods, not precision.
+    """
+
+    def encoding(self, rope: Rope, length: int) -> Encoding:
+        return Encoding(frequencies=rope.frequencies)
+
+    def applied_to(self, model: nn.Module, length: int) -> AbstractContextManager[None]:
+        return rotated(model, Encoding.of(model, length))
+
+    def unfit(self, model: nn.Module, length: int) -> str | None:
+        try:
+            Encoding.of(model, length)
+        except LookupError as error:
+            return str(error)
+        return None
+
+    def notice(self, model: nn.Module, length: int) -> str | None:
+        scaling = Rope.of(model).scaling
+        if scaling not in ("dynamic", "longrope"):
+            return None
+        return f"The checkpoint's {scaling} scaling is held at what it is for {length} tokens."
+
+    def provenance(self, model: nn.Module, length: int) -> dict[str, Any]:
+        own = Encoding.of(model, length)
+        return {
+            "factor": None,
+            "attention_factor": own.attention_factor,
+            "frequencies": own.frequencies.tolist(),
+            "scaling": Rope.of(model).scaling,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class RotaryMethod(Reencoding):
     """Give `frequencies`, and if need be `attention_factor`; the rest is here."""
 
@@ -253,8 +302,7 @@ class ByParts(RotaryMethod):
             )
 
     def frequencies(self, rope: Rope, scale: float) -> Tensor:
-        kept = rope.kept(self.beta_fast, self.beta_slow)
-        return (1 - kept) * rope.frequencies / scale + kept * rope.frequencies
+        return rope.by_parts(scale, self.beta_fast, self.beta_slow)
 
 
 def yarn_attention_factor(scale: float) -> float:
@@ -262,20 +310,38 @@ def yarn_attention_factor(scale: float) -> float:
     return 0.1 * log(scale) + 1.0
 
 
-@contextmanager
-def rotated(model: nn.Module, encoding: Encoding) -> Iterator[None]:
+def rotated(model: nn.Module, encoding: Encoding) -> AbstractContextManager[None]:
     """Rotate by this encoding for a while; sliding-window layers keep the checkpoint's own."""
+    before = model.get_decoder().rotary_emb
+    return placed(model, Rotation(encoding, untouched(model), before=before))
+
+
+def drawing(
+    model: nn.Module, encoding: Encoding, draw: Callable[[int], Tensor]
+) -> AbstractContextManager[None]:
+    """The same, but in training mode n tokens stand at the positions of `draw(n)`."""
+    before = model.get_decoder().rotary_emb
+    return placed(model, Drawn(draw, encoding, untouched(model), before=before))
+
+
+@contextmanager
+def placed(model: nn.Module, rotary: nn.Module) -> Iterator[None]:
+    """Put a rotary module in the place of the decoder's own for a while."""
     decoder = model.get_decoder()
-    config = _text(model)
-    nested = (getattr(config, "rope_parameters", None) or {}).keys()
-    others = set(getattr(config, "layer_types", None) or ()) & nested - {"full_attention"}
     before = decoder.rotary_emb
-    own = {t: Encoding.of(model, None, t) for t in others}
-    decoder.rotary_emb = Rotation(encoding, own, before=before)
+    decoder.rotary_emb = rotary.train(decoder.training)
     try:
         yield
     finally:
         decoder.rotary_emb = before
+
+
+def untouched(model: nn.Module) -> dict[str, Encoding]:
+    """The checkpoint's own encodings of the layer types that no method bends: sliding windows."""
+    config = _text(model)
+    nested = (getattr(config, "rope_parameters", None) or {}).keys()
+    others = set(getattr(config, "layer_types", None) or ()) & nested - {"full_attention"}
+    return {t: Encoding.of(model, None, t) for t in others}
 
 
 class Rotation(nn.Module):
@@ -310,3 +376,31 @@ class Rotation(nn.Module):
         encoding = self.others.get(layer_type or "", self.encoding)
         cos, sin = encoding.table(position_ids)
         return torch.cat([cos, cos], -1).to(x.dtype), torch.cat([sin, sin], -1).to(x.dtype)
+
+
+class Drawn(Rotation):
+    """A rotation that in training mode puts its tokens at positions drawn for each forward pass.
+
+    Drawn in here, for the model's position_ids must stay contiguous: transformers takes gaps in
+    them for the seams of packed sequences, and attends across none.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[[int], Tensor],
+        encoding: Encoding,
+        others: Mapping[str, Encoding] | None = None,
+        *,
+        before: nn.Module | None = None,
+    ) -> None:
+        super().__init__(encoding, others, before=before)
+        self.draw = draw
+        """The number of tokens -> their positions, (n,), from torch's global generator."""
+
+    def forward(
+        self, x: Tensor, position_ids: Tensor, layer_type: str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        if self.training and layer_type not in self.others:
+            drawn = self.draw(position_ids.shape[-1])
+            position_ids = drawn.to(position_ids.device).expand_as(position_ids)
+        return super().forward(x, position_ids, layer_type)

@@ -16,7 +16,7 @@ class NTKAware(RotaryMethod):
     paper = "bloc97 2023, https://www.reddit.com/r/LocalLLaMA/comments/14lz7j5/"
 
     def frequencies(self, rope: Rope, scale: float) -> Tensor:
-        return rope.with_base(rope.theta * scale ** (rope.dim / (rope.dim - 2)))
+        return rope.ntk_aware(scale)
 
 
 method = NTKAware()

@@ -16,7 +16,7 @@ class PositionInterpolation(RotaryMethod):
     paper = "Chen et al. 2023, https://arxiv.org/abs/2306.15595"
 
     def frequencies(self, rope: Rope, scale: float) -> Tensor:
-        return rope.frequencies / scale
+        return rope.interpolated(scale)
 
 
 method = PositionInterpolation()

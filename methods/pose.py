@@ -1,0 +1,72 @@
+"""PoSE: train for a long window on short inputs, by skipping positions between chunks of them.
+
+Zhu et al. 2023, https://arxiv.org/abs/2309.10400. Read with, it is an interpolation at positions 0
+to n - 1.
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from harness.rotary import Rope, RotaryMethod, drawing, yarn_attention_factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkipWise(RotaryMethod):
+    formula = (
+        "in training, chunk i of the n tokens moved up by u_i, u_0 = 0, "
+        "u_i from u_{i-1} .. s L0 - n; theta'_i as the interpolation has it"
+    )
+    paper = "Zhu et al. 2023, https://arxiv.org/abs/2309.10400"
+
+    interpolation: Literal["linear", "ntk", "yarn"] = "linear"
+    """What positions are encoded by: as `pi`, as `ntk`, or as `yarn`."""
+    chunks: int = 2
+    """N: so many stretches of contiguous positions in one sequence."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.chunks < 1:
+            raise ValueError(f"chunks must be 1 or more, not {self.chunks}.")
+
+    def frequencies(self, rope: Rope, scale: float) -> Tensor:
+        match self.interpolation:
+            case "ntk":
+                return rope.ntk_aware(scale)
+            case "yarn":
+                return rope.by_parts(scale)
+        return rope.interpolated(scale)
+
+    def attention_factor(self, rope: Rope, scale: float) -> float:
+        return yarn_attention_factor(scale) if self.interpolation == "yarn" else 1.0
+
+    def in_training(self, model: nn.Module, length: int) -> AbstractContextManager[None]:
+        rope = Rope.of(model)
+        target = round(self.scale(rope, length) * rope.original_length)
+        draw = partial(skipping, target, self.chunks)
+        return drawing(model, self.encoding(rope, length), draw)
+
+
+def skipping(target: int, chunks: int, n: int) -> Tensor:
+    """Sorted distinct positions below `target`, contiguous but for skips; (n,), int64.
+
+    Raises:
+        ValueError: the sequence alone is longer than that.
+    """
+    if n > target:
+        raise ValueError(
+            f"Sequences of {n:,} tokens leave nothing to skip of a window of {target:,}: "
+            "train on shorter ones, or for a longer window."
+        )
+    positions, skip = torch.arange(n), 0
+    for cut in (torch.randperm(n - 1)[: chunks - 1] + 1).sort().values.tolist():
+        skip = int(torch.randint(skip, target - n + 1, ()))
+        positions[cut:] = torch.arange(cut, n) + skip
+    return positions
+
+
+method = SkipWise()

@@ -1,0 +1,61 @@
+"""Randomised positions: train at ordered random positions of a range far longer than the input.
+
+Ruoss et al. 2023, https://arxiv.org/abs/2305.16843. Read with, it is the checkpoint's own encoding
+at positions 0 to n - 1.
+"""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from harness.rotary import Encoding, Rope, Unchanged, drawing
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomPositions(Unchanged):
+    formula = (
+        "in training, n sorted positions drawn without replacement from 0 .. L_max - 1; "
+        "read with, 0 .. n - 1; theta_i = b^(-2i/d)"
+    )
+    paper = "Ruoss et al. 2023, https://arxiv.org/abs/2305.16843"
+
+    max_factor: float = 16.0
+    """L_max, as a multiple of the original length. 16 is CLEX's, which it is compared with."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_factor <= 1e6:
+            raise ValueError(
+                f"max_factor is a number from 1 up to 1,000,000, not {self.max_factor:g}."
+            )
+
+    def in_training(self, model: nn.Module, length: int) -> AbstractContextManager[None]:
+        draw = partial(scattered, self.reach(Rope.of(model)))
+        return drawing(model, Encoding.of(model, length), draw)
+
+    def notice(self, model: nn.Module, length: int) -> str | None:
+        reach = self.reach(Rope.of(model))
+        beyond = f"Training draws no position beyond {reach:,}." if length > reach else None
+        return " ".join(filter(None, (super().notice(model, length), beyond))) or None
+
+    def reach(self, rope: Rope) -> int:
+        """L_max, in tokens."""
+        return round(self.max_factor * rope.original_length)
+
+
+def scattered(reach: int, n: int) -> Tensor:
+    """Sorted distinct positions below `reach`; (n,), int64.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    if n > reach:
+        raise ValueError(
+            f"Sequences of {n:,} tokens do not fit {reach:,} positions: raise max_factor."
+        )
+    return torch.randperm(reach)[:n].sort().values
+
+
+method = RandomPositions()

@@ -1,0 +1,231 @@
+"""What every method that is trained promises while it is, and what makes each of them itself."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from harness import catalog
+from harness.rotary import Drawn, Rope
+
+LENGTH = 512
+NAMES = [*catalog.names("methods")]
+every_method = pytest.mark.parametrize("name", NAMES)
+
+
+def built(family="llama", **more):
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": 128,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.2,
+        "pad_token_id": 0,
+    }
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **(shape | more)))
+
+
+@pytest.fixture
+def llama():
+    return built().eval()
+
+
+TOKENS = (torch.arange(48) * 7 % 128)[None]
+
+
+def logits(model, tokens=TOKENS):
+    with torch.no_grad():
+        return model(tokens, use_cache=False).logits
+
+
+def learnt(model):
+    """A loss, and the gradients it gives, for one seed."""
+    torch.manual_seed(3)
+    model.zero_grad()
+    loss = model(TOKENS, labels=TOKENS, use_cache=False).loss
+    loss.backward()
+    return loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters()}
+
+
+@contextmanager
+def training(method, model, length=LENGTH):
+    with method.in_training(model, length):
+        model.train()
+        try:
+            yield
+        finally:
+            model.eval()
+
+
+# Of every method
+
+
+@every_method
+def test_the_model_comes_back_as_it_was(llama, name):
+    method = catalog.load("methods", name)
+    before, state, keys = logits(llama), repr(llama), list(llama.state_dict())
+    attention = llama.config._attn_implementation
+    with training(method, llama):
+        learnt(llama)
+    llama.zero_grad(set_to_none=True)
+    with pytest.raises(KeyError), method.in_training(llama, LENGTH):
+        raise KeyError
+    assert repr(llama) == state and list(llama.state_dict()) == keys
+    assert llama.config._attn_implementation == attention
+    assert torch.equal(logits(llama), before)
+
+
+@every_method
+def test_the_gradient_reaches_all_that_learns(llama, name):
+    base = {parameter for parameter, _ in llama.named_parameters()}
+    with training(catalog.load("methods", name), llama):
+        for parameter, gradient in learnt(llama)[1].items():
+            assert gradient.isfinite().all(), parameter
+            assert (gradient != 0).any() or parameter not in base, parameter
+
+
+@every_method
+def test_layers_run_again_on_the_way_back_learn_the_same(llama, name):
+    with training(catalog.load("methods", name), llama):
+        loss, gradients = learnt(llama)
+        llama.activation_checkpointing_enable()
+        again, found = learnt(llama)
+    assert torch.equal(again, loss)
+    for parameter, gradient in gradients.items():
+        torch.testing.assert_close(found[parameter], gradient, rtol=1e-5, atol=1e-7)
+
+
+@every_method
+def test_what_is_read_while_training_is_read_as_it_will_be(llama, name):
+    method = catalog.load("methods", name)
+    with training(method, llama):
+        llama.eval()
+        found = logits(llama)
+    with method.applied_to(llama, LENGTH):
+        assert torch.equal(found, logits(llama))
+
+
+@every_method
+def test_what_is_drawn_follows_from_the_seed(llama, name):
+    with training(catalog.load("methods", name), llama):
+        (loss, gradients), (again, found) = learnt(llama), learnt(llama)
+    assert torch.equal(loss, again)
+    assert all(torch.equal(found[n], gradient) for n, gradient in gradients.items())
+
+
+# Of positions
+
+
+DRAWN = ["random-pos", "pose", "pose,interpolation=ntk,chunks=4", "pose,interpolation=yarn"]
+every_drawn = pytest.mark.parametrize("spec", DRAWN)
+
+
+def drawn(spec, model, n, length=LENGTH):
+    """The positions at which n tokens would be trained next."""
+    with catalog.load("methods", spec).in_training(model, length):
+        rotary = model.get_decoder().rotary_emb
+        assert isinstance(rotary, Drawn)
+        return rotary.draw(n)
+
+
+@every_drawn
+def test_positions_are_sorted_distinct_and_in_range(llama, spec):
+    reach = 16 * 64 if spec == "random-pos" else LENGTH
+    last = 0
+    for seed in range(50):
+        torch.manual_seed(seed)
+        positions = drawn(spec, llama, 48)
+        assert positions.shape == (48,) and positions.dtype == torch.int64
+        assert (positions.diff() > 0).all()
+        assert positions[0] >= 0 and positions[-1] < reach
+        last = max(last, int(positions[-1]))
+    assert last > 0.8 * reach
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 4])
+def test_chunks_are_contiguous_and_start_at_zero(llama, chunks):
+    for seed in range(50):
+        torch.manual_seed(seed)
+        positions = drawn(f"pose,chunks={chunks}", llama, 48)
+        assert positions[0] == 0
+        assert (positions.diff() > 1).sum() <= chunks - 1
+
+
+@every_drawn
+def test_they_are_drawn_once_for_each_forward_pass_in_training(llama, spec, monkeypatch):
+    seen = []
+    with training(catalog.load("methods", spec), llama):
+        rotary = llama.model.rotary_emb
+        draw = rotary.draw
+        monkeypatch.setattr(rotary, "draw", lambda n: seen.append(draw(n)) or seen[-1])
+        llama.activation_checkpointing_enable()
+        for _ in range(2):
+            llama(TOKENS, labels=TOKENS, use_cache=False).loss.backward()
+        llama.eval()
+        logits(llama)
+    assert len(seen) == 2 and not torch.equal(*seen)
+
+
+@every_drawn
+def test_the_table_is_that_of_the_positions_drawn(llama, spec):
+    with training(catalog.load("methods", spec), llama):
+        rotary, given = llama.model.rotary_emb, torch.arange(48)[None]
+        torch.manual_seed(5)
+        cos, sin = rotary(torch.empty(0, dtype=torch.float64), given)
+        torch.manual_seed(5)
+        for found, exact in zip((cos, sin), rotary.encoding.table(rotary.draw(48)), strict=True):
+            assert torch.equal(found[0, :, :8], exact)
+
+
+def test_sliding_windows_keep_contiguous_positions():
+    gemma = built(
+        "gemma3_text",
+        head_dim=16,
+        sliding_window=32,
+        layer_types=["sliding_attention", "full_attention"],
+    )
+    like, given = torch.empty(0), torch.arange(48)[None]
+    own = gemma.model.rotary_emb(like, given, "sliding_attention")
+    with training(catalog.load("methods", "random-pos"), gemma):
+        found = gemma.model.rotary_emb(like, given, "sliding_attention")
+        torch.testing.assert_close(found, own, rtol=0, atol=1e-5)
+        full = gemma.model.rotary_emb(like, given, "full_attention")
+        assert not torch.allclose(full[1], own[1], atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("spec", "n"), [("random-pos", 1025), ("pose", 513), ("random-pos,max_factor=2", 129)]
+)
+def test_a_sequence_longer_than_the_range_is_refused(llama, spec, n):
+    with pytest.raises(ValueError, match=r"Sequences of .* tokens"):
+        drawn(spec, llama, n)
+
+
+@pytest.mark.parametrize(
+    "spec", ["random-pos,max_factor=0.5", "random-pos,max_factor=nan", "pose,chunks=0"]
+)
+def test_what_makes_no_sense_is_refused(spec):
+    with pytest.raises(ValueError):
+        catalog.load("methods", spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "base"),
+    [("pose", "pi"), ("pose,interpolation=ntk", "ntk"), ("pose,interpolation=yarn", "yarn")],
+)
+def test_pose_is_read_with_as_its_interpolation_is(spec, base):
+    own = Rope(theta=1e4, dim=64, original_length=2048)
+    found, theirs = (catalog.load("methods", s).encoding(own, 32768) for s in (spec, base))
+    assert torch.equal(found.frequencies, theirs.frequencies)
+    assert found.attention_factor == theirs.attention_factor
+
+
+def test_random_positions_say_how_far_they_were_drawn(llama):
+    method = catalog.load("methods", "random-pos")
+    assert method.notice(llama, 1024) is None
+    assert "no position beyond 1,024" in method.notice(llama, 1025)
