@@ -56,7 +56,11 @@ class Rope:
 
     def ntk_aware(self, scale: float) -> Tensor:
         """NTK-aware scaling's: the slowest `scale` times slower, the fastest as it is; (dim/2,)."""
-        return self.with_base(self.theta * scale ** (self.dim / (self.dim - 2)))
+        return self.with_base(self.ntk_base(scale))
+
+    def ntk_base(self, scale: float) -> float:
+        """b s^(d/(d-2))."""
+        return self.theta * scale ** (self.dim / (self.dim - 2))
 
     def by_parts(self, scale: float, fast: float = 32.0, slow: float = 1.0) -> Tensor:
         """YaRN's: slow pairs interpolated, fast ones kept, blended in between; (dim/2,)."""
@@ -78,6 +82,21 @@ class Rope:
     def _pair(self, turns: float) -> float:
         """The pair, as a real number, that turns so often within the trained window."""
         return self.dim * log(self.original_length / (turns * 2 * pi)) / (2 * log(self.theta))
+
+    def divided(self, divisors: Tensor, attention_factor: float, scale: float) -> dict[str, Any]:
+        """Each frequency over a number of its own, as transformers' LongRoPE writes it.
+
+        That one has a list for short inputs and one for long ones: here they are the same.
+        """
+        each = [float(f"{divisor:.12g}") for divisor in divisors.tolist()]
+        return {
+            "rope_type": "longrope",
+            "factor": scale,
+            "short_factor": each,
+            "long_factor": each,
+            "attention_factor": attention_factor,
+            "original_max_position_embeddings": self.original_length,
+        }
 
     @classmethod
     def of(cls, model: nn.Module, layer_type: str = "full_attention") -> "Rope":
@@ -178,6 +197,17 @@ class Reencoding(Method):
     def encoding(self, rope: Rope, length: int) -> Encoding:
         """The whole encoding, fixed for inputs of `length` tokens."""
 
+    def native(self, rope: Rope, length: int) -> dict[str, Any] | None:
+        """What transformers calls this encoding: rope parameters, for a checkpoint to carry.
+
+        They take the place of any scaling that is there; empty, that one stays. None: transformers
+        has no rope type for it, and a checkpoint must bring code.
+
+        Raises:
+            LookupError: as it is set, neither can hold it.
+        """
+        return None
+
     def resolved(self, rope: Rope, length: int) -> dict[str, Any]:
         """The encoding in numbers, for results and for `harness show`."""
         encoding = self.encoding(rope, length)
@@ -222,6 +252,9 @@ class Unchanged(Reencoding):
 
     def applied_to(self, model: nn.Module, length: int) -> AbstractContextManager[None]:
         return rotated(model, Encoding.of(model, length))
+
+    def native(self, rope: Rope, length: int) -> dict[str, Any]:
+        return {}
 
     def unfit(self, model: nn.Module, length: int) -> str | None:
         try:
@@ -303,6 +336,19 @@ class ByParts(RotaryMethod):
 
     def frequencies(self, rope: Rope, scale: float) -> Tensor:
         return rope.by_parts(scale, self.beta_fast, self.beta_slow)
+
+    def native(self, rope: Rope, length: int) -> dict[str, Any]:
+        scale = self.scale(rope, length)
+        found = {
+            "rope_type": "yarn",
+            "factor": scale,
+            "beta_fast": self.beta_fast,
+            "beta_slow": self.beta_slow,
+            "original_max_position_embeddings": rope.original_length,
+        }
+        factor = self.attention_factor(rope, scale)
+        implied = factor == yarn_attention_factor(scale)
+        return found if implied else found | {"attention_factor": factor}
 
 
 def yarn_attention_factor(scale: float) -> float:

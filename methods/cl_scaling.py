@@ -30,5 +30,8 @@ class BaseChange(Reencoding):
     def resolved(self, rope: Rope, length: int) -> dict[str, Any]:
         return {"base": self.base or 100 * rope.theta} | super().resolved(rope, length)
 
+    def native(self, rope: Rope, length: int) -> dict[str, Any]:
+        return {"rope_type": "default", "rope_theta": self.base or 100 * rope.theta}
+
 
 method = BaseChange()

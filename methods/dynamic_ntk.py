@@ -4,6 +4,7 @@ emozilla 2023, https://www.reddit.com/r/LocalLLaMA/comments/14mrgpr/
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -25,6 +26,9 @@ class DynamicNTK(RotaryMethod):
     def frequencies(self, rope: Rope, scale: float) -> Tensor:
         growth = self.factor * scale - (self.factor - 1)
         return rope.with_base(rope.theta * growth ** (rope.dim / (rope.dim - 2)))
+
+    def native(self, rope: Rope, length: int) -> dict[str, Any]:
+        return {"rope_type": "dynamic", "factor": self.factor}
 
 
 method = DynamicNTK()

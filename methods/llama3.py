@@ -5,6 +5,7 @@ Grattafiori et al. 2024, https://arxiv.org/abs/2407.21783; the released code has
 
 from dataclasses import dataclass
 from math import inf, pi
+from typing import Any
 
 from torch import Tensor
 
@@ -37,6 +38,15 @@ class Llama3(RotaryMethod):
         turns = rope.original_length * theta / (2 * pi)
         kept = ((turns - low) / (high - low)).clamp(0, 1)
         return (1 - kept) * theta / scale + kept * theta
+
+    def native(self, rope: Rope, length: int) -> dict[str, Any]:
+        return {
+            "rope_type": "llama3",
+            "factor": self.scale(rope, length),
+            "low_freq_factor": self.low_freq_factor,
+            "high_freq_factor": self.high_freq_factor,
+            "original_max_position_embeddings": rope.original_length,
+        }
 
 
 method = Llama3()

@@ -91,6 +91,15 @@ class LongRoPE(RotaryMethod):
             original=rope.frequencies,
         )
 
+    def native(self, rope: Rope, length: int) -> dict[str, Any]:
+        scale = self.scale(rope, length)
+        if start := self.encoding(rope, length).start_tokens:
+            raise LookupError(
+                f"transformers' LongRoPE cannot leave the first {start} tokens unscaled: export "
+                "with start_tokens=0, measured as such."
+            )
+        return rope.divided(self.divisors(rope, scale), self.attention_factor(rope, scale), scale)
+
     def remark(self, rope: Rope, length: int) -> str | None:
         if self._found(rope)[0] == OWN:
             return "LongRoPE's factors are the checkpoint's own."

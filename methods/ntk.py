@@ -4,6 +4,7 @@ bloc97 2023, https://www.reddit.com/r/LocalLLaMA/comments/14lz7j5/
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -17,6 +18,9 @@ class NTKAware(RotaryMethod):
 
     def frequencies(self, rope: Rope, scale: float) -> Tensor:
         return rope.ntk_aware(scale)
+
+    def native(self, rope: Rope, length: int) -> dict[str, Any]:
+        return {"rope_type": "default", "rope_theta": rope.ntk_base(self.scale(rope, length))}
 
 
 method = NTKAware()

@@ -4,6 +4,7 @@ Chen et al. 2023, https://arxiv.org/abs/2306.15595
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -17,6 +18,9 @@ class PositionInterpolation(RotaryMethod):
 
     def frequencies(self, rope: Rope, scale: float) -> Tensor:
         return rope.interpolated(scale)
+
+    def native(self, rope: Rope, length: int) -> dict[str, Any]:
+        return {"rope_type": "linear", "factor": self.scale(rope, length)}
 
 
 method = PositionInterpolation()

@@ -7,7 +7,7 @@ to n - 1.
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,16 @@ class SkipWise(RotaryMethod):
 
     def attention_factor(self, rope: Rope, scale: float) -> float:
         return yarn_attention_factor(scale) if self.interpolation == "yarn" else 1.0
+
+    def native(self, rope: Rope, length: int) -> dict[str, Any]:
+        scale = self.scale(rope, length)
+        match self.interpolation:
+            case "ntk":
+                return {"rope_type": "default", "rope_theta": rope.ntk_base(scale)}
+            case "yarn":
+                own = {"original_max_position_embeddings": rope.original_length}
+                return {"rope_type": "yarn", "factor": scale} | own
+        return {"rope_type": "linear", "factor": scale}
 
     def in_training(self, model: nn.Module, length: int) -> AbstractContextManager[None]:
         rope = Rope.of(model)
