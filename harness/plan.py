@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from harness import catalog
-from harness.cell import Cell, Result, grid
+from harness.cell import UNEXTENDED, Cell, Result, grid
 
 if TYPE_CHECKING:
     from harness.model import Card
@@ -181,6 +181,7 @@ def _in_one_pass(cell: Cell) -> bool:
 
 def _method(spec: str, options: Options, card: "Card") -> str:
     """The method's canonical spec, its scale settled."""
+    spec = _as_trained(spec, options, card)
     method = catalog.load("methods", spec)
     given = catalog.split(spec)[1]
     known = {f.name for f in fields(method)}
@@ -193,6 +194,34 @@ def _method(spec: str, options: Options, card: "Card") -> str:
     if "factors" in known and "factors" not in given and options.factors:
         wish["factors"] = options.factors
     return catalog.canonical("methods", catalog.extended(spec, wish))
+
+
+def _as_trained(spec: str, options: Options, card: "Card") -> str:
+    """The spec with what the checkpoint was trained with, where the command says nothing else.
+
+    Raises:
+        ValueError: it was trained with another method, and would be read otherwise than it learned.
+    """
+    if card.trained is None:
+        return spec
+    (name, given), (learned, parameters) = map(catalog.split, (spec, card.trained.method))
+    if name == learned:
+        asked = {} if options.factor is None else {"factor": catalog.written(options.factor)}
+        return catalog.join(name, parameters | (asked if "factor" in parameters else {}) | given)
+    model = SimpleNamespace(config=card.config)
+    with_it = catalog.load("methods", card.trained.method)
+    if _reads(with_it, model, card) != _reads(catalog.load("methods", UNEXTENDED), model, card):
+        raise ValueError(
+            f"{card.name} was trained with {card.trained.method}, and {name} would read it "
+            f"otherwise than it learned. Give --method {learned}."
+        )
+    return spec
+
+
+def _reads(method: Any, model: Any, card: "Card") -> list[Any]:
+    """A method's encoding in numbers."""
+    facts = method.provenance(model, card.original_length)
+    return [facts.get(key) for key in ENCODING[:2]]
 
 
 def _task(spec: str, options: Options) -> str:

@@ -75,6 +75,7 @@ def run(
     shared = {
         "factor": facts.get("factor"),
         "notice": method.notice(live.model, longest),
+        "trained": live.card.trained and live.card.trained.phrase,
         "peak_memory": machine.peak_memory(live.device),
         "provenance": _provenance(live, reader, method, task, facts)
         | {"encoding": encoding, "block": block, "pass_length": longest},
@@ -151,6 +152,7 @@ def _provenance(
     return {
         "weights": live.weights,
         "remote_code": live.remote_code,
+        "training": live.card.trained and live.card.trained.model_dump(mode="json"),
         "method": {**asdict(method), **facts},
         "task_version": task.version,
         "task": {k: v for k, v in asdict(task).items() if k != "corpus"},

@@ -40,9 +40,12 @@ class Trained(BaseModel):
     """Library versions and commit."""
 
     @property
-    def budget(self) -> str:
-        """In a phrase, for tables: `60 x 8192 tokens of novels.parquet`."""
-        return f"{self.tokens:,} tokens in {self.steps} steps of {self.sequence_length:,}"
+    def phrase(self) -> str:
+        """For tables: the method, and the budget it was trained on."""
+        return (
+            f"{self.method}, recipe {self.recipe}: {self.tokens:,} tokens of {self.corpus} in "
+            f"{self.steps:,} updates, sequences of {self.sequence_length:,}"
+        )
 
 
 def read(folder: Path) -> Trained | None:

@@ -1,16 +1,153 @@
-"""`harness train`: make a model from nothing but this repository and Python."""
+"""`harness train`: train a method's recipe, or the toy from nothing."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
 
-app = typer.Typer(help="Train a model.", no_args_is_help=False)
+if TYPE_CHECKING:
+    from harness.train.course import Course
+    from harness.trained import Trained
+
+EXAMPLES = (
+    "harness train --method yarn --model smollm2-135m --corpus parquet:novels.parquet "
+    "--recipe quick --output my-yarn\n\n"
+    "harness train -m clex --recipe paper --corpus longcorpus-8k --budget 10000000 --output my-clex"
+    "\n\n"
+    "harness run --model my-yarn --method yarn --task perplexity,passkey --lengths 4k-32k"
+)
+HELP = (
+    "Train a method by its recipe, into a folder that `harness run --model` reads.\n\n"
+    "Interrupt at any time, and give the same command to go on from the last save. "
+    "`harness show recipe NAME/paper` prints a recipe with the source of every number."
+)
+app = typer.Typer(help=HELP, epilog=EXAMPLES, invoke_without_command=True)
+Number = Annotated[int | None, Option(min=1)]
 
 
 @app.callback()
-def _train() -> None: ...
+def train(
+    context: typer.Context,
+    method: Annotated[
+        str | None, Option("--method", "-m", metavar="NAME", help="Such as clex or yarn,factor=4.")
+    ] = None,
+    output: Annotated[
+        Path | None, Option("--output", "-o", help="The folder to train into.")
+    ] = None,
+    model: Annotated[str, Option(help="The base: a known name, a folder, a hub name.")] = "toy",
+    recipe: Annotated[str, Option(help="paper, quick, or another of the method's.")] = "quick",
+    corpus: Annotated[
+        str, Option(help="Text as in `list corpora`, or a folder of `harness data build`.")
+    ] = "stdlib:train",
+    factor: Annotated[
+        float | None, Option(help="How many times further than trained; else as the recipe says.")
+    ] = None,
+    steps: Annotated[int | None, Option(min=1, help="Updates; else the recipe's.")] = None,
+    budget: Annotated[
+        int | None, Option(min=1, help="Tokens in all, for an even comparison: sets the steps.")
+    ] = None,
+    sequence_length: Annotated[
+        int | None, Option(min=16, help="Tokens of a sequence; else the recipe's.")
+    ] = None,
+    batch_tokens: Annotated[int | None, Option(min=16, help="Tokens of one update.")] = None,
+    learning_rate: Annotated[float | None, Option(help="At its highest.")] = None,
+    trains: Annotated[
+        Literal["all", "encoding", "lora"] | None, Option(help="Which weights move.")
+    ] = None,
+    stage: Annotated[
+        Literal["lm", "chat"], Option(help="Text, or conversations with a chat template.")
+    ] = "lm",
+    loss_on: Annotated[
+        Literal["assistant", "all"], Option(help="Of a chat: which turns are learned.")
+    ] = "assistant",
+    seed: Annotated[int, Option(min=0, help="What is random follows from it.")] = 42,
+    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, Option(help="Of products: auto, bfloat16 or float32.")] = "auto",
+    checkpointing: Annotated[
+        bool, Option(help="Make activations again on the way back: less memory, more time.")
+    ] = True,
+    save_every: Annotated[int, Option(min=1, help="Updates from save to save.")] = 10,
+    distributed: Annotated[
+        Literal["none", "fsdp2", "zero2", "zero3"],
+        Option(help="How the processes of `accelerate launch` or `torchrun` share the weights."),
+    ] = "none",
+    context_parallel: Annotated[
+        int, Option(min=1, help="Processes that share one sequence; needs GPUs and fsdp2.")
+    ] = 1,
+    plan: Annotated[bool, Option("--plan", help="Only say what would be trained.")] = False,
+    trust_remote_code: Annotated[
+        bool, Option("--trust-remote-code", help="Run code that comes with a model.")
+    ] = False,
+) -> None:
+    """Train a method by its recipe."""
+    if context.invoked_subcommand:
+        return
+    if method is None or (output is None and not plan):
+        raise typer.BadParameter("--method and --output say what to train and where to; see --help")
+    from harness.model import describe
+    from harness.train.course import settle
+    from harness.train.parallel import arguments
+
+    card = describe(model, trust_remote_code=trust_remote_code)
+    course = settle(
+        card, method, recipe, corpus=corpus, factor=factor, budget=budget,
+        changes={
+            "steps": steps, "sequence_length": sequence_length, "batch_tokens": batch_tokens,
+            "learning_rate": learning_rate, "trains": trains,
+        },
+        stage=stage, answers_only=loss_on == "assistant", dtype=dtype, checkpointing=checkpointing,
+    )  # fmt: skip
+    shared = arguments(distributed, context_parallel, device)
+    if plan:
+        _print_plan(course, card)
+        return
+    assert output is not None
+    _follow(course, output, device=device, seed=seed, save_every=save_every,
+            distributed=shared, trust_remote_code=trust_remote_code)  # fmt: skip
+
+
+def _follow(course: "Course", output: Path, **how: Any) -> None:
+    from harness.report.learning import Learning, Updates
+    from harness.report.table import console
+    from harness.train.rows import rows
+    from harness.train.trainer import done
+    from harness.train.trainer import train as follow
+    from harness.trained import read
+
+    if done(output):
+        trained = read(output)
+        assert trained is not None
+        _tell(trained, output, "was trained before")
+        return
+    screen = console()
+    try:
+        with Learning(screen) if screen.is_terminal else Updates() as watch:
+            trained = follow(course, rows(course), output, watch=watch, **how)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. The same command goes on from the last save.", err=True)
+        raise typer.Exit(130) from None
+    except FloatingPointError as error:
+        typer.echo(f"harness: {error}", err=True)
+        raise typer.Exit(2) from None
+    _tell(trained, output, "is trained")
+
+
+def _tell(trained: "Trained", output: Path, state: str) -> None:
+    typer.echo(f"{output} {state}: {trained.base}, {trained.phrase}.")
+    typer.echo(f"harness run --model {output} --method {trained.method.partition(',')[0]} ...")
+
+
+def _print_plan(course: "Course", card: Any) -> None:
+    from harness.report.live import size
+    from harness.train.course import memory
+
+    numbers = course.numbers
+    typer.echo(
+        f"{course.method} on {card.name}, recipe {course.recipe}: {numbers.steps:,} updates of "
+        f"{course.rows} x {numbers.sequence_length:,} tokens, {course.tokens:,} in all, to read "
+        f"{course.target:,} tokens; about {size(memory(course, card))} of memory."
+    )
 
 
 @app.command(epilog="harness train toy --output my-toy --steps 20")

@@ -12,7 +12,7 @@ from harness.cell import Cell
 from harness.lengths import label
 from harness.plan import Planned
 from harness.report.live import duration, size
-from harness.report.sheet import apart, readable
+from harness.report.sheet import apart, named
 
 
 def objects(plan: Sequence[Planned], done: Collection[Cell]) -> list[dict[str, Any]]:
@@ -42,9 +42,9 @@ def forecast(plan: Sequence[Planned], done: Collection[Cell]) -> Group:
     for name in ("length", "tokens", "time", "memory"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", overflow="fold")
-    names = apart((p.cell.model, p.cell.task) for p in plan)
+    names = apart((p.cell.base, p.cell.task) for p in plan)
     for planned in plan:
-        task = names[planned.cell.model, planned.cell.task]
+        task = names[planned.cell.base, planned.cell.task]
         table.add_row(*_line(planned, task, planned.cell in done))
     return Group(table, Text(""), Text(_summary(plan, done), "bold"))
 
@@ -55,9 +55,9 @@ def _line(planned: Planned, task: str, done: bool) -> list[str | Text]:
     if not done and not planned.fits:
         state = Text(planned.why or "would not fit", "bold yellow")
     return [
-        cell.model,
+        cell.base,
         task,
-        readable(cell.method),
+        named(cell),
         label(cell.length),
         f"{planned.tokens:,}",
         duration(planned.seconds),

@@ -15,7 +15,7 @@ from rich.text import Text
 from harness.cell import Cell, Result
 from harness.lengths import label
 from harness.plan import Planned
-from harness.report.sheet import Entry, Sheet, entry, readable, sheets, told
+from harness.report.sheet import Entry, Sheet, entry, named, readable, sheets, told
 from harness.report.table import drawn
 
 
@@ -124,11 +124,11 @@ class Display:
         """The table of the model and task at hand, running cells marked."""
         if not self._last:
             return None
-        mine = [c for c in self._cells if (c.model, c.task) == (self._last.model, self._last.task)]
+        mine = [c for c in self._cells if (c.base, c.task) == (self._last.base, self._last.task)]
         done = [self._results[cell] for cell in mine if cell in self._results]
         (sheet,) = sheets(done, mine)
         for cell in self._progress.current:
-            for name in (readable(cell.method), readable(cell.method) + "*"):
+            for name in (named(cell), named(cell) + "*"):
                 if cell in mine and name in sheet.rows:
                     sheet.rows[name][sheet.lengths.index(cell.length)] = Entry(
                         kind="running", text="…"
@@ -155,8 +155,8 @@ class Lines:
         self._done += 1
         cell, why = result.cell, result.reason and f": {told(result.reason, result.cell)}"
         self._say(
-            f"{self._done}/{self._missing}  {cell.model}  {readable(cell.task)}  "
-            f"{readable(cell.method)}  {label(cell.length)}  {entry(result)}{why or ''}  "
+            f"{self._done}/{self._missing}  {cell.base}  {readable(cell.task)}  "
+            f"{named(cell)}  {label(cell.length)}  {entry(result)}{why or ''}  "
             f"{duration(result.seconds)}"
         )
 
@@ -196,6 +196,6 @@ def _current(progress: Progress) -> str:
     count = len(progress.current)
     lengths = label(cell.length) if count == 1 else f"{count} lengths to {label(cell.length)}"
     return (
-        f"{readable(cell.method)} · {readable(cell.task)} · {lengths} · "
+        f"{named(cell)} · {readable(cell.task)} · {lengths} · "
         f"{progress.read:,.0f} of {progress.tokens:,.0f} tokens"
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cell import UNEXTENDED, Result
 from harness.lengths import label
-from harness.report.sheet import SHARES, apart, readable
+from harness.report.sheet import SHARES, apart, named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,14 +34,14 @@ def curve(results: Sequence[Result], path: Path) -> None:
     figure, panels = _panels(len(groups), 6.4, 3.9)
     for axes, (title, group) in zip(panels, groups.items(), strict=True):
         for index, method in enumerate(methods):
-            _line(axes, [r for r in group if r.cell.method == method], index, len(methods))
+            _line(axes, [r for r in group if named(r.cell) == method], index, len(methods))
         _dress(axes, title, group)
     handles = {
         name: handle
         for axes in panels
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    names = [readable(method) for method in methods if readable(method) in handles]
+    names = [method for method in methods if method in handles]
     figure.legend(
         [handles[name] for name in names],
         names,
@@ -63,14 +63,14 @@ def depth(results: Sequence[Result], path: Path) -> None:
         raise ValueError("No result here has depths to draw; passkey has: --where task=passkey.")
     groups = _groups(found)
     panels = [
-        (title if len(groups) > 1 else "", [r for r in group if r.cell.method == method])
+        (title if len(groups) > 1 else "", [r for r in group if named(r.cell) == method])
         for title, group in groups.items()
         for method in _methods(group)
     ]
     figure, axes = _panels(len(panels), 3.5, 2.5)
     for one, (title, row) in zip(axes, panels, strict=True):
         picture = _map(one, row, found)
-        one.set_title(_folded(f"{title}\n{readable(row[0].cell.method)}".strip()), fontsize=10)
+        one.set_title(_folded(f"{title}\n{named(row[0].cell)}".strip()), fontsize=10)
         one.label_outer()
     if len(groups) == 1:
         figure.suptitle(next(iter(groups)))
@@ -89,17 +89,17 @@ def _scored(results: Sequence[Result]) -> list[Result]:
 
 def _groups(results: Sequence[Result]) -> dict[str, list[Result]]:
     """By model and task, in words."""
-    names = apart((r.cell.model, r.cell.task) for r in results)
+    names = apart((r.cell.base, r.cell.task) for r in results)
     groups: dict[str, list[Result]] = {}
     for r in results:
-        name = names[r.cell.model, r.cell.task]
-        groups.setdefault(f"{r.cell.model} · {name}", []).append(r)
+        name = names[r.cell.base, r.cell.task]
+        groups.setdefault(f"{r.cell.base} · {name}", []).append(r)
     return groups
 
 
 def _methods(results: Sequence[Result]) -> list[str]:
     """The model as it is first, then by name: a method looks alike in every panel."""
-    return sorted({r.cell.method for r in results}, key=lambda m: (m != UNEXTENDED, m))
+    return sorted({named(r.cell) for r in results}, key=lambda name: (name != UNEXTENDED, name))
 
 
 def _panels(count: int, width: float, height: float) -> "tuple[Figure, list[Axes]]":
@@ -129,7 +129,7 @@ def _line(axes: "Axes", row: list[Result], index: int, count: int) -> None:
         [r.cell.length * aside for r in row],
         y,
         [below, above],
-        label=readable(row[0].cell.method),
+        label=named(row[0].cell),
         color=COLOURS[index % len(COLOURS)],
         marker=MARKERS[index % len(MARKERS)],
         linestyle=("-", "--", ":")[index // len(COLOURS) % 3],

@@ -55,7 +55,7 @@ def sheets(results: Iterable[Result], cells: Sequence[Cell] = ()) -> list[Sheet]
     every = dict.fromkeys([*cells, *found])
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in every:
-        groups.setdefault((cell.model, cell.task), []).append(cell)
+        groups.setdefault((cell.base, cell.task), []).append(cell)
     names = apart(groups)
     return [_sheet(group, found, names[key]) for key, group in groups.items()]
 
@@ -101,6 +101,11 @@ def readable(spec: str, *, whole: bool = False) -> str:
     return ", ".join([name, *(f"{key} {value}" for key, value in parameters.items())])
 
 
+def named(cell: Cell) -> str:
+    """A cell's row: the method, and where the model was trained with it, what that is called."""
+    return readable(cell.method) + (f" · {cell.training}" if cell.training else "")
+
+
 def apart(keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
     """By model and task, the task for reading; whole where another of the model reads alike."""
     keys = list(dict.fromkeys(keys))
@@ -116,14 +121,15 @@ def told(text: str | None, cell: Cell) -> str:
 
 def _sheet(cells: list[Cell], found: dict[Cell, Result], task: str) -> Sheet:
     lengths = sorted({cell.length for cell in cells})
-    at = {(cell.method, cell.length): found.get(cell) for cell in cells}
+    at = {(cell.model, cell.method, cell.length): found.get(cell) for cell in cells}
     results = [found[cell] for cell in cells if cell in found]
-    methods = sorted({cell.method for cell in cells}, key=_order)
+    noted = {(r.cell.model, r.cell.method) for r in results if r.notice}
+    first = {(cell.model, cell.method): cell for cell in reversed(cells)}
     rows = {
-        readable(m) + ("*" if any(r.notice for r in results if r.cell.method == m) else ""): [
-            entry(at.get((m, n))) for n in lengths
+        named(first[row]) + ("*" if row in noted else ""): [
+            entry(at.get((*row, n))) for n in lengths
         ]
-        for m in methods
+        for row in sorted(first, key=lambda row: _order(first[row]))
     }
     return Sheet(
         title=_title(cells[0], task, results),
@@ -136,17 +142,18 @@ def _sheet(cells: list[Cell], found: dict[Cell, Result], task: str) -> Sheet:
 def _title(cell: Cell, task: str, results: list[Result]) -> str:
     metrics = dict.fromkeys(r.metric for r in results if r.metric and r.metric not in cell.task)
     corpora = dict.fromkeys(r.corpus for r in results if r.corpus and r.corpus not in cell.task)
-    return " · ".join([cell.model, task, *metrics, *corpora])
+    return " · ".join([cell.base, task, *metrics, *corpora])
 
 
-def _order(spec: str) -> tuple[bool, str, float, str]:
-    """The model as it is first, where every table starts; then by name, then by factor."""
-    name, parameters = split(spec)
+def _order(cell: Cell) -> tuple[bool, str, float, str, str]:
+    """The model as it is first, where every table starts; then by name, by factor, by training."""
+    name, parameters = split(cell.method)
     try:
         factor = float(parameters.get("factor", 0))
     except ValueError:
         factor = 0.0
-    return spec != UNEXTENDED, name, factor, spec
+    as_it_is = cell.method == UNEXTENDED and not cell.training
+    return not as_it_is, name, factor, cell.method, cell.model
 
 
 def _notes(rows: dict[str, list[Entry]], results: list[Result]) -> list[str]:
@@ -162,17 +169,18 @@ def _notes(rows: dict[str, list[Entry]], results: list[Result]) -> list[str]:
         why = "; ".join(_reasons(kind, results))
         notes.append(f"{MARKS[kind]}  {MEANINGS[kind]}{why and ': '}{why}")
     noted = dict.fromkeys(
-        f"*  {readable(r.cell.method)}: {told(r.notice, r.cell)}" for r in results if r.notice
+        f"*  {named(r.cell)}: {told(r.notice, r.cell)}" for r in results if r.notice
     )
-    return [*notes, *noted]
+    trained = dict.fromkeys(f"{r.cell.training}  {r.trained}" for r in results if r.trained)
+    return [*notes, *noted, *trained]
 
 
 def _reasons(kind: str, results: list[Result]) -> list[str]:
     """Why, once for each method and reason, with the lengths it holds for."""
     those = [r for r in results if r.status == kind]
     return [
-        f"{readable(method)} at {', '.join(label(r.cell.length) for r in group)}, {reason}"
-        for (method, reason), group in groupby(
-            those, lambda r: (r.cell.method, told(r.reason, r.cell))
+        f"{name} at {', '.join(label(r.cell.length) for r in group)}, {reason}"
+        for (name, reason), group in groupby(
+            those, lambda r: (named(r.cell), told(r.reason, r.cell))
         )
     ]

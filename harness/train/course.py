@@ -1,0 +1,174 @@
+"""What a training will be, settled before it starts: method, recipe, data, memory.
+
+From the command line's wishes to numbers that do not change; the same wishes give the same course,
+so an interrupted one is found again and gone on with.
+"""
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from harness import catalog, nearest
+from harness.method import Method, Recipe
+
+if TYPE_CHECKING:
+    from harness.model import Card
+
+BORROWED = "clex"
+"""A method that nobody published a training for is trained as in this one's comparison."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """A training in full."""
+
+    model: str
+    """Where the base is: a known name, a folder, a hub name."""
+    method: str
+    """Spec, its factor written out."""
+    recipe: str
+    """The recipe's name."""
+    numbers: Recipe
+    """As they are used: the recipe's, and what the command line changed."""
+    original_length: int
+    rows: int
+    """Sequences of one update, over all devices."""
+    corpus: str
+    stage: str = "lm"
+    """`lm`: all text. `chat`: conversations."""
+    answers_only: bool = True
+    """Of a chat, learn only what the assistant says."""
+    dtype: str = "auto"
+    checkpointing: bool = True
+    """Layers' activations are made again on the way back."""
+
+    @property
+    def target(self) -> int:
+        """Tokens that the model learns to read."""
+        factor = self.numbers.factor or 1.0
+        return max(self.numbers.sequence_length, round(factor * self.original_length))
+
+    @property
+    def updates(self) -> int:
+        return self.numbers.steps
+
+    @property
+    def tokens(self) -> int:
+        """Read in all."""
+        return self.numbers.steps * self.rows * self.numbers.sequence_length
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for an interrupted course to be gone on with."""
+        numbers = asdict(self.numbers)
+        for said in ("sources", "disagreements", "data"):
+            del numbers[said]
+        return {
+            "method": self.method,
+            "recipe": numbers,
+            "stage": self.stage,
+            "answers_only": self.answers_only,
+            "dtype": self.dtype,
+        }
+
+
+def recipe(method: Method, name: str) -> Recipe:
+    """A method's recipe by name; `quick` is its first one, scaled down.
+
+    Raises:
+        LookupError: it has none of that name; the message has the nearest.
+    """
+    held = dict(method.recipes) or dict(catalog.load("methods", BORROWED).recipes)
+    if name == "quick" and "quick" not in held:
+        return next(iter(held.values())).quick()
+    if name not in held:
+        known = [*held, "quick"]
+        raise LookupError(
+            f"No recipe named {name!r}.{nearest.hint(name, known)} There are: {', '.join(known)}."
+        )
+    return held[name]
+
+
+def settle(
+    card: "Card",
+    spec: str,
+    name: str,
+    *,
+    corpus: str,
+    factor: float | None = None,
+    budget: int | None = None,
+    changes: dict[str, Any] | None = None,
+    **rest: Any,
+) -> Course:
+    """The course for these wishes.
+
+    Args:
+        card: the base.
+        spec: the method's.
+        name: the recipe's.
+        corpus: what it reads, as `harness.corpora` names it, or a folder of sequences.
+        factor: how many times further than trained; None: the method's, else the recipe's, else as
+            far as the sequences are long.
+        budget: tokens in all: the steps follow. None: the recipe's steps.
+        changes: the recipe's numbers that the command line gave.
+        rest: further fields of `Course`.
+
+    Raises:
+        LookupError: no such method or recipe, or the model has no rope to extend.
+        ValueError: numbers that cannot be.
+    """
+    method = catalog.load("methods", spec)
+    wished = {key: value for key, value in (changes or {}).items() if value is not None}
+    numbers = replace(recipe(method, name), **wished)
+    known = {f.name for f in fields(method)}
+    own = getattr(method, "factor", None)
+    reach = numbers.sequence_length / card.original_length
+    chosen = float(own or factor or numbers.factor or max(1.0, reach))
+    if "factor" in known:
+        spec = catalog.extended(spec, {"factor": chosen})
+    rows = max(1, round(numbers.batch_tokens / numbers.sequence_length))
+    each = rows * numbers.sequence_length
+    if budget is not None:
+        if budget < each:
+            raise ValueError(
+                f"A budget of {budget:,} tokens is less than one update of {each:,}. "
+                "Give more, or shorter sequences."
+            )
+        numbers = replace(numbers, steps=budget // each)
+    numbers = replace(numbers, factor=chosen, batch_tokens=each)
+    _check(numbers)
+    return Course(
+        model=card.name,
+        method=catalog.canonical("methods", spec),
+        recipe=name,
+        numbers=numbers,
+        original_length=card.original_length,
+        rows=rows,
+        corpus=corpus,
+        **rest,
+    )
+
+
+def _check(numbers: Recipe) -> None:
+    for name, least in (("steps", 1), ("sequence_length", 16), ("learning_rate", 0)):
+        value = getattr(numbers, name)
+        if not value >= least or value == float("inf"):
+            raise ValueError(f"{name.replace('_', ' ')} must be at least {least}, not {value:g}.")
+
+
+def memory(course: Course, card: "Card") -> int:
+    """A rough peak in bytes: weights with all that moves them, and what a sequence leaves behind.
+
+    Weights, gradients and AdamW's two averages are float32; products run in bfloat16 beside them.
+    """
+    from harness.plan import OVERHEAD, weights
+
+    s, n = card.shape, course.numbers.sequence_length
+    whole = weights(card, s["all_experts"])
+    adapters = course.numbers.trains == "lora"
+    moved = 4 * s["layers"] * course.numbers.rank * 2 * s["hidden"] if adapters else whole
+    if course.numbers.trains == "encoding":
+        moved = 0
+    kept = 6 * n * s["hidden"]  # a layer's input in float32, its attention's output in bfloat16
+    inside = n * (12 * s["hidden"] + 6 * s["intermediate"] + 8 * s["heads"] * s["head_dim"]) * 2
+    activations = s["layers"] * (kept if course.checkpointing else inside) + inside
+    logits = 1024 * s["vocabulary"] * 4 * 3
+    return OVERHEAD + 6 * whole + 12 * moved + activations + logits

@@ -1,0 +1,73 @@
+"""Cross-entropy in pieces: the logits of a long sequence never exist at once.
+
+8k tokens times 49k words are 1.6 GB of float32 logits, and as much again for their gradient. Here a
+piece's logits are made, reduced to a loss, dropped, and made again on the way back (Chen et al.
+2016, https://arxiv.org/abs/1604.06174).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+PIECE = 1024
+IGNORED = -100
+"""The label of a token that is not learned."""
+
+
+@contextmanager
+def in_pieces(model: nn.Module, piece: int = PIECE) -> Iterator[None]:
+    """For a while `model(input_ids, labels)` is its loss alone, from `piece` tokens at a time.
+
+    The model's own forward is put in place of, not a wrapper put around it: FSDP and DDP see the
+    module they know.
+    """
+
+    def forward(
+        self: nn.Module,
+        input_ids: Tensor,
+        labels: Tensor,
+        num_items_in_batch: Tensor | int | None = None,
+        **_: Any,
+    ) -> dict[str, Tensor]:
+        decoder = self.get_decoder()
+        hidden = decoder(input_ids=input_ids, use_cache=False).last_hidden_state
+        total, count = summed(self, hidden, labels, piece)
+        return {"loss": total / (count if num_items_in_batch is None else num_items_in_batch)}
+
+    model.forward = MethodType(forward, model)
+    try:
+        yield
+    finally:
+        del model.forward
+
+
+def summed(
+    model: nn.Module, hidden: Tensor, labels: Tensor, piece: int = PIECE
+) -> tuple[Tensor, Tensor]:
+    """The sum of the losses of all labelled tokens, float32, and how many they are.
+
+    Args:
+        model: a causal language model; its head and soft-capping are used.
+        hidden: the decoder's output, (batch, n, hidden).
+        labels: (batch, n), unshifted: token i is predicted from the output at i - 1.
+        piece: most tokens whose logits are alive.
+    """
+    head = model.get_output_embeddings()
+    cap = getattr(model.get_decoder().config, "final_logit_softcapping", None)
+    flat, wanted = hidden[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+
+    def loss(part: Tensor, target: Tensor) -> Tensor:
+        logits = head(part).float()
+        logits = logits if cap is None else cap * torch.tanh(logits / cap)
+        return functional.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
+
+    total = flat.new_zeros((), dtype=torch.float32)
+    for part, target in zip(flat.split(piece), wanted.split(piece), strict=True):
+        total = total + checkpoint(loss, part, target, use_reentrant=False)
+    return total, (wanted != IGNORED).sum()

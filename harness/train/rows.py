@@ -1,0 +1,30 @@
+"""What a course reads: text cut to its length, a folder of sequences, or conversations."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.train.course import Course
+    from harness.train.trainer import Rows
+
+
+def rows(course: "Course", *, trust_remote_code: bool = False) -> "Rows":
+    """The course's training data.
+
+    Raises:
+        LookupError: no such corpus.
+        ValueError: it is shorter than one sequence.
+    """
+    from harness import machine
+    from harness.model import describe, tokenizer
+
+    reads = tokenizer(describe(course.model, trust_remote_code=trust_remote_code))
+    length = course.numbers.sequence_length
+    if course.stage == "chat":
+        from harness.train.chat import open_conversations
+
+        on = "assistant" if course.answers_only else "all"
+        return open_conversations(course.corpus, reads, length, on=on)
+    from harness.train.packing import open_sequences
+
+    wanted = course.numbers.steps * course.rows
+    return open_sequences(course.corpus, reads, length, machine.cache_folder(), first=wanted)

@@ -1,0 +1,370 @@
+"""Follow a course: transformers' Trainer, with the method on and the loss in pieces.
+
+Killed at any moment, a training goes on from its last save; the same seed draws the same curve.
+"""
+
+import json
+import math
+import shutil
+import time
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from harness import catalog, machine
+from harness.method import Recipe
+from harness.model import Live, load, quiet
+from harness.train import attention
+from harness.train.course import Course, memory
+from harness.train.loss import in_pieces
+from harness.trained import FILE, Trained, write
+
+LOG = "log.jsonl"
+PLAN = "course.json"
+SAVES = "saves"
+SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+
+
+class Rows(Protocol):
+    """Sequences to learn from: a map-style dataset."""
+
+    label: str
+    """What they are, by content."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]: ...
+
+
+class Watch(Protocol):
+    """Who is told how a training comes along."""
+
+    def begun(self, course: Course, done: int) -> None:
+        """The first update is about to be made, after `done` that an earlier start made."""
+
+    def updated(self, entry: dict[str, float]) -> None:
+        """One update is made: step, loss, learning rate, seconds, tokens, peak memory."""
+
+    def saved(self, step: int) -> None:
+        """All up to this update is safe."""
+
+
+def train(
+    course: Course,
+    rows: Rows,
+    output: Path,
+    *,
+    watch: Watch,
+    device: str = "auto",
+    seed: int = 42,
+    save_every: int = 10,
+    distributed: dict[str, Any] | None = None,
+    trust_remote_code: bool = False,
+) -> Trained:
+    """Train into a folder; what an earlier start of the same course saved is gone on with.
+
+    Args:
+        course: what to do.
+        rows: what is learned from, each of the course's sequence length.
+        output: becomes a Hugging Face folder with `training.json` and `log.jsonl`.
+        watch: told of every update.
+        device: `auto`, `cpu`, `cuda`.
+        seed: of data order, positions, adapters.
+        save_every: updates.
+        distributed: further arguments of TrainingArguments, for FSDP or DeepSpeed.
+        trust_remote_code: for the base.
+
+    Raises:
+        ValueError: the folder holds another course, or memory does not allow it.
+        FloatingPointError: a loss that is no number; says at which update, and what is safe.
+    """
+    on = machine.device(device)
+    machine.forget_peak(on)
+    live = load(course.model, device=on, dtype="float32", trust_remote_code=trust_remote_code)
+    begin(course, rows, output, live, seed)
+    method = catalog.load("methods", course.method)
+    if reason := method.unfit(live.model, course.target):
+        raise ValueError(f"{course.method} cannot be trained on {course.model}: {reason}.")
+    with ExitStack() as stack:
+        stack.enter_context(quiet())
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", FutureWarning)  # peft's calls of transformers: not ours
+        stack.enter_context(_attending(live.model))
+        stack.enter_context(in_pieces(live.model))
+        base = {name for name, _ in live.model.named_parameters()}
+        stack.enter_context(method.in_training(live.model, course.target))
+        own = {name for name, _ in live.model.named_parameters()} - base
+        learner = _thawed(live.model, course.numbers, own)
+        trainer = _Trainer(
+            model=learner,
+            args=_arguments(course, output, on, seed, save_every, distributed or {}),
+            train_dataset=_Labelled(rows),
+            data_collator=_stacked,
+            callbacks=[_Telling(watch, course, output)],
+        )
+        for callback in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(callback)
+        last = newest(output)
+        watch.begun(course, int(last.name.rpartition("-")[2]) if last else 0)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        trained = _account(course, rows, live, seed)
+        if trainer.is_world_process_zero():
+            _publish(trainer.accelerator.unwrap_model(trainer.model), live, own, output, trained)
+    return trained
+
+
+def begin(course: Course, rows: Rows, output: Path, live: Live, seed: int) -> None:
+    """See that the folder is this course's, and that memory allows it.
+
+    Raises:
+        ValueError: it is another's, or the training would not fit.
+    """
+    free, taken = machine.free_memory(live.device), memory(course, live.card)
+    if taken > free:
+        raise ValueError(
+            f"Sequences of {course.numbers.sequence_length:,} tokens need about "
+            f"{taken / 2**30:.1f} GiB, and {free / 2**30:.1f} are free. "
+            "Give a smaller --sequence-length, or train adapters with --trains lora."
+        )
+    facts = course.identity() | {"weights": live.weights, "corpus": rows.label, "seed": seed}
+    plan = output / PLAN
+    text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
+    if plan.exists() and plan.read_text("utf-8") != text:
+        was = json.loads(plan.read_text("utf-8"))
+        now = json.loads(text)
+        unlike = ", ".join(sorted(k for k in now if was.get(k) != now[k]))
+        raise ValueError(
+            f"{output} holds a training with another {unlike}. Give another --output, or the same "
+            "command to go on with that one."
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    beside = plan.with_suffix(".part")
+    beside.write_text(text, "utf-8")
+    beside.replace(plan)
+
+
+def newest(output: Path) -> Path | None:
+    """The last save that is whole: its state is written after all else."""
+    saves = sorted(
+        (s for s in (output / SAVES).glob("checkpoint-*") if s.name[11:].isdigit()),
+        key=lambda s: int(s.name[11:]),
+        reverse=True,
+    )
+    return next((s for s in saves if _whole(s)), None)
+
+
+def _whole(save: Path) -> bool:
+    try:
+        return bool(json.loads((save / "trainer_state.json").read_text("utf-8"))["global_step"])
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+@contextmanager
+def _attending(model: nn.Module) -> Iterator[None]:
+    """Attention whose memory does not grow with the square, and whose output is kept."""
+    config = model.get_decoder().config
+    before = config._attn_implementation
+    config._attn_implementation = attention.INTERFACE
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _thawed(model: nn.Module, numbers: Recipe, own: Collection[str]) -> nn.Module:
+    """The model with the weights that the recipe moves ready to be moved; `own`: the method's."""
+    if numbers.trains == "encoding" and not own:
+        raise ValueError("This method has no weights of its own: train all, or adapters.")
+    learner = _adapted(model, numbers) if numbers.trains == "lora" else model
+    for name, parameter in learner.named_parameters():
+        if numbers.trains == "all" or name.endswith(tuple(own)):
+            parameter.requires_grad_(True)
+    return learner
+
+
+def _adapted(model: nn.Module, numbers: Recipe) -> nn.Module:
+    """Low-rank adapters on attention, and the modules a recipe trains beside them."""
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            "Adapters need peft. Run: pip install 'context-harness[train]'"
+        ) from None
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    attention_names = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "query_key_value")
+    config = LoraConfig(
+        r=numbers.rank,
+        lora_alpha=numbers.alpha,
+        lora_dropout=0.0,
+        bias="none",
+        target_modules=[n for n in (*attention_names, "dense") if n in names],
+        modules_to_save=[n for n in sorted(names) if any(a in n for a in numbers.also)] or None,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def _arguments(
+    course: Course,
+    output: Path,
+    on: str,
+    seed: int,
+    save_every: int,
+    distributed: dict[str, Any],
+) -> TrainingArguments:
+    from accelerate import PartialState
+
+    numbers = course.numbers
+    world = PartialState(cpu=on == "cpu").num_processes
+    if course.rows % world:
+        raise ValueError(
+            f"{course.rows} sequences an update cannot be shared by {world} processes: "
+            "choose --batch-tokens so that they can."
+        )
+    keep = {"use_reentrant": False, "context_fn": attention.checkpoint_context}
+    return TrainingArguments(
+        output_dir=str(output / SAVES),
+        max_steps=numbers.steps,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=course.rows // world,
+        learning_rate=numbers.learning_rate,
+        lr_scheduler_type=SCHEDULES[numbers.schedule],
+        warmup_steps=numbers.warmup,
+        weight_decay=numbers.weight_decay,
+        adam_beta1=numbers.betas[0],
+        adam_beta2=numbers.betas[1],
+        max_grad_norm=numbers.clip or 0.0,
+        bf16=machine.dtype(course.dtype, on) is torch.bfloat16,
+        use_cpu=on == "cpu",
+        activation_checkpointing=course.checkpointing,
+        activation_checkpointing_kwargs=keep if course.checkpointing else None,
+        save_steps=save_every,
+        save_total_limit=2,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        seed=seed,
+        data_seed=seed,
+        report_to=[],
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        dataloader_pin_memory=on == "cuda",
+        **distributed,
+    )
+
+
+class _Labelled(torch.utils.data.Dataset):
+    """Rows with what is to be learned of them: every token, where they do not say."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        row = self.rows[index]
+        return {"input_ids": row["input_ids"], "labels": row.get("labels", row["input_ids"])}
+
+
+def _stacked(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+class _Trainer(Trainer):
+    """Stops at the first loss that is no number."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+        loss = super().training_step(*args, **kwargs)
+        if not loss.isfinite():
+            last = newest(Path(self.args.output_dir).parent)
+            safe = f"update {last.name[11:]}" if last else "none yet"
+            raise FloatingPointError(
+                f"The loss is {float(loss)} at update {self.state.global_step + 1}. "
+                f"Last save: {safe}. A lower --learning-rate may help."
+            )
+        return loss
+
+
+class _Telling(TrainerCallback):
+    """Every update into the log, and to whoever watches."""
+
+    def __init__(self, watch: Watch, course: Course, output: Path) -> None:
+        self.watch, self.course, self.log = watch, course, output / LOG
+        self.since = time.perf_counter()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        kept = self.log.read_text("utf-8").splitlines() if self.log.exists() else []
+        known = [line for line in kept if json.loads(line)["step"] <= state.global_step]
+        self.log.write_text("".join(f"{line}\n" for line in known), "utf-8")
+        self.since = time.perf_counter()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict, **_: Any) -> None:
+        if "loss" not in logs or not state.is_world_process_zero:
+            return
+        each = self.course.rows * self.course.numbers.sequence_length
+        seconds, self.since = time.perf_counter() - self.since, time.perf_counter()
+        entry = {
+            "step": state.global_step,
+            "loss": logs["loss"],
+            "learning_rate": logs["learning_rate"],
+            "gradient_norm": float(logs.get("grad_norm", math.nan)),
+            "seconds": round(seconds, 3),
+            "tokens": state.global_step * each,
+            "tokens_per_second": round(each / seconds, 1),
+            "peak_memory": machine.peak_memory("cpu" if args.use_cpu else "cuda"),
+        }
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        self.watch.updated(entry)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.watch.saved(state.global_step)
+
+
+def _account(course: Course, rows: Rows, live: Live, seed: int) -> Trained:
+    numbers = {k: v for k, v in asdict(course.numbers).items() if k != "sources"}
+    return Trained(
+        method=course.method,
+        recipe=course.recipe,
+        numbers=numbers,
+        base=live.card.spec,
+        base_weights=live.weights,
+        original_length=course.original_length,
+        corpus=rows.label,
+        steps=course.numbers.steps,
+        sequence_length=course.numbers.sequence_length,
+        tokens=course.tokens,
+        seed=seed,
+        made_with={"versions": machine.versions(), **machine.commit()},
+    )
+
+
+def _publish(
+    model: nn.Module, live: Live, own: Collection[str], output: Path, trained: Trained
+) -> None:
+    """The checkpoint as anybody can load it; it counts once `training.json` is there."""
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    dtype = getattr(live.card.config, "dtype", None) or torch.float32
+    for name, parameter in model.named_parameters():
+        if name not in own:
+            parameter.data = parameter.data.to(dtype)
+    model.config.dtype = dtype
+    model.save_pretrained(output)
+    live.tokenizer.save_pretrained(output)
+    write(output, trained)
+    shutil.rmtree(output / SAVES, ignore_errors=True)
+
+
+def done(output: Path) -> bool:
+    """Whether a training into this folder has come to its end."""
+    return (output / FILE).exists()

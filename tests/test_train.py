@@ -1,0 +1,300 @@
+"""Training: what is learned, what is saved, and what an interrupted one goes on from."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional
+
+from harness import catalog, trained
+from harness.cli import main
+from harness.method import Recipe
+from harness.model import describe, load
+from harness.train import parallel
+from harness.train.course import memory, recipe, settle
+from harness.train.loss import in_pieces
+from harness.train.rows import rows
+from harness.train.trainer import newest, train
+
+SHORT = {"sequence_length": 128, "batch_tokens": 256, "steps": 4, "learning_rate": 1e-3}
+
+
+class Silent:
+    def begun(self, course, done):
+        self.done = done
+
+    def updated(self, entry): ...
+
+    def saved(self, step): ...
+
+
+class Stopping(Silent):
+    """A person who interrupts after so many updates."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def updated(self, entry):
+        if entry["step"] >= self.after:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("CONTEXT_HARNESS_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def novel(tmp_path_factory):
+    """A few thousand words, other ones in every sentence."""
+    file = tmp_path_factory.mktemp("text") / "novel.txt"
+    words = ["sea", "calm", "lamp", "burned", "house", "town", "night", "the", "was", "and", "of"]
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(len(words), (6000,), generator=generator)
+    file.write_text(" ".join(words[int(i)] for i in drawn))
+    return f"text:{file}"
+
+
+def course(novel, spec="yarn,factor=2", **changes):
+    return settle(describe("toy"), spec, "quick", corpus=novel, changes=SHORT | changes)
+
+
+def losses(folder):
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def weights(folder):
+    return load(str(folder), device="cpu", dtype="float32").model.state_dict()
+
+
+def follow(it, output, watch=None, **how):
+    return train(it, rows(it), output, watch=watch or Silent(), save_every=2, **how)
+
+
+def test_it_learns_what_it_reads(novel, tmp_path):
+    follow(course(novel, steps=8), tmp_path / "a")
+    curve = losses(tmp_path / "a")
+    assert len(curve) == 8 and curve[-1] < curve[0] - 0.5
+
+
+def test_an_interrupted_training_draws_the_curve_it_would_have_drawn(novel, tmp_path):
+    it = course(novel, spec="random-pos")  # draws positions anew at each pass
+    follow(it, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        follow(it, tmp_path / "cut", Stopping(3))
+    watch = Silent()
+    follow(it, tmp_path / "cut", watch)
+    assert watch.done == 2
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    one, other = weights(tmp_path / "cut"), weights(tmp_path / "whole")
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_another_seed_reads_in_another_order(novel, tmp_path):
+    follow(course(novel), tmp_path / "a", seed=1)
+    follow(course(novel), tmp_path / "b", seed=1)
+    follow(course(novel), tmp_path / "c", seed=2)
+    assert losses(tmp_path / "a") == losses(tmp_path / "b") != losses(tmp_path / "c")
+
+
+def test_a_half_written_save_is_passed_over(tmp_path):
+    for step in (2, 4):
+        (tmp_path / "saves" / f"checkpoint-{step}").mkdir(parents=True)
+    state = tmp_path / "saves" / "checkpoint-2" / "trainer_state.json"
+    state.write_text('{"global_step": 2}')
+    (tmp_path / "saves" / "checkpoint-4" / "trainer_state.json").write_text('{"global')
+    assert newest(tmp_path) == state.parent
+
+
+def test_a_folder_keeps_the_training_it_has(novel, tmp_path):
+    follow(course(novel), tmp_path / "a")
+    with pytest.raises(ValueError, match="another recipe"):
+        follow(course(novel, learning_rate=1e-4), tmp_path / "a")
+
+
+@pytest.mark.parametrize("cap", [None, 5.0])
+def test_the_loss_in_pieces_is_the_loss(cap):
+    model = load("toy", device="cpu", dtype="float32").model.requires_grad_(True)
+    model.config.final_logit_softcapping = cap
+    tokens = torch.randint(2048, (2, 50), generator=torch.Generator().manual_seed(0))
+    labels = tokens.clone()
+    labels[0, :20] = -100
+    logits = model(tokens).logits.float()
+    logits = logits if cap is None else cap * torch.tanh(logits / cap)
+    plain = functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    plain.backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    with in_pieces(model, piece=7):
+        ours = model(input_ids=tokens, labels=labels)["loss"]
+        ours.backward()
+    torch.testing.assert_close(ours, plain)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-6)
+    assert model(tokens).logits.shape == (2, 50, 2048)  # and its forward is back
+
+
+def test_adapters_leave_the_rest_of_the_model_alone(novel, tmp_path):
+    pytest.importorskip("peft", reason="adapters are an extra: context-harness[train]")
+    follow(course(novel, trains="lora"), tmp_path / "a")
+    before, after = weights("toy"), weights(tmp_path / "a")
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and all("self_attn" in name for name in moved)
+
+
+def test_a_checkpoint_says_how_it_was_trained_and_is_evaluated_so(novel, tmp_path, capsys):
+    follow(course(novel, spec="pi,factor=3"), tmp_path / "mine")
+    said = trained.read(tmp_path / "mine")
+    assert (said.method, said.base, said.tokens) == ("pi,factor=3", "toy", 1024)
+    words = f"run --model {tmp_path}/mine -m pi -t passkey -l 1k --depths 0.5 --samples 1 --json"
+    with pytest.raises(SystemExit):
+        main([*words.split(), "--results", str(tmp_path / "results")])
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["model"].startswith("toy+mine@") and row["base"] == "toy"
+    assert row["factor"] == 3 and "1,024 tokens" in row["trained"]
+
+
+def test_another_method_than_it_learned_is_refused(novel, tmp_path, capsys):
+    follow(course(novel, spec="pi,factor=3"), tmp_path / "mine")
+    with pytest.raises(SystemExit) as left:
+        main(f"run --model {tmp_path}/mine -m yarn -t passkey -l 1k".split())
+    assert left.value.code == 2
+    assert "was trained with pi,factor=3" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_stops_it_and_keeps_what_was_good(novel, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"at update \d+\. Last save: update \d"):
+        follow(course(novel, steps=40, learning_rate=1e30, clip=None), tmp_path / "a")
+    assert newest(tmp_path / "a") and not (tmp_path / "a" / "training.json").exists()
+
+
+def test_what_would_not_fit_is_said_before_it_starts(novel, tmp_path):
+    it = course(novel, sequence_length=2**27, batch_tokens=2**27)
+    corpus = rows(course(novel))
+    with pytest.raises(ValueError, match=r"GiB, and .* are free"):
+        train(it, corpus, tmp_path / "a", watch=Silent())
+    assert not (tmp_path / "a").exists()
+
+
+def test_longer_sequences_and_more_weights_need_more_memory(novel):
+    card = describe("toy")
+    less, more = course(novel), course(novel, sequence_length=4096, batch_tokens=4096)
+    assert memory(less, card) < memory(more, card)
+    assert memory(course(novel, trains="lora"), card) < memory(less, card)
+    assert memory(more, card) < memory(replace(more, checkpointing=False), card)
+
+
+def test_a_budget_is_spent_and_not_passed(novel):
+    it = settle(describe("toy"), "pi", "quick", corpus=novel, budget=1000, changes=SHORT)
+    assert it.numbers.steps == 3 and it.tokens == 768
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "wishes", "said"),
+    [
+        ("yarn", "papper", {}, "Did you mean 'paper'"),
+        ("yarn", "quick", {"budget": 10}, "less than one update"),
+        ("yarm", "quick", {}, "No method named"),
+        ("yarn", "quick", {"changes": {"learning_rate": -1.0}}, "learning rate"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_in_a_sentence(spec, name, wishes, said):
+    with pytest.raises((ValueError, LookupError), match=said):
+        settle(describe("toy"), spec, name, corpus="stdlib:train", **wishes)
+
+
+def test_the_quick_recipe_is_the_same_for_every_method():
+    told = [recipe(catalog.load("methods", name), "quick") for name in catalog.names("methods")]
+    assert {(it.sequence_length, it.steps, it.learning_rate) for it in told} == {(8192, 60, 1e-4)}
+
+
+def test_every_number_of_a_recipe_has_a_source():
+    for name in catalog.names("methods"):
+        for title, it in catalog.load("methods", name).recipes.items():
+            default = Recipe(sequence_length=0, steps=0, batch_tokens=0, learning_rate=0)
+            for key in ("sequence_length", "steps", "batch_tokens", "learning_rate"):
+                assert it.sources.get(key), (name, title, key)
+            changed = {k for k in ("schedule", "warmup", "weight_decay", "betas", "factor")
+                       if getattr(it, k) != getattr(default, k)}  # fmt: skip
+            assert changed <= set(it.sources), (name, title)
+
+
+@pytest.mark.parametrize("name", ["fsdp2", "zero2", "zero3"])
+def test_shipped_settings_are_read_by_those_who_take_them(name, tmp_path):
+    from transformers import TrainingArguments
+
+    given = parallel.arguments(name, 1, "cpu")
+    if name == "fsdp2":
+        made = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **given)
+        assert made.fsdp_plugin_args["fsdp_version"] == 2
+    else:
+        from accelerate.utils.deepspeed import HfDeepSpeedConfig
+
+        made = HfDeepSpeedConfig(given["deepspeed"])
+        assert made.is_zero3() == (name == "zero3") and not made.is_offload()
+
+
+def test_a_sequence_is_shared_on_gpus_only():
+    with pytest.raises(ValueError, match="fsdp2 only"):
+        parallel.arguments("none", 2, "cpu")
+    with pytest.raises(ValueError, match="needs GPUs"):
+        parallel.arguments("fsdp2", 2, "cpu")
+
+
+RECIPES = [
+    (name, title)
+    for name in catalog.names("methods")
+    for title in [*catalog.load("methods", name).recipes, "quick"]
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "title"), RECIPES)
+def test_every_recipe_makes_three_updates(name, title, novel, tmp_path):
+    changes = {"sequence_length": 256, "batch_tokens": 256, "steps": 3}
+    it = settle(describe("toy"), name, title, corpus=novel, changes=changes)
+    follow(it, tmp_path / "a")
+    curve = losses(tmp_path / "a")
+    assert len(curve) == 3 and all(0 < loss < 20 for loss in curve)
+    assert trained.read(tmp_path / "a").recipe == title
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on(novel, tmp_path):
+    words = ["-m", "harness", "train", "-m", "pose", "--corpus", novel, "--steps", "12",
+             "--sequence-length", "256", "--save-every", "2"]  # fmt: skip
+    for folder, kill in (("whole", False), ("cut", True), ("cut", False)):
+        command = [sys.executable, *words, "--output", str(tmp_path / folder)]
+        running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        if kill:
+            log = tmp_path / folder / "log.jsonl"
+            until = time.monotonic() + 120
+            while time.monotonic() < until and not (log.exists() and len(losses(log.parent)) > 4):
+                time.sleep(0.05)
+            os.kill(running.pid, signal.SIGKILL)
+        running.communicate()
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_weights(novel, tmp_path):
+    words = ["-m", "harness", "train", "-m", "yarn,factor=2", "--corpus", novel, "--steps", "3",
+             "--sequence-length", "256", "--batch-tokens", "512", "--device", "cpu"]  # fmt: skip
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launch += ["--master-port", "29511"]
+    for folder, how in (("one", []), ("two", ["--distributed", "fsdp2"])):
+        command = [*(launch if how else [sys.executable]), *words, *how]
+        command += ["--output", str(tmp_path / folder)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert set(one) == set(two)
+    off = max(float((one[name] - two[name]).abs().max()) for name in one)
+    assert off < 2e-3
