@@ -1,15 +1,24 @@
 """Training data: nothing lost in packing, shares kept at every step, overlap found."""
 
 import json
+import re
+from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from harness import model
+from harness import corpora, model
+from harness.cli import main
 from harness.corpora import find
 from harness.reader import TokenReader
-from harness.train.packing import AsClex, Carried, Read, open_sequences
+from harness.train import mixture
+from harness.train.folder import Writer
+from harness.train.mixture import Build, Mixture, turns
+from harness.train.packing import CARD, AsClex, Carried, Packed, Read, open_sequences
 
 GOLDEN = Path(__file__).parent / "golden"
 BOS = 1
@@ -124,3 +133,235 @@ def test_the_library_gives_each_file_as_a_document(tokenizer):
 def test_a_folder_that_no_build_made_says_how_one_is_made(tokenizer, tmp_path):
     with pytest.raises(ValueError, match="harness data build"):
         open_sequences(str(tmp_path), tokenizer, 8)
+
+
+# mixtures
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """Three corpora of which every document says whose it is."""
+    words = {"sea": "The sea was calm. ", "hill": "A hill is green. ", "code": "x = f(y)\n"}
+    return {
+        name: jsonl(tmp_path / f"{name}.jsonl", [word * n for n in range(20, 80)])
+        for name, word in words.items()
+    }
+
+
+@pytest.fixture
+def mixed(parts, reader, tmp_path):
+    """Builds 6 : 3 : 1 of them, into a new folder each time, and returns it."""
+    shares = dict(zip(parts, (6, 3, 1), strict=True))
+    given = {n: {"share": shares[n], "corpus": corpus} for n, corpus in parts.items()}
+    numbers = iter(range(99))
+
+    def mixed(output=None, **changes):
+        folder = output or tmp_path / f"built-{next(numbers)}"
+        said = {"length": 32, "tokens": 6400, "seed": 1} | changes
+        wanted = {"name": "m", "mixture": Mixture(parts=given), "reader": reader, "model": "toy"}
+        Build(**(wanted | said)).to(folder)
+        return folder
+
+    return mixed
+
+
+def card(folder):
+    return json.loads((folder / CARD).read_text())
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=7), st.integers(1, 200))
+def test_after_every_turn_each_has_had_its_share_to_within_one(weights, many):
+    shares = [Fraction(w, sum(weights)) for w in weights]
+    had = [0] * len(shares)
+    for turn, i in enumerate(islice(turns(shares), many), 1):
+        had[i] += 1
+        assert all(abs(h - share * turn) < 1 for h, share in zip(had, shares, strict=True))
+
+
+def test_every_beginning_of_a_mixture_has_its_shares_to_within_a_sequence(mixed):
+    folder = mixed()
+    whose = np.load(folder / "parts.npy")
+    assert len(whose) == card(folder)["sequences"] == 200
+    for share, i in ((0.6, 0), (0.3, 1), (0.1, 2)):
+        so_far = np.cumsum(whose == i)
+        assert (np.abs(so_far - share * np.arange(1, 201)) < 1).all()
+    reached = {name: part["reached"] for name, part in card(folder)["parts"].items()}
+    assert reached == {"sea": 0.6, "hill": 0.3, "code": 0.1}
+
+
+def test_a_sequence_is_of_the_part_it_is_said_to_be(mixed, tokenizer):
+    folder = mixed()
+    found = open_sequences(str(folder), tokenizer, 32)
+    for item, part in zip(found, np.load(folder / "parts.npy"), strict=True):
+        text = tokenizer.decode(item["input_ids"])
+        assert [word in text for word in ("sea", "hill", "f(y")].index(True) == part
+
+
+def test_boundaries_are_where_documents_begin(mixed, tokenizer, reader):
+    folder = mixed()
+    found = open_sequences(str(folder), tokenizer, 32)
+    documents = 0
+    for item in found:
+        begins = [i for i, t in enumerate(item["input_ids"].tolist()) if t == reader.bos]
+        assert item["document"].tolist() == sorted({0, *begins})
+        documents += len(begins)
+    assert documents == sum(p["documents"] for p in card(folder)["parts"].values())
+
+
+def test_a_seed_makes_the_same_bytes_and_another_the_same_text_in_another_order(mixed):
+    one, same, other = mixed(), mixed(), mixed(seed=2)
+    assert card(one) == card(same) and card(one)["label"] != card(other)["label"]
+    assert all((one / n).read_bytes() == (same / n).read_bytes() for n in card(one)["files"])
+
+
+def test_without_a_number_of_tokens_it_ends_with_the_first_part_that_does(mixed, parts, reader):
+    folder = mixed(tokens=None)
+    found = card(folder)
+    ended = found["ended_by"]
+    held = sum(1 + len(reader.tokens_of(t)) for t in find(parts[ended]).every())
+    used = found["parts"][ended]
+    assert used["tokens"] + used["left_over"] == held and used["left_over"] < 32
+
+
+def test_a_short_part_is_read_again_where_wanted_and_the_card_says_so(mixed):
+    whole = card(mixed(tokens=None))["tokens"]
+    folder = mixed(tokens=3 * whole, again=True)
+    found = card(folder)
+    assert found["tokens"] > 3 * whole - 32 and found["ended_by"] is None
+    assert found["parts"]["sea"]["passes"] > 1
+
+
+def test_the_folder_is_read_at_every_length_that_divides_its_own(mixed, tokenizer):
+    folder = str(mixed())
+    whole, half = (open_sequences(folder, tokenizer, n) for n in (32, 16))
+    assert len(half) == 2 * len(whole) and half.label == whole.label
+    together = half[6]["input_ids"].tolist() + half[7]["input_ids"].tolist()
+    assert together == whole[3]["input_ids"].tolist()
+    with pytest.raises(ValueError, match="does not divide"):
+        open_sequences(folder, tokenizer, 24)
+
+
+def test_many_files_are_read_as_one(tmp_path, tokenizer):
+    rows = np.arange(40, dtype=np.int32).reshape(10, 4)
+    with Writer(tmp_path / "built", 4, np.uint16, shard_tokens=12) as writer:
+        for i, row in enumerate(rows):
+            writer.write(Packed(row, [i % 4]), 0)
+        writer.finish(
+            {"name": "m", "tokenizer": {"fingerprint": TokenReader(tokenizer).fingerprint}}
+        )
+    assert len([*(tmp_path / "built").glob("sequences-*.npy")]) == 4
+    found = open_sequences(str(tmp_path / "built"), tokenizer, 4)
+    assert [item["input_ids"].tolist() for item in found] == rows.tolist()
+    assert [item["document"].tolist() for item in found][1:3] == [[0, 1], [0, 2]]
+
+
+def test_a_build_that_stops_leaves_nothing(mixed, tmp_path):
+    seen = []
+
+    def stop(sources):
+        seen.append(sources)
+        if len(seen) == 50:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mixed(tmp_path / "stopped", watch=stop)
+    assert not [*tmp_path.glob("stopped*")]
+
+
+def test_a_build_says_what_a_killed_one_left_and_spares_what_is_there(mixed, tmp_path):
+    (left := tmp_path / "killed.part").mkdir()
+    with pytest.raises(ValueError, match="delete it to build again"):
+        mixed(tmp_path / "killed")
+    assert left.exists()
+    folder = mixed()
+    before = card(folder)
+    with pytest.raises(ValueError, match="is there already"):
+        mixed(folder, seed=5)
+    assert card(folder) == before
+
+
+def test_a_folder_for_another_tokenizer_is_refused(mixed, tmp_path, folder):
+    built = mixed()
+    from transformers import AutoTokenizer
+
+    with pytest.raises(ValueError, match="built for toy"):
+        open_sequences(str(built), AutoTokenizer.from_pretrained(folder), 32)
+
+
+@pytest.mark.parametrize("name", mixture.shipped())
+def test_a_shipped_mixture_names_corpora_there_can_be(name):
+    found = mixture.find(name)
+    assert found.about and sum(found.shares.values()) == 1
+    assert all(corpora.find(part.corpus) for part in found.parts.values())
+
+
+def test_longcorpus_has_the_published_shares():
+    shares = [float(share) for share in mixture.find("longcorpus").shares.values()]
+    assert shares == [0.4, 0.2, 0.2, 0.1, 0.05, 0.05]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("parts: {a: {share: 1, corpus: stdlib, shar: 2}}", "'shar' in parts.a.*mean 'share'"),
+        ("part: {}", "unknown key 'part'.*mean 'parts'"),
+        ("parts: {a: {corpus: stdlib}}", "misses 'share' in parts.a"),
+        ("parts: {a: {share: 0, corpus: stdlib}}", "wrong 'share' in parts.a: it must be greater"),
+        ("parts: {}", "wrong 'parts'"),
+        ("- a", "write parts"),
+        ("parts: [", "is no mixture file"),
+    ],
+)
+def test_a_malformed_mixture_says_what_is_wrong_and_where(tmp_path, text, why):
+    (file := tmp_path / "m.yaml").write_text(text)
+    with pytest.raises(ValueError, match=why):
+        mixture.find(str(file))
+
+
+def test_an_unknown_name_has_its_nearest():
+    with pytest.raises(LookupError, match="Did you mean 'longcorpus'"):
+        mixture.find("longcorps")
+    with pytest.raises(LookupError, match=r"no part 'boook'\. Did you mean 'book'"):
+        mixture.find("longcorpus").replaced({"boook": "stdlib"})
+    with pytest.raises(ValueError, match="keep at least one"):
+        mixture.find("stdlib:train").replaced({"all": "none"})
+
+
+# the command line
+
+
+def command(*words):
+    with pytest.raises(SystemExit) as done:
+        main(["data", *map(str, words)])
+    return done.value.code
+
+
+def test_a_mixture_is_built_of_local_files_in_place_of_the_hub(parts, tmp_path, capsys):
+    names = ("book", "arxiv", "general", "code", "qa", "summarisation")
+    local = [*parts.values()] * 2
+    sets = [w for n, c in zip(names, local, strict=True) for w in ("--set", f"{n}={c}")]
+    output = tmp_path / "long"
+    code = command("build", "longcorpus", *sets, "--length", 64, "--tokens", "5k", "-o", output)
+    assert code == 0
+    printed = capsys.readouterr().out
+    assert "78 sequences of 64 tokens, 4,992 in all" in printed and "40.00%" in printed
+    assert card(output)["name"] == "longcorpus" and str(tmp_path) not in json.dumps(card(output))
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["longcorpus", "--set", "book", "--length", "64"], "--set takes part=corpus"),
+        (["stdlib", "--length", "4k-8k"], "--length takes one length"),
+        (["stdlib", "--length", "64", "--tokens", "many"], "--tokens takes a number"),
+        (["stdlib", "--length", "64", "--tokens", "9"], "less than one sequence"),
+        (["stdlib", "--length", "64", "--repeat"], "how many --tokens"),
+        (["stdlib:tset", "--length", "64"], "mean 'test'"),
+        (["stdlib", "--length", "64m"], "has .* tokens, and one sequence takes"),
+    ],
+)
+def test_a_mistake_has_a_sentence_and_leaves_nothing(words, why, tmp_path, capsys):
+    assert command("build", *words, "-o", tmp_path / "no") == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and re.search(why, said)
+    assert not [*tmp_path.iterdir()]

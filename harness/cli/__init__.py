@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import look, run, train
+from harness.cli import data, look, run, train
 
 app = typer.Typer(
     help="Measure how far a method lets a pretrained transformer read.",
@@ -25,6 +25,7 @@ app.command("results", epilog=look.RESULTS_EXAMPLES)(look.results)
 app.command("plot")(look.plot)
 app.command("doctor")(look.doctor)
 app.add_typer(train.app, name="train")
+app.add_typer(data.app, name="data")
 
 
 def _version(wanted: bool) -> None:
