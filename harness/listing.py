@@ -1,4 +1,7 @@
-"""What there is to run, in a line each: methods, tasks, models, corpora. No torch."""
+"""What there is to run, in a line each: methods, tasks, models, corpora. No torch.
+
+But for recipes: those are values, so their methods are imported.
+"""
 
 import ast
 import re
@@ -8,7 +11,7 @@ from typing import Any
 
 from harness import catalog
 
-KINDS = ("methods", "tasks", "models", "corpora")
+KINDS = ("methods", "tasks", "models", "corpora", "recipes")
 
 
 def listed(kind: str) -> list[dict[str, Any]]:
@@ -27,6 +30,8 @@ def listed(kind: str) -> list[dict[str, Any]]:
         from harness.corpora import KINDS as CORPORA
 
         return [{"name": k.written, "description": k.about} for k in CORPORA.values()]
+    if kind == "recipes":
+        return [_recipe(name, key) for name in catalog.names("methods") for key in _recipes(name)]
     raise LookupError(f"Nothing is listed as {kind!r}. There are: {', '.join(KINDS)}.")
 
 
@@ -45,6 +50,23 @@ def _described(kind: str, name: str) -> dict[str, Any]:
         keys = [key.value for key in known.keys if isinstance(key, ast.Constant)]
         about["variants"] = [f"{name}.{key}" for key in keys]
     return about
+
+
+def _recipes(name: str) -> list[str]:
+    """What a method's recipes are called; `quick` is made of the first."""
+    held = list(catalog.load("methods", name).recipes)
+    return [*held, "quick"] if held else []
+
+
+def _recipe(name: str, key: str) -> dict[str, Any]:
+    from harness.train.course import recipe
+
+    numbers = recipe(catalog.load("methods", name), key)
+    about = (
+        f"{numbers.steps:,} updates of {numbers.batch_tokens:,} tokens, in sequences of "
+        f"{numbers.sequence_length:,}"
+    )
+    return {"name": f"{name}/{key}", "description": about, "source": numbers.data}
 
 
 def _value(module: str, variable: str) -> ast.expr | None:

@@ -3,11 +3,13 @@
 import ast
 import inspect
 import textwrap
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from itertools import pairwise
 from typing import Any, get_type_hints
 
 from harness import catalog, nearest
+from harness.method import Recipe
 
 
 def show(
@@ -44,6 +46,56 @@ def show(
     if all(value is None for value in rope.values()):
         return _method(method, name)
     return _method(method, name) | _resolved(method, name, rope, length, input_length)
+
+
+def recipe(verb: str, name: str | None) -> dict[str, Any]:
+    """A recipe in full: every number, what it means, where it is from.
+
+    Args:
+        verb: the word before it, which must be `recipe`.
+        name: `yarn/128k`; a method alone means its first.
+
+    Raises:
+        LookupError: there is no such method, or it has no such recipe.
+        ValueError: no recipe is named, or the word before it is another.
+    """
+    from harness.train.course import recipe as found
+
+    if verb != "recipe" or not name:
+        raise ValueError(
+            "Write harness show recipe METHOD/RECIPE, such as yarn/paper; "
+            "harness list recipes names them all."
+        )
+    spec, _, key = name.partition("/")
+    method = catalog.load("methods", spec)
+    key = key or next(iter(method.recipes), "quick")
+    numbers = found(method, key)
+    return {
+        "name": f"{spec}/{key}",
+        "kind": "recipe",
+        "paper": method.paper,
+        "numbers": dict(_sourced(numbers)),
+        "disagreements": list(numbers.disagreements),
+    }
+
+
+def _sourced(numbers: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
+    """By field: value, meaning and source, of all that this training has."""
+    meaning = _meanings(Recipe)
+    left_out = {"sources", "disagreements"}
+    if numbers.trains != "lora":
+        left_out |= {"also", "rank", "alpha"}
+    for f in fields(Recipe):
+        if f.name not in left_out:
+            value = getattr(numbers, f.name)
+            yield (
+                f.name,
+                {
+                    "value": list(value) if isinstance(value, tuple) else value,
+                    "doc": meaning.get(f.name, ""),
+                    "source": numbers.sources.get(f.name, ""),
+                },
+            )
 
 
 def _kind(name: str) -> catalog.Kind:

@@ -3,11 +3,44 @@
 Rozière et al. 2023, section 2.4, https://arxiv.org/abs/2308.12950
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import Any, ClassVar
 
+from harness.method import Recipe
 from harness.rotary import Encoding, Reencoding, Rope
+
+PAPER = Recipe(
+    sequence_length=16384,
+    steps=10_000,
+    batch_tokens=2 * 2**20,
+    learning_rate=2e-5,
+    schedule="cosine",
+    warmup=1000,
+    weight_decay=0.1,
+    betas=(0.9, 0.95),
+    data="Code Llama's own mixture, mostly code",
+    sources={
+        "sequence_length": "section 2.6 (not re-checked)",
+        "steps": "section 2.6: by default; 3,000 of 7B, 11,000 of 34B (not re-checked)",
+        "batch_tokens": "section 2.6: 2M tokens of 7B and 13B, 1M of 34B (not re-checked)",
+        "learning_rate": "section 2.6 (not re-checked)",
+        "schedule": "section 2.6, of the training before it (not re-checked)",
+        "warmup": "section 2.6, of the training before it (not re-checked)",
+        "weight_decay": "the paper is silent; this is LLaMA-2's",
+        "betas": "section 2.6 (not re-checked)",
+        "clip": "the paper is silent; this is LLaMA-2's",
+        "trains": "section 2.4: a stage of full fine-tuning (not re-checked)",
+        "data": "section 2.2 (not re-checked)",
+        "seed": "the paper is silent",
+    },
+    disagreements=(
+        "The paper's cosine ends at a thirtieth of its highest rate, this one at 0.",
+        "No training code was published. CLEX's row CL-Scaling has the base of this one and the "
+        "training of its other rows: 2B tokens of RedPajama-Book at 16,384.",
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +49,7 @@ class BaseChange(Reencoding):
 
     formula = "theta'_i = b'^(-2i/d), b' = 100 b or as given"
     paper = "Rozière et al. 2023, https://arxiv.org/abs/2308.12950"
+    recipes: ClassVar[Mapping[str, Recipe]] = {"paper": PAPER}
 
     base: float | None = None
     """b'; None: 100 times the model's own, as Code Llama went from 10^4 to 10^6."""

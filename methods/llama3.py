@@ -3,12 +3,15 @@
 Grattafiori et al. 2024, https://arxiv.org/abs/2407.21783; the released code has the formula.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, pi
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
+from harness.method import Recipe
+from harness.recipes import COMPARISON
 from harness.rotary import Rope, RotaryMethod
 
 
@@ -19,6 +22,7 @@ class Llama3(RotaryMethod):
         "m_i = clip((L0 theta_i / 2 pi - low) / (high - low), 0, 1)"
     )
     paper = "Grattafiori et al. 2024, https://arxiv.org/abs/2407.21783"
+    recipes: ClassVar[Mapping[str, Recipe]] = {"comparison": COMPARISON}
 
     low_freq_factor: float = 1.0
     """Channels that turn less often than this within the trained window are interpolated."""

@@ -5,18 +5,60 @@ search's starting point stands in, and a notice says so.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from math import inf, log, sqrt
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from harness.method import Recipe
 from harness.rotary import Encoding, Rope, RotaryMethod, yarn_attention_factor
 
 PACKAGED = files(__package__) / "factors"
+
+PAPER = Recipe(
+    sequence_length=131072,
+    steps=400,
+    batch_tokens=32 * 131072,
+    learning_rate=2e-5,
+    schedule="linear",
+    factor=32,
+    data="RedPajama, in segments of 128k between start and end tokens",
+    sources={
+        "sequence_length": "section 4.1, of LLaMA-2 (not re-checked)",
+        "steps": "section 4.1 (not re-checked)",
+        "batch_tokens": "section 4.1: 32 sequences (not re-checked)",
+        "learning_rate": "section 4.1 (not re-checked)",
+        "schedule": "section 4.1 (not re-checked)",
+        "warmup": "the paper names none (not re-checked)",
+        "weight_decay": "the paper is silent",
+        "betas": "the paper is silent",
+        "clip": "the paper is silent",
+        "factor": "128k over LLaMA-2's 4,096 (not re-checked)",
+        "trains": "section 4.1: all weights (not re-checked)",
+        "data": "section 4.1 (not re-checked)",
+        "seed": "the paper is silent",
+    },
+    disagreements=("The repository holds the search alone, and no training.",),
+)
+LONGER = replace(
+    PAPER,
+    sequence_length=262144,
+    steps=600,
+    batch_tokens=32 * 262144,
+    factor=64,
+    data="the same in segments of 256k, from the model that was trained at 128k",
+    sources={
+        **PAPER.sources,
+        "sequence_length": "section 4.1 (not re-checked)",
+        "steps": "section 4.1: so many more, from the model of 128k (not re-checked)",
+        "factor": "256k over LLaMA-2's 4,096, with factors of a second search (not re-checked)",
+    },
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +68,7 @@ class LongRoPE(RotaryMethod):
         "cos and sin times sqrt(1 + ln s / ln L0) elsewhere"
     )
     paper = "Ding et al. 2024, https://arxiv.org/abs/2402.13753"
+    recipes: ClassVar[Mapping[str, Recipe]] = {"paper": PAPER, "256k": LONGER}
 
     factors: str = ""
     """A packaged file's name, or a path: a JSON list, a JSON object with "factors" and maybe

@@ -4,9 +4,22 @@ The baseline of Chen et al. 2023 (CLEX), table 1, https://arxiv.org/abs/2310.164
 al. 2023 (Position Interpolation), section 3, https://arxiv.org/abs/2306.15595
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
+from harness.method import Recipe
+from harness.recipes import COMPARISON
 from harness.rotary import Unchanged
+
+PAPER = replace(
+    COMPARISON,
+    disagreements=(
+        *COMPARISON.disagreements,
+        "Position Interpolation's paper fine-tunes the unchanged encoding for 10,000 updates of 64 "
+        "sequences, and CLEX for the 2B tokens that all its rows read (not re-checked).",
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +28,7 @@ class NaiveFineTuning(Unchanged):
 
     formula = "theta_i = b^(-2i/d), and any scaling the checkpoint carries; fine-tuned"
     paper = "Chen et al. 2023, https://arxiv.org/abs/2310.16450"
+    recipes: ClassVar[Mapping[str, Recipe]] = {"paper": PAPER}
 
 
 method = NaiveFineTuning()

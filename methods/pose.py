@@ -4,15 +4,49 @@ Zhu et al. 2023, https://arxiv.org/abs/2309.10400. Read with, it is an interpola
 to n - 1.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from harness.method import Recipe
 from harness.rotary import Rope, RotaryMethod, drawing, yarn_attention_factor
+
+PAPER = Recipe(
+    sequence_length=2048,
+    steps=1000,
+    batch_tokens=64 * 2048,
+    learning_rate=2e-5,
+    schedule="linear",
+    warmup=10,
+    factor=8,
+    data="The Pile, split 00, 100,000 texts of 2,048 tokens and more",
+    sources={
+        "sequence_length": "run_train_skipos.sh: model_max_position_embeddings, of LLaMA",
+        "steps": "run_train_skipos.sh",
+        "batch_tokens": "run_train_skipos.sh: 8 sequences, on the README's 8 devices",
+        "learning_rate": "run_train_skipos.sh",
+        "schedule": "deepspeed_config.json: WarmupDecayLR",
+        "warmup": "run_train_skipos.sh",
+        "weight_decay": "the default of transformers' Trainer, which the script leaves",
+        "betas": "the default of transformers' Trainer, which the script leaves",
+        "clip": "the default of transformers' Trainer, which the script leaves",
+        "factor": "section 4.1, 2k to 16k (not re-checked); the script's first argument",
+        "trains": "train_pose.py: all weights",
+        "data": "the repository's README",
+        "seed": "the default of transformers' Trainer, which the script leaves",
+    },
+    disagreements=(
+        "The published code takes the second chunk's text, too, from further on in the document, "
+        "up to 5 windows away; here only positions skip.",
+        "The published code lets the first of its two chunks be at most half of the sequence; the "
+        "paper draws lengths freely, and so does this.",
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +56,7 @@ class SkipWise(RotaryMethod):
         "u_i from u_{i-1} .. s L0 - n; theta'_i as the interpolation has it"
     )
     paper = "Zhu et al. 2023, https://arxiv.org/abs/2309.10400"
+    recipes: ClassVar[Mapping[str, Recipe]] = {"paper": PAPER}
 
     interpolation: Literal["linear", "ntk", "yarn"] = "linear"
     """What positions are encoded by: as `pi`, as `ntk`, or as `yarn`."""

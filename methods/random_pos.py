@@ -4,14 +4,35 @@ Ruoss et al. 2023, https://arxiv.org/abs/2305.16843. Read with, it is the checkp
 at positions 0 to n - 1.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from harness.method import Recipe
+from harness.recipes import COMPARISON
 from harness.rotary import Encoding, Rope, Unchanged, drawing
+
+PAPER = replace(
+    COMPARISON,
+    sequence_length=4096,
+    batch_tokens=512 * 4096,
+    sources={
+        **COMPARISON.sources,
+        "sequence_length": "CLEX's table 1, https://arxiv.org/abs/2310.16450: row RandomPos-4k",
+        "batch_tokens": "CLEX's train_lm.sh: 8 devices x 16 sequences x 4 accumulated",
+    },
+    disagreements=(
+        *COMPARISON.disagreements,
+        "CLEX does not say from how long a range it draws: max_factor is that of its own sampler.",
+        "Ruoss et al. train small models from nothing, on tasks of up to 40 tokens at positions "
+        "below 2,048.",
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +42,7 @@ class RandomPositions(Unchanged):
         "read with, 0 .. n - 1; theta_i = b^(-2i/d)"
     )
     paper = "Ruoss et al. 2023, https://arxiv.org/abs/2305.16843"
+    recipes: ClassVar[Mapping[str, Recipe]] = {"paper": PAPER}
 
     max_factor: float = 16.0
     """L_max, as a multiple of the original length. 16 is CLEX's, which it is compared with."""

@@ -235,7 +235,7 @@ def test_no_grid_file_is_read_without_end(tmp_path):
     [
         (["lst"], "Did you mean 'list'?"),
         (["run", "--methd", "x"], "No such option: --methd"),
-        (["list", "things"], "There are: methods, tasks, models, corpora."),
+        (["list", "things"], "There are: methods, tasks, models, corpora, recipes."),
         (["run", "--samples", "many"], "'--samples'"),
         (["show", "yarm"], "No method or task named 'yarm'. Did you mean 'yarn'?"),
         (["show", "yarn", "--theta", "10000"], "give --head-dim and --original-length too"),

@@ -1,13 +1,19 @@
 """What every method that is trained promises while it is, and what makes each of them itself."""
 
+import json
 from contextlib import contextmanager
+from dataclasses import fields
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness import catalog
+from harness.cli import main
+from harness.method import Recipe
 from harness.rotary import Drawn, Rope
+from harness.show import recipe
+from harness.train.course import recipe as found
 
 LENGTH = 512
 NAMES = [*catalog.names("methods")]
@@ -50,6 +56,13 @@ def learnt(model):
     loss = model(TOKENS, labels=TOKENS, use_cache=False).loss
     loss.backward()
     return loss.detach(), {n: p.grad.clone() for n, p in model.named_parameters()}
+
+
+def call(*words):
+    """The exit code of a command."""
+    with pytest.raises(SystemExit) as stopped:
+        main(list(words))
+    return stopped.value.code
 
 
 @contextmanager
@@ -116,6 +129,71 @@ def test_what_is_drawn_follows_from_the_seed(llama, name):
         (loss, gradients), (again, found) = learnt(llama), learnt(llama)
     assert torch.equal(loss, again)
     assert all(torch.equal(found[n], gradient) for n, gradient in gradients.items())
+
+
+# Of recipes
+
+
+RECIPES = [
+    (name, key) for name in NAMES for key in (*catalog.load("methods", name).recipes, "quick")
+]
+PUBLISHED = [pair for pair in RECIPES if catalog.load("methods", pair[0]).recipes]
+every_recipe = pytest.mark.parametrize(("name", "key"), PUBLISHED)
+
+
+@every_recipe
+def test_every_number_of_a_recipe_has_its_source(name, key):
+    shown = recipe("recipe", f"{name}/{key}")
+    json.dumps(shown, allow_nan=False)
+    for number, said in shown["numbers"].items():
+        assert said["source"] or (number == "factor" and said["value"] is None), number
+
+
+@every_recipe
+def test_a_recipe_makes_sense(name, key):
+    numbers = found(catalog.load("methods", name), key)
+    assert numbers.batch_tokens % numbers.sequence_length == 0
+    assert 0 <= numbers.warmup < numbers.steps
+    assert numbers.sources.keys() <= {f.name for f in fields(Recipe)}
+    assert bool(numbers.also) <= (numbers.trains == "lora")
+
+
+def test_the_published_numbers_are_those():
+    shown = {spec: recipe("recipe", spec)["numbers"] for spec in ("yarn/paper", "yarn/128k")}
+    told = [[n[f]["value"] for f in ("steps", "factor", "seed")] for n in shown.values()]
+    assert told == [[400, 16, 42], [200, 32, 31337]]
+    ntk = found(catalog.load("methods", "ntk"), "paper")
+    own = Rope(theta=1e4, dim=128, original_length=4096)
+    base = 1e4 * ntk.factor ** (128 / 126)
+    assert base == pytest.approx(305922, rel=1e-4)  # what LCEG's checkpoint froze
+    assert torch.equal(own.ntk_aware(ntk.factor), own.with_base(base))
+
+
+def test_a_recipe_is_printed_with_sources_and_disagreements(capsys):
+    assert call("show", "recipe", "yarn/128k") == 0
+    out = capsys.readouterr().out
+    assert "batch tokens: 4,194,304\n    section 4.1: 64 sequences" in out
+    assert "where sources disagree:\n  - The paper has AdamW" in out
+    assert call("show", "recipe", "pi/quick", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["numbers"]["steps"]["value"] == 60
+    assert "two cores" in shown["numbers"]["steps"]["source"]
+    assert call("list", "recipes") == 0
+    assert "yarn/128k" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("recipe", "yarn/120k"), "Did you mean '128k'"),
+        (("recipe", "yarm/paper"), "Did you mean 'yarn'"),
+        (("recipe",), "harness list recipes"),
+        (("yarn", "pi"), "harness list recipes"),
+    ],
+)
+def test_a_recipe_that_is_not_there_is_said(capsys, words, said):
+    assert call("show", *words) == 2
+    assert said in capsys.readouterr().err
 
 
 # Of positions

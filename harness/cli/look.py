@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SHOW_EXAMPLES = (
     "harness show passkey\n\n"
+    "harness show recipe clex/paper\n\n"
     "harness show yarn --head-dim 64 --theta 100000 --original-length 8192 --length 65536 --json"
 )
 RESULTS_EXAMPLES = (
@@ -43,7 +44,7 @@ Json = Annotated[bool, Option("--json", help="Print JSON.")]
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="methods|tasks|models|corpora")],
+    kind: Annotated[str, typer.Argument(metavar="methods|tasks|models|corpora|recipes")],
     as_json: Json = False,
 ) -> None:
     """Name what there is to run, with a line about each."""
@@ -62,7 +63,12 @@ def list_(
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="A method or a task: yarn, perplexity.sliding.")],
+    name: Annotated[
+        str, typer.Argument(help="A method or a task: yarn, perplexity.sliding; or `recipe`.")
+    ],
+    of: Annotated[
+        str | None, typer.Argument(metavar="[METHOD/RECIPE]", help="After `recipe`: yarn/128k.")
+    ] = None,
     head_dim: Annotated[int | None, Option(help="Channels of a head that rotate.")] = None,
     theta: Annotated[float | None, Option(help="The rotary embedding's base.")] = None,
     original_length: Annotated[int | None, Option(help="Tokens of the trained window.")] = None,
@@ -74,9 +80,17 @@ def show(
     factors: Annotated[str | None, Option(help="A file of LongRoPE's factors.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a method or a task is; with a rotary embedding given, what a method makes of it."""
+    """Say what a method or a task is; with a rotary embedding given, what a method makes of it.
+
+    `harness show recipe METHOD/RECIPE` prints the training that a method was published with.
+    """
+    from harness.show import recipe
     from harness.show import show as described
 
+    if name == "recipe" or of is not None:
+        about = recipe(name, of)
+        print(json.dumps(about, indent=2, ensure_ascii=False) if as_json else _readable(about))
+        return
     for flag, value in {"--head-dim": head_dim, "--theta": theta, "--length": length}.items():
         if value is not None and value <= 0:
             raise ValueError(f"{flag} must be above zero, and {value:g} is not.")
@@ -199,6 +213,13 @@ def _said(value: Any) -> str:
     return "none" if value is None else written(value) or "''"
 
 
+def _number(value: Any) -> str:
+    """As it is read best: 4,194,304."""
+    if isinstance(value, list):
+        return ", ".join(map(_number, value)) or "none"
+    return f"{value:,}" if isinstance(value, int) else _said(value)
+
+
 def _readable(about: dict[str, Any]) -> str:
     return "\n".join(_paragraphs(about))
 
@@ -211,6 +232,15 @@ def _paragraphs(about: dict[str, Any]) -> Iterable[str]:
             for parameter, said in value.items():
                 value = _said(said["value"])
                 yield f"  {parameter} = {value}  ({said['type']}) {said['doc']}".rstrip()
+        elif key == "numbers":
+            for number, said in value.items():
+                if said["value"] == "":
+                    continue
+                yield f"{number.replace('_', ' ')}: {_number(said['value'])}"
+                yield f"    {said['source'] or 'no source is given'}"
+        elif key == "disagreements":
+            yield from ["where sources disagree:"] if value else []
+            yield from (f"  - {line}" for line in value)
         elif isinstance(value, list):
             yield f"{name}: {', '.join(f'{v:.6g}' if isinstance(v, float) else v for v in value)}"
         elif isinstance(value, float):
