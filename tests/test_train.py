@@ -1,5 +1,6 @@
 """Training: what is learned, what is saved, and what an interrupted one goes on from."""
 
+import errno
 import json
 import os
 import signal
@@ -95,6 +96,24 @@ def test_an_interrupted_training_draws_the_curve_it_would_have_drawn(novel, tmp_
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     one, other = weights(tmp_path / "cut"), weights(tmp_path / "whole")
     assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_a_disk_that_fills_up_costs_no_earlier_save(novel, tmp_path, monkeypatch):
+    it, kept = course(novel, steps=6), torch.save
+
+    def full(what, to, *rest, **more):
+        if "checkpoint-4" in str(to):
+            raise OSError(errno.ENOSPC, "No space left on device", str(to))
+        return kept(what, to, *rest, **more)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        follow(it, tmp_path / "a")
+    assert newest(tmp_path / "a").name == "checkpoint-2"
+    monkeypatch.setattr(torch, "save", kept)
+    follow(it, tmp_path / "a")
+    follow(it, tmp_path / "b")
+    assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
 
 def test_another_seed_reads_in_another_order(novel, tmp_path):
