@@ -47,6 +47,11 @@ def test_every_product_and_kernel_of_a_cell_is_timed(figures):
     assert cell["attention"] > 0
 
 
+def test_clex_is_solved_no_worse_than_published(figures):
+    kept = figures("clex_ode", "--factor", "2", "--repeats", "1")
+    assert [row["reached"] for row in kept["rows"] if "error" in row["what"]] == [True] * 4
+
+
 def test_figures_name_no_place_of_this_machine(figures):
     kept = figures("memory_growth", "--model", str(TOY), "--lengths", "256,512")
     assert str(ROOT) not in json.dumps(kept)
