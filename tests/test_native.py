@@ -1,4 +1,7 @@
-"""Our kernel keeps the contract of every kernel, as accurately as torch's, wherever it can run."""
+"""Our kernel keeps the contract of every kernel, as accurately as torch's, wherever it can run.
+
+So does its gradient.
+"""
 
 import os
 import subprocess
@@ -112,18 +115,100 @@ def test_later_keys_and_what_lies_around_them_touch_nothing():
         assert not other.isnan().any()
 
 
+def gradients(q, k, v, grad, scale):
+    """Ours, torch's from the same output, and those of the dense formula."""
+    given = (grad, q, k, v, *native.attention(q, k, v, True, scale))
+    stock = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        *given, 0.0, True, scale=scale
+    )
+    exact = [x.double().requires_grad_() for x in (q, k, v)]
+    out, _ = dense(*exact, True, scale)
+    return (
+        native.backward(*given, scale),
+        stock,
+        torch.autograd.grad(out, exact, grad.double()),
+    )
+
+
+def assert_gradients_accurate(q, k, v, grad, scale):
+    """Each within hundredths of the exact, and as near to it as torch's from the same output."""
+    for x, one, stock, exact in zip((q, k, v), *gradients(q, k, v, grad, scale), strict=True):
+        assert one.shape == x.shape and one.dtype == torch.bfloat16
+        error, its = rms(one - exact), rms(stock - exact)
+        assert error <= 0.02 * rms(exact) + 1e-6
+        assert error <= 1.05 * its + 1e-6
+        assert (one - exact).abs().max() <= 2 * (stock - exact).abs().max() + 1e-5
+
+
+@here
+@pytest.mark.parametrize("dim", [16, 32, 64, 80, 96, 112, 128, 256])
+@pytest.mark.parametrize(
+    ("group", "tokens", "gain"),
+    [(1, 1, 1.0), (1, 2, 1.0), (3, 16, 20.0), (3, 97, 1.0), (4, 50, 20.0), (1, 257, 1.0)],
+)
+def test_its_gradients_are_those_of_the_dense_formula(dim, group, tokens, gain):
+    q, k, v = inputs(2, group, tokens, tokens, dim, gain)
+    assert_gradients_accurate(q, k, v, torch.randn_like(q), dim**-0.5)
+
+
+@here
+@pytest.mark.parametrize(("key_heads", "group"), [(1, 1), (1, 9), (5, 1), (3, 3), (17, 2)])
+def test_so_they_are_however_heads_are_shared_and_cut_into_pieces(key_heads, group):
+    q, k, v = inputs(key_heads, group, 401, 401, 32)
+    assert_gradients_accurate(q, k, v, torch.randn_like(q), 0.2)
+
+
+@here
+def test_so_they_are_over_thousands_of_keys():
+    q, k, v = inputs(1, 2, 2500, 2500, 64)
+    assert_gradients_accurate(q, k, v, torch.randn_like(q), 0.125)
+
+
+@here
+def test_members_of_a_batch_know_nothing_of_each_other():
+    q, k, v, grad = (torch.randn(3, n, 70, 64).bfloat16() for n in (4, 2, 2, 4))
+    out, lse = native.attention(q, k, v, True, 0.125)
+    together = out, lse, *native.backward(grad, q, k, v, out, lse, 0.125)
+    for i in range(3):
+        own = [x[i : i + 1] for x in (grad, q, k, v)]
+        out, lse = native.attention(*own[1:], True, 0.125)
+        alone = out, lse, *native.backward(*own, out, lse, 0.125)
+        assert all(torch.equal(x[i : i + 1], y) for x, y in zip(together, alone, strict=True))
+
+
+@here
+def test_gradients_come_from_what_is_given_and_nothing_around_it():
+    """Later gradients are zero, so no key after them gets any; memory around is no number."""
+    q, k, v = inputs(2, 2, 100, 100, 64)
+    grad = torch.randn_like(q)
+    grad[:, :, 60:] = 0
+    inner = (grad, q, k, v, *native.attention(q, k, v, True, 0.125))
+    dq, dk, dv = native.backward(*inner, 0.125)
+    assert all(x[:, :, 60:].count_nonzero() == 0 for x in (dq, dk, dv))
+    around = []
+    for x in inner:
+        wider = x.new_full((1, x.shape[1] + 1, 107, *x.shape[3:]), torch.nan)
+        wider[:, : x.shape[1], 3:103] = x
+        around.append(wider[:, : x.shape[1], 3:103])
+    for one, other in zip((dq, dk, dv), native.backward(*around, 0.125), strict=True):
+        assert torch.equal(one, other)
+
+
 @here
 def test_threads_change_nothing():
     q, k, v = inputs(3, 3, 500, 700, 64)
+    own = q, k[:, :, :500], v[:, :, :500]
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 7):
             torch.set_num_threads(threads)
-            results.append(native.attention(q, k, v, False, 0.125))
+            given = (q, *own, *native.attention(*own, True, 0.125))
+            grads = native.backward(*given, 0.125)
+            results.append((*native.attention(q, k, v, False, 0.125), *grads))
     finally:
         torch.set_num_threads(before)
-    for out, lse in results[1:]:
-        assert torch.equal(out, results[0][0]) and torch.equal(lse, results[0][1])
+    for result in results[1:]:
+        assert all(map(torch.equal, result, results[0]))
 
 
 @here
@@ -166,7 +251,7 @@ def test_without_it_torchs_kernel_serves(missing, elsewhere, monkeypatch):
         monkeypatch.setattr(native, "COMPILERS", ("no-such-compiler",))
     elif missing == "source":
         (elsewhere / "broken.c").write_text("int attend(")
-        monkeypatch.setattr(native, "SOURCE", elsewhere / "broken.c")
+        monkeypatch.setattr(native, "SOURCES", (elsewhere / "broken.c",))
     elif missing == "folder":
         (elsewhere / "native").write_text("in the way")
     else:

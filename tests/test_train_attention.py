@@ -136,6 +136,26 @@ def test_under_autocast_queries_may_come_as_float32():
     assert q.grad.dtype == torch.float32 and q.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("dim", [24, 64])
+def test_in_bfloat16_it_is_as_near_to_float32_as_torchs(dim):
+    """Whichever kernel has the head dimension."""
+    exact = inputs(torch.float32, heads=6, tokens=333, dim=dim)
+    rounded = [x.detach().bfloat16().requires_grad_() for x in exact]
+    grad = torch.randn(exact[0].shape).bfloat16()
+
+    def grads(attend, qkv):
+        return torch.autograd.grad(attend(*qkv), qkv, grad.to(qkv[0].dtype))
+
+    def stock(q, k, v):
+        return scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.2, enable_gqa=True)
+
+    def ours(q, k, v):
+        return attention(q, k, v, 0.2)
+
+    truth = grads(stock, [x.detach().float().requires_grad_() for x in rounded])
+    assert distance(grads(ours, rounded), truth) <= 1.05 * distance(grads(stock, rounded), truth)
+
+
 @pytest.mark.parametrize("autocast", [False, True])
 def test_a_checkpoint_keeps_it_and_recomputes_the_rest(autocast):
     model, tokens = llama(), text()

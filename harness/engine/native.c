@@ -7,32 +7,9 @@
    Of one key head and n = heads / key heads, row r is token r / n of head r % n: a key is read once
    for all heads that share it, and rows stay in the order of their tokens. */
 
-#include <immintrin.h>
-#include <math.h>
-#include <pthread.h>
-#include <stdatomic.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "native.h"
 
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
-
-enum {
-    LANES = 16,
-    WIDE = 3,             /* vectors of queries: WIDE * KEYS sums fill 24 of the 32 registers */
-    GROUP = WIDE * LANES, /* queries that a key is read for */
-    KEYS = 8,             /* keys multiplied together */
-    ROWS = 6,             /* queries whose outputs are summed together */
-    TILE = 256,           /* keys under one maximum: their scores and values stay in the cache */
-    MOST = 4,             /* groups that share a tile of values */
-    WIDEST = 256,         /* channels */
-    THREADS = 256,
-};
-
-typedef struct {
-    int64_t head, token;
-} Stride; /* in elements */
+enum { TILE = 256 }; /* keys under one maximum: their scores and values stay in the cache */
 
 typedef struct {
     const uint16_t *q, *k, *v;
@@ -62,33 +39,10 @@ typedef struct {
     float shrink[GROUP]; /* what a higher top makes of earlier sums */
 } Scratch; /* of a thread; all of it aligned, as every member is whole vectors */
 
-static int smaller(int64_t a, int64_t b) {
-    return (int)(a < b ? a : b);
-}
-
-/* 2^x to 2 parts in 10^7, by the best polynomial of degree 5 on [0, 1]. 0 of -infinity, and NaN
-   stays NaN. */
-INLINE __m512 exp2_of(__m512 x) {
-    __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC), y;
-    y = _mm512_fmadd_ps(_mm512_set1_ps(0.00187757670f), f, _mm512_set1_ps(0.00898934002f));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(0.0558263181f));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(0.240153617f));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(0.693153073f));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(0.999999925f));
-    return _mm512_scalef_ps(y, x); /* which takes the floor of x */
-}
-
-INLINE __m512bh both(const void *two) {
-    int32_t bits;
-    memcpy(&bits, two, sizeof bits);
-    return (__m512bh)_mm512_set1_epi32(bits);
-}
-
 /* Scores of a tile's keys, (keys, GROUP), -infinity where a query does not see the key; `top` grows
    to their maximum. */
 static void score(const Call *c, const Group *g, const uint16_t *k, int64_t first, int keys,
                   float *scores, __m512 top[WIDE]) {
-    const int64_t pairs = c->dim / 2;
     for (int begin = 0; begin < keys; begin += KEYS) {
         const uint16_t *row[KEYS];
         __m512 s[KEYS][WIDE];
@@ -97,21 +51,10 @@ static void score(const Call *c, const Group *g, const uint16_t *k, int64_t firs
             row[i] = k + smaller(begin + i, keys - 1) * c->of_k.token;
             UNROLL for (int w = 0; w < WIDE; w++) s[i][w] = _mm512_setzero_ps();
         }
-        for (int64_t pair = 0; pair < pairs; pair++) {
-            __m512bh q[WIDE];
-            UNROLL for (int w = 0; w < WIDE; w++)
-                q[w] = (__m512bh)_mm512_load_si512(g->q + pair * GROUP + w * LANES);
-            UNROLL for (int i = 0; i < KEYS; i++) {
-                __m512bh key = both(row[i] + 2 * pair);
-                UNROLL for (int w = 0; w < WIDE; w++)
-                    s[i][w] = _mm512_dpbf16_ps(s[i][w], q[w], key);
-            }
-        }
+        add_products(s, row, g->q, c->dim / 2);
         if (first + begin + KEYS - 1 > g->last[0])
             UNROLL for (int i = 0; i < KEYS; i++) UNROLL for (int w = 0; w < WIDE; w++) {
-                __m512i last = _mm512_load_si512(g->last + w * LANES);
-                __mmask16 seen = _mm512_cmpge_epi32_mask(
-                    last, _mm512_set1_epi32((int32_t)(first + begin + i)));
+                __mmask16 seen = seeing(g->last + w * LANES, first + begin + i);
                 s[i][w] = _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), seen, s[i][w]);
             }
         UNROLL for (int i = 0; i < KEYS; i++) UNROLL for (int w = 0; w < WIDE; w++) {
@@ -123,8 +66,6 @@ static void score(const Call *c, const Group *g, const uint16_t *k, int64_t firs
 
 /* Scores to probabilities over 2^top, two keys beside each other, (pairs of keys, GROUP). */
 static void exponentiate(const Call *c, Scratch *s, Group *g, int pairs, const __m512 tops[WIDE]) {
-    const __m512i zip = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24,
-                                         8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     const __m512 scale = _mm512_set1_ps(c->scale);
     __m512 top[WIDE], sum[WIDE];
     UNROLL for (int w = 0; w < WIDE; w++) {
@@ -141,65 +82,9 @@ static void exponentiate(const Call *c, Scratch *s, Group *g, int pairs, const _
         __m512 odd = exp2_of(_mm512_fmsub_ps(_mm512_load_ps(at + GROUP), scale, top[w]));
         sum[w] = _mm512_add_ps(sum[w], _mm512_add_ps(even, odd));
         __m512i rounded = (__m512i)_mm512_cvtne2ps_pbh(odd, even);
-        _mm512_store_si512(s->p + pair * GROUP + w * LANES,
-                           _mm512_permutexvar_epi16(zip, rounded));
+        _mm512_store_si512(s->p + pair * GROUP + w * LANES, zipped(rounded));
     }
     UNROLL for (int w = 0; w < WIDE; w++) _mm512_store_ps(g->sum + w * LANES, sum[w]);
-}
-
-/* Outputs of ROWS queries, `wide` vectors of channels: shrunk, and the tile's share added. */
-INLINE void add_values(int wide, const uint32_t *p, const uint32_t *v, int pairs, int64_t dim,
-                       const float *shrink, float *out) {
-    __m512 o[ROWS][4];
-    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int w = 0; w < wide; w++)
-        o[r][w] = _mm512_mul_ps(_mm512_load_ps(out + r * dim + w * LANES),
-                                _mm512_set1_ps(shrink[r]));
-    for (int pair = 0; pair < pairs; pair++) {
-        __m512bh value[4];
-        UNROLL for (int w = 0; w < wide; w++)
-            value[w] = (__m512bh)_mm512_load_si512(v + pair * dim + w * LANES);
-        UNROLL for (int r = 0; r < ROWS; r++) {
-            __m512bh weight = both(p + pair * GROUP + r);
-            UNROLL for (int w = 0; w < wide; w++)
-                o[r][w] = _mm512_dpbf16_ps(o[r][w], weight, value[w]);
-        }
-    }
-    UNROLL for (int r = 0; r < ROWS; r++) UNROLL for (int w = 0; w < wide; w++)
-        _mm512_store_ps(out + r * dim + w * LANES, o[r][w]);
-}
-
-static void weigh(const Call *c, const Scratch *s, Group *g, int pairs) {
-    const int64_t vectors = c->dim / LANES, chunks = (vectors + 3) / 4;
-    for (int64_t chunk = 0, at = 0; chunk < chunks; chunk++) {
-        int64_t wide = (vectors - at + chunks - chunk - 1) / (chunks - chunk); /* 5 is 3 + 2 */
-        for (int r = 0; r < GROUP; r += ROWS) {
-            const uint32_t *p = s->p + r, *v = s->values + at * LANES;
-            const float *shrink = s->shrink + r;
-            float *o = g->out + r * c->dim + at * LANES;
-            switch (wide) {
-            case 1: add_values(1, p, v, pairs, c->dim, shrink, o); break;
-            case 2: add_values(2, p, v, pairs, c->dim, shrink, o); break;
-            case 3: add_values(3, p, v, pairs, c->dim, shrink, o); break;
-            case 4: add_values(4, p, v, pairs, c->dim, shrink, o); break;
-            }
-        }
-        at += wide;
-    }
-}
-
-INLINE __m512i sixteen(const uint16_t *v) {
-    return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)v));
-}
-
-/* Values of two keys beside each other, (pairs of keys, channels); zero past the end. */
-static void pack_values(const Call *c, const uint16_t *v, int keys, uint32_t *packed) {
-    for (int key = 0; key < (keys + KEYS - 1) / KEYS * KEYS; key += 2)
-        for (int64_t d = 0; d < c->dim; d += LANES, packed += LANES) {
-            __m512i even = _mm512_setzero_si512(), odd = even;
-            if (key < keys) even = sixteen(v + key * c->of_v.token + d);
-            if (key + 1 < keys) odd = sixteen(v + (key + 1) * c->of_v.token + d);
-            _mm512_store_si512(packed, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
-        }
 }
 
 /* Queries from row `begin`, a query a lane, two channels beside each other; rows past the end
@@ -227,7 +112,7 @@ static void end_group(const Call *c, const Group *g, int64_t key_head, int64_t b
         for (int64_t d = 0; d < c->dim; d += LANES) {
             __m512 o = _mm512_div_ps(_mm512_load_ps(g->out + lane * c->dim + d),
                                      _mm512_set1_ps(g->sum[lane]));
-            _mm256_storeu_si256((void *)(out + d), (__m256i)_mm512_cvtneps_pbh(o));
+            store_rounded(out + d, o);
         }
         c->lse[head * c->of_lse.head + token * c->of_lse.token] =
             (g->top[lane] + log2f(g->sum[lane])) * (float)M_LN2;
@@ -236,12 +121,12 @@ static void end_group(const Call *c, const Group *g, int64_t key_head, int64_t b
 
 static void attend_to_tile(const Call *c, Scratch *s, Group *g, const uint16_t *k, int64_t first,
                            int keys) {
-    const int pairs = (keys + KEYS - 1) / KEYS * KEYS / 2;
+    const int pairs = (int)round_up(keys, KEYS) / 2;
     __m512 tops[WIDE];
     UNROLL for (int w = 0; w < WIDE; w++) tops[w] = _mm512_set1_ps(-INFINITY);
     score(c, g, k, first, keys, s->scores, tops);
     exponentiate(c, s, g, pairs, tops);
-    weigh(c, s, g, pairs);
+    add_weighted(GROUP, s->p, 1, GROUP, s->values, pairs, c->dim, s->shrink, g->out);
 }
 
 static void *work(void *argument) {
@@ -260,7 +145,8 @@ static void *work(void *argument) {
         for (int64_t first = 0; first < end; first += TILE) {
             const uint16_t *k = c->k + head * c->of_k.head + first * c->of_k.token;
             const uint16_t *v = c->v + head * c->of_v.head + first * c->of_v.token;
-            pack_values(c, v, smaller(end - first, TILE), s->values);
+            const int all = smaller(end - first, TILE);
+            pack_rows(v, c->of_v.token, all, (int)round_up(all, KEYS), c->dim, s->values);
             for (Group *g = s->groups; g < s->groups + count; g++) {
                 const int keys = smaller(g->last[GROUP - 1] + 1 - first, TILE);
                 if (keys > 0) attend_to_tile(c, s, g, k, first, keys);
@@ -285,12 +171,6 @@ int attend(const void *q, const void *k, const void *v, void *out, float *lse,
         c.groups /= 2;
     c.pieces = (groups + c.groups - 1) / c.groups;
     atomic_init(&c.next, 0);
-    pthread_t others[THREADS];
-    int started = 0;
-    while (started < threads - 1 && started < THREADS && started < c.pieces * c.key_heads - 1 &&
-           !pthread_create(others + started, NULL, work, &c))
-        started++;
-    work(&c);
-    for (int i = 0; i < started; i++) pthread_join(others[i], NULL);
+    in_threads(work, &c, threads, c.pieces * c.key_heads);
     return atomic_load(&c.next) < c.pieces * c.key_heads;
 }

@@ -1,4 +1,4 @@
-"""Attention in AVX-512's bfloat16 dot products: native.c, compiled when first used.
+"""Attention and its gradient in AVX-512's bfloat16 dot products: C, compiled when first used.
 
 Without AMX torch's kernel multiplies in float32, at under half the speed. Without a compiler there
 is no kernel here, and torch's is used.
@@ -9,7 +9,6 @@ import hashlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from torch import Tensor
 
 from harness import machine
 
-SOURCE = Path(__file__).with_name("native.c")
+SOURCES = tuple(map(Path(__file__).with_name, ("native.c", "native_backward.c")))
+HEADER = Path(__file__).with_name("native.h")
 FEATURES = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "fma")
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = [
@@ -41,10 +41,9 @@ def supported(dtype: torch.dtype, head_dim: int) -> bool:
 
 
 def fits(q: Tensor, k: Tensor, v: Tensor, scale: float) -> bool:
-    """Whether these are inputs it takes; it has no gradient."""
+    """Whether these are inputs that `attention` takes; by itself it has no gradient."""
     return (
         all(x.dtype == torch.bfloat16 and x.stride(-1) == 1 for x in (q, k, v))
-        and q.shape[0] == 1
         and k.shape[2] > 0
         and scale > 0
         and not (torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)))
@@ -55,44 +54,84 @@ def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tu
     """Output and log-sum-exp, as every `Kernel` gives them, of what `fits`.
 
     Args:
-        q: (1, heads, queries, dim), bfloat16, any strides but the last.
-        k: (1, key heads, keys, dim).
-        v: (1, key heads, keys, dim).
+        q: (batch, heads, queries, dim), bfloat16, any strides but the last.
+        k: (batch, key heads, keys, dim).
+        v: (batch, key heads, keys, dim).
         causal: as many queries as keys, and none sees a later key.
         scale: what scores are multiplied by.
     """
-    attend = library()
-    assert attend and (not causal or q.shape[2] == k.shape[2])
-    _, heads, queries, dim = q.shape
+    compiled = library()
+    assert compiled and (not causal or q.shape[2] == k.shape[2])
+    batch, heads, queries, dim = q.shape
     # As torch lays them out: a layer's next step joins a token's heads.
-    out = q.new_empty(1, queries, heads, dim).transpose(1, 2)
-    lse = q.new_empty(1, queries, heads, dtype=torch.float32).transpose(1, 2)
-    strides = [s for x in (q, k, v, out, lse) for s in x.stride()[1:3]]
-    failed = attend(
-        *(x.data_ptr() for x in (q, k, v, out, lse)),
-        (ctypes.c_int64 * 5)(heads, k.shape[1], queries, k.shape[2], dim),
-        (ctypes.c_int64 * 10)(*strides),
-        causal,
-        scale,
-        torch.get_num_threads(),
-    )
-    if failed:
-        raise MemoryError("out of memory in the attention kernel")
+    out = _by_token(q)
+    lse = q.new_empty(batch, queries, heads, dtype=torch.float32).transpose(1, 2)
+    sizes = (ctypes.c_int64 * 5)(heads, k.shape[1], queries, k.shape[2], dim)
+    tensors = (q, k, v, out, lse)
+    for pointers in _pointers(tensors):
+        _run(compiled.attend, *pointers, sizes, _strides(tensors), causal, scale)
     return out, lse
 
 
+def backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of queries, keys and values of causal `attention`; the same for any threads.
+
+    Args:
+        grad: of the output, (batch, heads, tokens, dim), bfloat16, any strides but the last.
+        q: (batch, heads, tokens, dim).
+        k: (batch, key heads, tokens, dim).
+        v: (batch, key heads, tokens, dim).
+        out: what `attention` gave.
+        lse: with it, natural logarithms, (batch, heads, tokens), float32.
+        scale: what scores were multiplied by.
+    """
+    compiled = library()
+    assert compiled and q.shape[2] == k.shape[2]
+    sizes = (ctypes.c_int64 * 4)(q.shape[1], k.shape[1], q.shape[2], q.shape[3])
+    given, grads = (q, k, v, out, grad), tuple(map(_by_token, (q, k, v)))
+    strides = _strides((*given, lse, *grads))
+    for *inputs, sums, dq, dk, dv in _pointers((*given, lse, *grads)):
+        inputs, outputs = (ctypes.c_void_p * 5)(*inputs), (ctypes.c_void_p * 3)(dq, dk, dv)
+        _run(compiled.attend_backward, inputs, sums, outputs, sizes, strides, scale)
+    return grads
+
+
+def _run(function: Any, *arguments: Any) -> None:
+    if function(*arguments, torch.get_num_threads()):
+        raise MemoryError("out of memory in the attention kernel")
+
+
+def _by_token(x: Tensor) -> Tensor:
+    """An empty tensor of the same shape in which a token's heads lie together."""
+    return x.new_empty(x.transpose(1, 2).shape).transpose(1, 2)
+
+
+def _pointers(tensors: tuple[Tensor, ...]) -> list[tuple[int, ...]]:
+    """Of each member of a batch."""
+    return [tuple(x.data_ptr() for x in member) for member in zip(*tensors, strict=True)]
+
+
+def _strides(tensors: tuple[Tensor, ...]) -> ctypes.Array[ctypes.c_int64]:
+    """Of heads and of tokens."""
+    strides = [s for x in tensors for s in x.stride()[1:3]]
+    return (ctypes.c_int64 * len(strides))(*strides)
+
+
 @cache
-def library() -> Callable[..., int] | None:
-    """The compiled function; None where it cannot be had."""
+def library() -> ctypes.CDLL | None:
+    """The compiled functions; None where they cannot be had."""
     pointer: Any = ctypes.c_void_p
     for compiler in filter(None, map(shutil.which, COMPILERS)):
         try:
-            attend = ctypes.CDLL(str(_compiled(compiler))).attend
+            compiled = ctypes.CDLL(str(_compiled(compiler)))
+            attend, backward = compiled.attend, compiled.attend_backward
         except (OSError, AttributeError, subprocess.SubprocessError):
             continue
         attend.argtypes = [pointer] * 7 + [ctypes.c_int, ctypes.c_float, ctypes.c_int]
-        attend.restype = ctypes.c_int
-        return attend
+        backward.argtypes = [pointer] * 5 + [ctypes.c_float, ctypes.c_int]
+        return compiled
     return None
 
 
@@ -101,7 +140,8 @@ def _compiled(compiler: str) -> Path:
     version = subprocess.run(
         [compiler, "--version"], capture_output=True, check=True, timeout=60
     ).stdout
-    made_of = SOURCE.read_bytes() + version + " ".join(FLAGS).encode()
+    sources = b"".join(path.read_bytes() for path in (HEADER, *SOURCES))
+    made_of = sources + version + " ".join(FLAGS).encode()
     file = machine.cache_folder() / "native" / f"{hashlib.sha256(made_of).hexdigest()}.so"
     if file.exists():
         return file
@@ -109,7 +149,7 @@ def _compiled(compiler: str) -> Path:
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         half = Path(folder) / file.name
         subprocess.run(
-            [compiler, *FLAGS, str(SOURCE), "-o", str(half), "-lm"],
+            [compiler, *FLAGS, *map(str, SOURCES), "-o", str(half), "-lm"],
             capture_output=True,
             check=True,
             timeout=120,

@@ -15,7 +15,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 from transformers import AttentionInterface
 
-from harness.engine.kernels import chosen
+from harness.engine import native
+from harness.engine.kernels import chosen, native_cpu
 
 INTERFACE = "context-harness-training"
 ROWS = 512
@@ -59,6 +60,10 @@ def _backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of queries, keys and values."""
+    ours = chosen("cpu", q.dtype, q.shape[-1]).call is native_cpu
+    if ours and native.fits(q, k, v, scale):
+        grad, out = (x if x.stride(-1) == 1 else x.contiguous() for x in (grad, out))
+        return native.backward(grad, q, k, v, out, lse, scale)
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
         grad, q, k, v, out, lse, 0.0, True, scale=scale
     )
