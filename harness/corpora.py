@@ -141,6 +141,12 @@ def label(name: str) -> str:
     return find(name).label()
 
 
+def with_rows(corpus: "Table | Hub") -> Iterator[tuple[dict[str, Any], Text]]:
+    """Each row that has a text, with all its columns, and the text; nothing is joined."""
+    rows = (row for row in corpus.rows(whole=True) if row[corpus.column] is not None)
+    return ((row, _as_text(row, i, corpus.column, corpus.name)) for i, row in enumerate(rows))
+
+
 @dataclass(frozen=True)
 class StandardLibrary(Corpus):
     """The library this Python came with: real text that is always there.
@@ -236,8 +242,8 @@ class Table(Corpus):
     join: str
 
     @abstractmethod
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Each with at least the column of text."""
+    def rows(self, whole: bool = False) -> Iterator[dict[str, Any]]:
+        """Each with at least the columns it needs; with all of them where wanted whole."""
 
     @abstractmethod
     def files(self) -> list[tuple[str, Path]]: ...
@@ -257,7 +263,7 @@ class Parquet(Table):
     def files(self) -> list[tuple[str, Path]]:
         return _files(self.path, ".parquet")
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self, whole: bool = False) -> Iterator[dict[str, Any]]:
         from pyarrow import ArrowInvalid
         from pyarrow.parquet import ParquetFile
 
@@ -270,7 +276,8 @@ class Parquet(Table):
                 there = table.schema_arrow.names
                 _require([self.column, *([self.join] if self.join else [])], there, path)
                 wanted = {self.column, self.join, *TITLES}
-                for batch in table.iter_batches(16, columns=[c for c in there if c in wanted]):
+                columns = [column for column in there if whole or column in wanted]
+                for batch in table.iter_batches(16, columns=columns):
                     yield from batch.to_pylist()
 
 
@@ -280,7 +287,7 @@ class JsonLines(Table):
     def files(self) -> list[tuple[str, Path]]:
         return _files(self.path, ".jsonl")
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self, whole: bool = False) -> Iterator[dict[str, Any]]:
         for _, path in self.files():
             with path.open(encoding="utf-8") as lines:
                 for number, line in enumerate(lines, 1):
@@ -310,6 +317,10 @@ class Hub(Corpus):
     join: str
 
     def texts(self, first: int) -> Iterator[Text]:
+        return _texts_of_rows(self.rows(), self.column, self.join, self.name, grouped=True)
+
+    def rows(self, whole: bool = True) -> Iterator[dict[str, Any]]:
+        """With all their columns: the hub does not send fewer."""
         from datasets import load_dataset
 
         try:
@@ -317,8 +328,7 @@ class Hub(Corpus):
         except Exception as error:  # what it raises is not documented, and differs by cause
             why = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise LookupError(f"{self.name} could not be opened: {why}") from error
-        checked = (self._checked(row) for row in rows)
-        return _texts_of_rows(checked, self.column, self.join, self.name, grouped=True)
+        return (self._checked(row) for row in rows)
 
     def label(self) -> str:
         return self.name
@@ -358,16 +368,22 @@ def _one_of(word: str, words: Iterable[str], name: str) -> str:
 def _texts_of_rows(
     rows: Iterator[dict[str, Any]], column: str, join: str, name: str, grouped: bool = False
 ) -> Iterator[Text]:
-    def row_text(row: dict[str, Any]) -> str:
-        if not isinstance(row[column], str):
-            kind = type(row[column]).__name__
-            raise ValueError(f"In {name}, the column {column!r} holds {kind}, not text.")
-        return row[column]
-
     rows = (row for row in rows if row[column] is not None)
     if join:
-        return _joined((("", str(row[join]), row_text(row)) for row in rows), grouped)
-    return (Text(_title(row, i), (row_text(row),)) for i, row in enumerate(rows))
+        texts = (("", str(row[join]), _text_of(row, column, name)) for row in rows)
+        return _joined(texts, grouped)
+    return (_as_text(row, i, column, name) for i, row in enumerate(rows))
+
+
+def _as_text(row: dict[str, Any], i: int, column: str, name: str) -> Text:
+    return Text(_title(row, i), (_text_of(row, column, name),))
+
+
+def _text_of(row: dict[str, Any], column: str, name: str) -> str:
+    if not isinstance(row[column], str):
+        kind = type(row[column]).__name__
+        raise ValueError(f"In {name}, the column {column!r} holds {kind}, not text.")
+    return row[column]
 
 
 def _joined(rows: Iterator[tuple[str, str, str]], grouped: bool = False) -> Iterator[Text]:

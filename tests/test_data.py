@@ -15,7 +15,7 @@ from harness import corpora, model
 from harness.cli import main
 from harness.corpora import find
 from harness.reader import TokenReader
-from harness.train import mixture
+from harness.train import decontaminate, mixture
 from harness.train.folder import Writer
 from harness.train.mixture import Build, Mixture, turns
 from harness.train.packing import CARD, AsClex, Carried, Packed, Read, open_sequences
@@ -327,6 +327,74 @@ def test_an_unknown_name_has_its_nearest():
         mixture.find("stdlib:train").replaced({"all": "none"})
 
 
+# what a test has in common with training
+
+
+def similarity(text, train, orders):
+    """By its definition."""
+
+    def grams(words, n):
+        return {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}
+
+    shares = []
+    for n in orders:
+        own = grams(decontaminate.words(text), n)
+        there = set().union(*(grams(decontaminate.words(t), n) for t in train))
+        shares += [len(own & there) / len(own)] if own else []
+    return sum(shares) / len(shares) if shares else 0.0
+
+
+def judged(texts, train, orders=(2, 3, 4), **options):
+    test = [decontaminate.Item({"text": t}, f"item {i}", t, "all") for i, t in enumerate(texts)]
+    return [v.similarity for v in decontaminate.judged(test, lambda: train, orders, **options)]
+
+
+WORDS = st.lists(st.sampled_from(["a", "b", "c", "d", "e"]), max_size=12).map(" ".join)
+
+
+@given(st.lists(WORDS, min_size=1, max_size=4), st.lists(WORDS, max_size=4), st.integers(1, 30))
+def test_similarity_is_its_definition_however_many_items_are_taken_at_a_time(test, train, some):
+    for orders in ((2, 3, 4), (1,), (13,)):
+        expected = [similarity(text, train, orders) for text in test]
+        assert judged(test, train, orders, at_a_time=some) == pytest.approx(expected, abs=1e-12)
+
+
+LIBRARY = [(name, path.read_text("utf-8", "replace")) for name, path in find("stdlib").files()]
+
+
+def test_a_copy_is_found_in_real_text_and_what_is_no_copy_is_not():
+    copied, other = [text for _, text in LIBRARY if len(text) > 20_000][:2]
+    train = [text for _, text in LIBRARY if text not in (copied, other)]
+    around = [*train, "Here it begins. " + copied[: len(copied) // 2] + " Here it ends."]
+    without = judged([copied, other], train, (13,))
+    found = judged([copied, other], around, (13,))
+    assert found[0] > 0.4 and max(found[1], *without) < 0.10
+
+
+def test_case_and_punctuation_hide_nothing():
+    text = "It was a bright cold day in April, and the clocks were striking thirteen"
+    train = ["it WAS a bright; cold day -- in April and the clocks\nwere striking thirteen!"]
+    assert judged([text], train, (13,)) == [1.0]
+
+
+def test_of_chinese_each_character_is_a_word():
+    assert decontaminate.words("北京ab。大学") == ["北", "京", "ab", "大", "学"]
+
+
+def test_prose_has_its_short_n_grams_in_common_with_all_prose():
+    """Why the published measure drops everything beside a large training text."""
+    topics = [text for text in pydoc_topics() if len(text) > 4_000]
+    test, train = topics[::6], [t for i, t in enumerate(topics) if i % 6]
+    assert min(judged(test, train)) >= 0.10
+    assert sum(near >= 0.10 for near in judged(test, train, (13,))) < len(test) / 2
+
+
+def pydoc_topics():
+    from pydoc_data.topics import topics
+
+    return [topics[name] for name in sorted(topics)]
+
+
 # the command line
 
 
@@ -365,3 +433,51 @@ def test_a_mistake_has_a_sentence_and_leaves_nothing(words, why, tmp_path, capsy
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and re.search(why, said)
     assert not [*tmp_path.iterdir()]
+
+
+TEXTS = {
+    "copied": "Call me Ishmael. Some years ago, never mind how long precisely, I went to sea. " * 3,
+    "own": "A colourless green idea slept furiously beside the window that nobody had opened. ",
+}
+
+
+def test_items_that_training_has_are_dropped_and_named_by_domain(tmp_path, capsys):
+    train = jsonl(tmp_path / "train.jsonl", ["Nothing here.", "He said: " + TEXTS["copied"]])
+    rows = {"domain": ["novel", "news"], "title": [*TEXTS], "answer": ["yes", "no"]}
+    test = jsonl(tmp_path / "test.jsonl", [*TEXTS.values()], **rows)
+    output = tmp_path / "out" / "clean.jsonl"
+    words = ["--train", train, "--test", test, "--domain-column", "domain", "-o", output]
+    assert command("decontaminate", *words) == 0
+    assert [json.loads(line)["answer"] for line in output.read_text().splitlines()] == ["no"]
+    told = json.loads((tmp_path / "out" / "clean.report.json").read_text())
+    assert [item["name"] for item in told["dropped_items"]] == ["copied"]
+    assert told["domains"]["novel"]["dropped"] == 1 and told["domains"]["news"]["dropped"] == 0
+    assert told["ngrams"] == [2, 3, 4] and str(tmp_path) not in json.dumps(told)
+    assert "1 of 2 items stay" in capsys.readouterr().out
+
+
+def test_a_folder_of_sequences_is_read_as_the_text_it_was_made_of(tmp_path, capsys, tokenizer):
+    train = jsonl(tmp_path / "train.jsonl", [TEXTS["copied"] * 9, "Some words to go on. " * 40])
+    test = jsonl(tmp_path / "test.jsonl", [*TEXTS.values()])
+    assert command("build", train, "--length", 64, "-o", tmp_path / "built") == 0
+    output = tmp_path / "clean.jsonl"
+    words = ["--train", tmp_path / "built", "--test", test, "--ngrams", 13, "-o", output]
+    assert command("decontaminate", *words) == 0
+    assert [json.loads(line)["text"] for line in output.read_text().splitlines()] == [TEXTS["own"]]
+    assert json.loads(output.with_suffix(".report.json").read_text())["train"][0].startswith("mix")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--threshold", "0"], "--threshold is a share"),
+        (["--ngrams", "two"], "--ngrams takes numbers"),
+        (["--domain-column", "domian"], "no column 'domian'.* mean 'domain'"),
+        (["--train", "jsonl:nowhere.jsonl"], "no file or folder nowhere.jsonl"),
+    ],
+)
+def test_a_mistake_about_a_test_has_a_sentence(words, why, tmp_path, capsys):
+    test = jsonl(tmp_path / "t.jsonl", ["a b c"], domain=["x"])
+    output = tmp_path / "clean.jsonl"
+    assert command("decontaminate", "--train", test, "--test", test, *words, "-o", output) == 2
+    assert re.search(why, capsys.readouterr().err) and not output.exists()

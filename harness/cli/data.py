@@ -2,7 +2,8 @@
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from typer import Option
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from harness.train.decontaminate import Verdict
     from harness.train.mixture import Build, Source
 
 BUILD_EXAMPLES = (
@@ -20,7 +22,15 @@ BUILD_EXAMPLES = (
     "--tokens 10M -o long-8k\n\n"
     "harness data build stdlib:train --length 4k -o library-4k"
 )
+DECONTAMINATE_EXAMPLES = (
+    "harness data decontaminate --train long-8k --test jsonl:questions.jsonl:context "
+    "--domain-column subject -o clean.jsonl\n\n"
+    "harness data decontaminate --train parquet:novels.parquet --test parquet:held-out.parquet "
+    "--ngrams 13 -o clean.jsonl"
+)
 app = typer.Typer(help="Make training data.", no_args_is_help=True)
+LONG = 8
+"""Words of an n-gram that two texts have in common only if one has it from the other."""
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 
@@ -171,3 +181,108 @@ def _print_card(card: dict[str, Any], output: Path, screen: "Console") -> None:
         f"{output}: {card['sequences']:,} sequences of {card['length']:,} tokens, "
         f"{card['tokens']:,} in all, {card['label']}."
     )
+
+
+@app.command(epilog=DECONTAMINATE_EXAMPLES)
+def decontaminate(
+    train: Annotated[
+        list[str], Option(metavar="CORPUS|DIR", help="What was trained on; may be given again.")
+    ],
+    test: Annotated[str, Option(metavar="CORPUS", help="What is to be kept free of it.")],
+    output: Annotated[Path, Option("--output", "-o", help="A .jsonl of the items that stay.")],
+    threshold: Annotated[float, Option(help="Drop items of at least this similarity.")] = 0.10,
+    ngrams: Annotated[
+        str, Option(help="2,3,4 as published for LongCorpus; 13 finds copies only.")
+    ] = "2,3,4",
+    domain_column: Annotated[
+        str | None, Option(help="The column by which to report what was dropped.")
+    ] = None,
+    model: Annotated[
+        str | None, Option(help="Whose tokenizer a folder was built with; else as it says.")
+    ] = None,
+) -> None:
+    """Drop the items of a test whose n-grams are found in training.
+
+    Similarity is the share of an item's distinct n-grams of words that occur anywhere in training,
+    the mean over the n. Ordinary prose has most of its short n-grams in common with any large
+    text: beside one, 2,3,4 drops everything, and --ngrams 13 is what to take. What was dropped and
+    why is written beside the output, in .report.json.
+    """
+    from harness.report.table import console
+    from harness.train import decontaminate as rule
+
+    orders = _orders(ngrams)
+    if not 0 < threshold <= 1:
+        raise ValueError(f"--threshold is a share above 0 and up to 1, and {threshold:g} is not.")
+    screen = console()
+    verdicts = _judged(train, test, orders, domain_column, model, screen)
+    about = {"train": [_named(t) for t in train], "test": _named(test), "ngrams": orders}
+    items = rule.items(test, domain_column)
+    found = rule.write(output, items, verdicts, threshold, about)
+    _print_report(found, output, screen)
+
+
+def _orders(text: str) -> list[int]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(re.fullmatch(r"[1-9]\d?", word) for word in words):
+        raise ValueError(f"--ngrams takes numbers of words such as 2,3,4 or 13, not {text!r}.")
+    return sorted({int(word) for word in words})
+
+
+def _named(spec: str) -> str:
+    """By content, without this machine's folders."""
+    from harness import corpora
+    from harness.train.packing import read_card
+
+    return read_card(Path(spec))["label"] if Path(spec).is_dir() else corpora.label(spec)
+
+
+def _judged(
+    train: list[str],
+    test: str,
+    orders: list[int],
+    domain_column: str | None,
+    model: str | None,
+    screen: "Console",
+) -> "list[Verdict]":
+    from itertools import chain
+
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from harness.model import describe, tokenizer
+    from harness.train import decontaminate as rule
+
+    def texts() -> "Iterator[str]":
+        return chain.from_iterable(
+            rule.training(spec, lambda name: tokenizer(describe(model or name))) for spec in train
+        )
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.completed:,.0f} words of training read"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=screen, disable=not screen.is_terminal) as progress:
+        bar = progress.add_task("", total=None)
+        items = rule.items(test, domain_column)
+        watch = partial(progress.advance, bar)
+        return [*rule.judged(items, texts, orders, watch=watch)]
+
+
+def _print_report(found: dict[str, Any], output: Path, screen: "Console") -> None:
+    from rich.table import Table
+
+    table = Table("domain", box=None, pad_edge=False)
+    for heading in ("items", "dropped", "median similarity", "highest"):
+        table.add_column(heading, justify="right")
+    for domain, counts in found["domains"].items():
+        near = (f"{counts[key]:.2%}" for key in ("median", "highest"))
+        table.add_row(domain, f"{counts['items']:,}", f"{counts['dropped']:,}", *near)
+    screen.print(table)
+    stay = found["items"] - found["dropped"]
+    typer.echo(f"{output}: {stay:,} of {found['items']:,} items stay.")
+    if not stay and max(found["ngrams"]) < LONG:
+        typer.echo(
+            "None stays: so short n-grams are common to all prose of one language. --ngrams 13 "
+            "finds copies only."
+        )
