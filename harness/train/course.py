@@ -122,7 +122,7 @@ def settle(
     own = getattr(method, "factor", None)
     reach = numbers.sequence_length / card.original_length
     chosen = float(own or factor or numbers.factor or max(1.0, reach))
-    if "factor" in known:
+    if "factor" in known and not method.depends_on_length:  # else each length has its own
         spec = catalog.extended(spec, {"factor": chosen})
     rows = max(1, round(numbers.batch_tokens / numbers.sequence_length))
     each = rows * numbers.sequence_length

@@ -93,6 +93,7 @@ def train(
     method = catalog.load("methods", course.method)
     if reason := method.unfit(live.model, course.target):
         raise ValueError(f"{course.method} cannot be trained on {course.model}: {reason}.")
+    torch.manual_seed(seed)  # of new weights: adapters, a method's own
     with ExitStack() as stack:
         stack.enter_context(quiet())
         stack.enter_context(warnings.catch_warnings())
