@@ -67,6 +67,11 @@ def layer_types(decoder: nn.Module) -> list[str | None]:
     return [None] * decoder.config.num_hidden_layers
 
 
+def attention_layers(decoder: nn.Module) -> list[nn.Module]:
+    """The modules that transformers' attention interface hands to an attention function."""
+    return [m for m in decoder.modules() if hasattr(m, "is_causal") and hasattr(m, "layer_idx")]
+
+
 def original(rotary: nn.Module) -> nn.Module:
     """The checkpoint's own rotary module, also while a method has put another in its place."""
     return getattr(rotary, "before", rotary)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.engine.head import Head
-from harness.engine.layers import Stack, engaged, sweep
+from harness.engine.layers import Stack, attention, engaged, sweep
 from harness.engine.tree import Tree
-from harness.families import layer_types
+from harness.families import attention_layers, layer_types
 from harness.method import Method
 from harness.rotary import Encoding, Rope, rotated
 
@@ -50,7 +50,8 @@ def prove(model: nn.Module, method: Method, length: int) -> str:
     """The digest of the live encoding, once it is sure that the method, applied, is really on.
 
     Raises:
-        NotOn: it resolved to another encoding than the checkpoint's, and the model kept that one.
+        NotOn: it resolved to another encoding than the checkpoint's, and the model kept that one;
+            or to a bias on attention, and a layer attends without.
     """
     probe, own = read_encoding(model, length), Encoding.of(model, length)
     with rotated(model, own):
@@ -61,7 +62,22 @@ def prove(model: nn.Module, method: Method, length: int) -> str:
         raise NotOn(
             "the method left the model's encoding as it was, so the number would not be its own"
         )
+    if "slopes" in facts and not _biased(model, facts["slopes"]):
+        raise NotOn("the method's bias is not in the model's attention, so the number would lie")
     return probe.digest
+
+
+def _biased(model: nn.Module, slopes: list[float]) -> bool:
+    """Whether every layer, of two tokens all else alike, favours the later by each head's slope."""
+    config = model.get_decoder().config
+    heads = config.num_attention_heads
+    alike = torch.zeros((1, heads, 2, 16), device=model.device)
+    told_apart = torch.eye(2, 16, device=model.device).expand(1, heads, 2, 16)
+    for layer in attention_layers(model.get_decoder()):
+        shares = attention(layer, alike, alike, told_apart, None)[0][0, 1].log().cpu()
+        if not torch.allclose(shares[:, 1] - shares[:, 0], torch.tensor(slopes), atol=1e-4):
+            return False
+    return True
 
 
 def _another(facts: dict[str, Any], own: Encoding) -> bool:

@@ -3,6 +3,8 @@
 For a method that was published without a training of its own, or that is known as such a row.
 """
 
+from dataclasses import replace
+
 from harness.method import Recipe
 
 COMPARISON = Recipe(
@@ -35,3 +37,15 @@ COMPARISON = Recipe(
     ),
 )
 """CLEX's, of its table 1."""
+
+COMPARISON_4K = replace(
+    COMPARISON,
+    sequence_length=4096,
+    batch_tokens=512 * 4096,
+    sources={
+        **COMPARISON.sources,
+        "sequence_length": "CLEX's table 1: rows trained at 4k",
+        "batch_tokens": "CLEX's train_lm.sh: 8 devices x 16 sequences x 4 accumulated",
+    },
+)
+"""The same at the length of its scripts."""

@@ -59,7 +59,7 @@ class Rope:
         return self.with_base(self.ntk_base(scale))
 
     def ntk_base(self, scale: float) -> float:
-        """b s^(d/(d-2))."""
+        """The base of NTK-aware scaling: b s^(d/(d-2))."""
         return self.theta * scale ** (self.dim / (self.dim - 2))
 
     def by_parts(self, scale: float, fast: float = 32.0, slow: float = 1.0) -> Tensor:
@@ -360,6 +360,13 @@ def rotated(model: nn.Module, encoding: Encoding) -> AbstractContextManager[None
     """Rotate by this encoding for a while; sliding-window layers keep the checkpoint's own."""
     before = model.get_decoder().rotary_emb
     return placed(model, Rotation(encoding, untouched(model), before=before))
+
+
+def unturned(model: nn.Module) -> AbstractContextManager[None]:
+    """Rotate nothing for a while, in no layer: a table of cos 1 and sin 0."""
+    before, pairs = model.get_decoder().rotary_emb, Rope.of(model).dim // 2
+    still = Encoding(frequencies=torch.zeros(pairs, dtype=torch.float64))
+    return placed(model, Rotation(still, before=before))
 
 
 def drawing(

@@ -14,20 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from harness.method import Recipe
-from harness.recipes import COMPARISON
+from harness.recipes import COMPARISON_4K
 from harness.rotary import Encoding, Rope, Unchanged, drawing
 
 PAPER = replace(
-    COMPARISON,
-    sequence_length=4096,
-    batch_tokens=512 * 4096,
+    COMPARISON_4K,
     sources={
-        **COMPARISON.sources,
+        **COMPARISON_4K.sources,
         "sequence_length": "CLEX's table 1, https://arxiv.org/abs/2310.16450: row RandomPos-4k",
-        "batch_tokens": "CLEX's train_lm.sh: 8 devices x 16 sequences x 4 accumulated",
     },
     disagreements=(
-        *COMPARISON.disagreements,
+        *COMPARISON_4K.disagreements,
         "CLEX does not say from how long a range it draws: max_factor is that of its own sampler.",
         "Ruoss et al. train small models from nothing, on tasks of up to 40 tokens at positions "
         "below 2,048.",

@@ -3,15 +3,20 @@
 import json
 from contextlib import contextmanager
 from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 from harness import catalog
 from harness.cli import main
+from harness.families import attention_layers
 from harness.method import Recipe
-from harness.rotary import Drawn, Rope
+from harness.probe import NotOn, _logits, prove
+from harness.rotary import Drawn, Rope, Rotation, unturned
 from harness.show import recipe
 from harness.train.course import recipe as found
 
@@ -307,3 +312,177 @@ def test_random_positions_say_how_far_they_were_drawn(llama):
     method = catalog.load("methods", "random-pos")
     assert method.notice(llama, 1024) is None
     assert "no position beyond 1,024" in method.notice(llama, 1025)
+
+
+# Of ALiBi
+
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "alibi.json").read_text())["slopes"]
+ALIBI = catalog.load("methods", "alibi")
+BENT = {
+    "llama": {},
+    "gpt_neox": {},
+    "phi": {"partial_rotary_factor": 0.5},
+    "mistral": {"sliding_window": 20},
+    "gemma3_text": {
+        "head_dim": 16,
+        "sliding_window": 20,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+}
+every_bent = pytest.mark.parametrize("family", BENT)
+
+
+def slopes(model):
+    return ALIBI.provenance(model, LENGTH)["slopes"]
+
+
+def by_the_book(module, q, k, v, mask, *, scaling, sliding_window=None, **_):
+    """ALiBi with an explicit matrix, in float32."""
+    n, groups = q.shape[2], q.shape[1] // k.shape[1]
+    k, v = (x.repeat_interleave(groups, 1) for x in (k, v))
+    behind = torch.arange(n)[:, None] - torch.arange(n)
+    scores = q @ k.mT * scaling - torch.tensor(module.slopes)[:, None, None] * behind
+    unseen = (behind < 0) | (behind >= (sliding_window or n))
+    return (scores.masked_fill(unseen, -torch.inf).softmax(-1) @ v).transpose(1, 2), None
+
+
+@contextmanager
+def alibi_by_the_book(model):
+    AttentionInterface.register("by-the-book", by_the_book)
+    for layer in attention_layers(model.get_decoder()):
+        layer.slopes = slopes(model)
+    with unturned(model):
+        model.config._attn_implementation = "by-the-book"
+        yield
+        model.config._attn_implementation = "sdpa"
+
+
+@pytest.mark.parametrize("heads", GOLDEN)
+def test_slopes_are_those_of_the_released_code(heads):
+    model = built(num_attention_heads=int(heads), hidden_size=4 * int(heads), head_dim=4)
+    assert slopes(model) == pytest.approx(GOLDEN[heads], rel=1e-12)
+
+
+@pytest.mark.parametrize("heads", [4, 6])
+@every_bent
+def test_alibi_is_the_explicit_bias(family, heads):
+    more = BENT[family] | {"hidden_size": 16 * heads, "num_attention_heads": heads}
+    model = built(family, **more).eval()
+    with alibi_by_the_book(model):
+        expected = logits(model)
+        loss, gradients = learnt(model)
+    with ALIBI.applied_to(model, LENGTH):
+        torch.testing.assert_close(logits(model), expected, rtol=0, atol=2e-5)
+        found_loss, found_gradients = learnt(model)
+        for block in (48, 13):
+            ours = _logits(model, TOKENS[0], block)
+            torch.testing.assert_close(ours, expected[0], rtol=0, atol=2e-5)
+    torch.testing.assert_close(found_loss, loss)
+    for parameter, gradient in gradients.items():
+        torch.testing.assert_close(found_gradients[parameter], gradient, rtol=1e-3, atol=1e-5)
+    assert not torch.allclose(logits(model), expected, atol=0.1)
+
+
+@pytest.mark.parametrize("distance", [0, 1, 255, 256, 65535, 65536, 2**21 - 1])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_bias_is_exact_at_any_distance_in_any_dtype(dtype, distance):
+    """What the channels multiply to, a product of exact numbers, is -m times the distance."""
+    module = import_module("harness.methods.alibi")
+    bias, heads = module.Biased(module.slopes(12)), torch.tensor(module.slopes(12)).double()
+    toward = bias._of_heads(80**-0.5).to(dtype).double() * 80**-0.5
+    away = bias._of_keys(torch.empty(1, 1, distance + 1, 0, dtype=dtype))[0].double()
+    torch.testing.assert_close(toward @ away, -heads * distance, rtol=2e-6, atol=0)
+
+
+def test_alibi_in_bfloat16_is_alibi():
+    model = built(num_attention_heads=6, hidden_size=96).to(torch.bfloat16).eval()
+    with ALIBI.applied_to(model.float(), LENGTH):
+        exact = logits(model)
+    model.to(torch.bfloat16)
+    with ALIBI.applied_to(model, LENGTH):
+        for block in (48, 13):
+            off = (_logits(model, TOKENS[0], block) - exact[0]).pow(2).mean().sqrt()
+            assert off < 0.02 * exact.pow(2).mean().sqrt()
+
+
+def test_the_proof_sees_the_bias_in_every_layer(llama):
+    with ALIBI.applied_to(llama, LENGTH):
+        prove(llama, ALIBI, LENGTH)
+        last = attention_layers(llama.model)[-1]
+        bend, last.bend = last.bend, None
+        with pytest.raises(NotOn, match="bias"):
+            prove(llama, ALIBI, LENGTH)
+        last.bend = bend
+    assert not any(hasattr(layer, "bend") for layer in attention_layers(llama.model))
+    with unturned(llama), pytest.raises(NotOn, match="bias"):
+        prove(llama, ALIBI, LENGTH)
+
+
+@pytest.mark.parametrize(
+    ("family", "why"),
+    [("falcon", "calls torch's attention itself"), ("gemma2", "caps its scores")],
+)
+def test_alibi_is_refused_where_it_would_not_be_itself(family, why):
+    model = built(family, **({"alibi": False} if family == "falcon" else {}))
+    assert why in ALIBI.unfit(model, LENGTH)
+    if family == "falcon":
+        with pytest.raises(LookupError, match=why), ALIBI.applied_to(model, LENGTH):
+            pass
+    assert ALIBI.unfit(built(), LENGTH) is None
+
+
+# Of LongLoRA
+
+
+LONGLORA = catalog.load("methods", "longlora")
+
+
+@pytest.mark.parametrize("n", [48, 50, 7, 3])
+def test_shifted_attention_is_that_of_its_groups(n):
+    """With the mask that it stands for, written out: half of the heads, half a group later."""
+    shifted = import_module("harness.methods.longlora").Shifted(4)
+    torch.manual_seed(0)
+    q, (k, v) = torch.randn(2, 5, n, 8), torch.randn(2, 2, 1, n, 8)
+    found = shifted(attention_of(), q, k, v, scale=0.3, training=True)
+    size = -(-n // 4)
+    at = torch.arange(n)
+    for head in range(5):
+        group = at // size if head < 2 else (at - size // 2).div(size, rounding_mode="floor")
+        seen = (group[:, None] == group) & (at[:, None] >= at)
+        scores = (q[:, head] @ k[:, 0].mT * 0.3).masked_fill(~seen, -torch.inf)
+        torch.testing.assert_close(found[:, head], scores.softmax(-1) @ v[:, 0])
+
+
+def attention_of():
+    return lambda q, k, v, scale: scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+
+
+@every_bent
+def test_no_token_learns_from_a_later_one(family):
+    model, other = built(family, **BENT[family]), TOKENS.clone()
+    other[0, -5:] = 3
+    with training(LONGLORA, model), torch.no_grad():
+        one, two = (model(t, use_cache=False).logits[0] for t in (TOKENS, other))
+    assert torch.equal(one[:-5], two[:-5]) and not torch.equal(one[-5:], two[-5:])
+
+
+@every_bent
+def test_groups_are_for_training_alone(family):
+    model, pi = built(family, **BENT[family]).eval(), catalog.load("methods", "pi")
+    with pi.applied_to(model, LENGTH):
+        whole = logits(model)
+    with LONGLORA.applied_to(model, LENGTH):
+        assert torch.equal(logits(model), whole)
+    with LONGLORA.in_training(model, LENGTH):
+        torch.testing.assert_close(logits(model), whole, rtol=0, atol=1e-5)
+        model.train()
+        assert not torch.allclose(logits(model), whole, atol=1e-3)
+
+
+def test_longlora_is_not_trained_where_attention_cannot_be_bent():
+    falcon = built("falcon", alibi=False)
+    with pytest.raises(LookupError, match="calls torch's"), LONGLORA.in_training(falcon, LENGTH):
+        pass
+    assert LONGLORA.unfit(falcon, LENGTH) is None
+    assert not isinstance(falcon.transformer.rotary_emb, Rotation)

@@ -8,6 +8,7 @@ call `attend` through transformers' attention interface and hand their keys to `
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -181,7 +182,7 @@ def sweep(
             step(block.length)
 
 
-def _attention(
+def attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -193,8 +194,13 @@ def _attention(
     softcap: float | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
+    """What the layers call; one that a method has bent attends by way of that bend."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out = attend(query, key, value, scale=scale, window=sliding_window, softcap=softcap)
+    plain = partial(attend, window=sliding_window, softcap=softcap)
+    bend = getattr(module, "bend", None)
+    if bend is None:
+        return plain(query, key, value, scale=scale).transpose(1, 2), None
+    out = bend(plain, query, key, value, scale=scale, training=False)
     return out.transpose(1, 2), None
 
 
@@ -212,4 +218,4 @@ def _nothing() -> Iterator[None]:
     yield
 
 
-AttentionInterface.register(INTERFACE, _attention)
+AttentionInterface.register(INTERFACE, attention)
