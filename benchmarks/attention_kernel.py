@@ -1,10 +1,11 @@
-"""What a (query, key) pair costs in torch's attention kernel and in ours, in processor time.
+"""What a (query, key) pair costs in torch's attention kernels and in ours, in processor time.
 
 Run: python benchmarks/attention_kernel.py. One thread, the best of several turns taken in
 alternation, so that other work on the machine changes little.
 """
 
 import time
+from functools import partial
 
 import torch
 
@@ -18,12 +19,25 @@ SHAPES = {32: (8, 4), 64: (9, 3), 128: (4, 2)}
 QUERIES, KEYS = 1024, 8192
 
 
-def nanoseconds(kernel, q, k, v, causal):
+def torch_backward(grad, q, k, v, out, lse, scale):
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+        grad, q, k, v, out, lse, 0.0, True, scale=scale
+    )
+
+
+def sides(direction, q, k, v):
+    """Torch's work and ours."""
+    causal, scale = direction != "forward", q.shape[-1] ** -0.5
+    if direction != "backward, causal":
+        return [partial(f, q, k, v, causal, scale) for f in (torch_cpu, native.attention)]
+    given = (torch.randn_like(q), q, k, v, *native.attention(q, k, v, True, scale), scale)
+    return [partial(f, *given) for f in (torch_backward, native.backward)]
+
+
+def nanoseconds(work, pairs):
     started = time.process_time()
-    kernel(q, k, v, causal, q.shape[-1] ** -0.5)
-    spent = time.process_time() - started
-    pairs = q.shape[1] * q.shape[2] * ((q.shape[2] + 1) / 2 if causal else k.shape[2])
-    return spent / pairs * 1e9
+    work()
+    return (time.process_time() - started) / pairs * 1e9
 
 
 def main():
@@ -32,20 +46,19 @@ def main():
     torch.set_num_threads(1)
     torch.manual_seed(0)
     print(f"{machine.cpu_name()}, torch {torch.__version__}, ns a (query, key) pair, 1 thread\n")
-    print("| head dim | heads / key heads | queries x keys | torch | native | ratio |")
-    print("|---:|---:|---:|---:|---:|---:|")
+    print("| head dim | heads / key heads | direction | queries x keys | torch | native | ratio |")
+    print("|---:|---:|---|---:|---:|---:|---:|")
     for dim, (heads, key_heads) in SHAPES.items():
-        for keys, causal in ((KEYS, False), (QUERIES, True)):
+        for direction in ("forward", "forward, causal", "backward, causal"):
+            keys = KEYS if direction == "forward" else QUERIES
             q = torch.randn(1, heads, QUERIES, dim).bfloat16()
             k, v = torch.randn(2, 1, key_heads, keys, dim).bfloat16()
-            turns = [
-                [nanoseconds(f, q, k, v, causal) for f in (torch_cpu, native.attention)]
-                for _ in range(TURNS)
-            ]
+            pairs = heads * QUERIES * (keys if direction == "forward" else (keys + 1) / 2)
+            both = sides(direction, q, k, v)
+            turns = [[nanoseconds(work, pairs) for work in both] for _ in range(TURNS)]
             theirs, ours = (min(costs) for costs in zip(*turns, strict=True))
-            shape = f"{QUERIES} x {keys}" + (", causal" if causal else "")
             print(
-                f"| {dim} | {heads} / {key_heads} | {shape} "
+                f"| {dim} | {heads} / {key_heads} | {direction} | {QUERIES} x {keys} "
                 f"| {theirs:.2f} | {ours:.2f} | {theirs / ours:.2f} |"
             )
 
