@@ -1,0 +1,265 @@
+"""Conversations to learn from: rendered by a chat template, and which tokens are to be learned.
+
+After the two chat trainings of CLEX (https://github.com/DAMO-NLP-SG/CLEX): the later one renders
+with the template of Zephyr, packs, and learns all tokens; the first learns what the assistant says
+only, of whole conversations that are grouped up to a length and padded. The last is the default of
+what is learned here, and packing of how.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from harness import corpora
+from harness.train.packing import Carried, Packed, Read
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+On = Literal["assistant", "all"]
+Message = dict[str, str]
+COLUMN = "messages"
+MASKED = -100
+"""The label of a token that is not learned, as torch's cross-entropy has it."""
+ZEPHYR = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>\\n' + message['content'] + eos_token + '\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
+)
+"""For a tokenizer without a template of its own; with it an empty system message comes first."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conversations:
+    """Sequences of conversations: a map-style dataset, as torch calls it."""
+
+    rows: np.ndarray = field(repr=False)
+    """(sequences, length), int32: the tokens; of one that is not learned, its complement."""
+    begins: list[list[int]] = field(repr=False)
+    """Where in each sequence conversations begin."""
+    length: int
+    label: str
+    """What they are, by content: the same on another machine."""
+    template: Literal["own", "zephyr"]
+    """Whose template they are rendered with."""
+    left_over: int = 0
+    """Tokens that were too few for one more."""
+    skipped: int = 0
+    """Sequences with nothing to learn, such as the middle of a long question."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> dict[str, "Tensor"]:
+        """`input_ids` and `labels`, (length,), and `document`: where its conversations start.
+
+        The labels are not shifted; what is not learned has -100. The first start is 0, whether
+        that conversation begins there or goes on from before.
+        """
+        import torch
+
+        i = range(len(self))[i]
+        row = torch.from_numpy(self.rows[i].astype(np.int64))
+        return {
+            "input_ids": torch.where(row < 0, ~row, row),
+            "labels": torch.where(row < 0, MASKED, row),
+            "document": torch.tensor(sorted({0, *self.begins[i]})),
+        }
+
+
+@dataclass
+class Grouped:
+    """Packs whole conversations up to the length, and pads; only longer ones are cut."""
+
+    length: int
+    pad: int
+    """The token behind the last of a group; it is not learned."""
+    left_over: int = 0
+
+    def pack(self, documents: Iterable[Read]) -> Iterator[Packed]:
+        pending: list[np.ndarray] = []
+        begins: list[int] = []
+        held = 0
+        for document in documents:
+            for at in range(0, len(document.tokens), self.length):
+                piece = document.tokens[at : at + self.length]
+                if held + len(piece) > self.length:
+                    yield self._padded(pending, begins)
+                    pending, begins, held = [], [], 0
+                begins += [] if at else [held]
+                pending.append(piece)
+                held += len(piece)
+        if pending:
+            yield self._padded(pending, begins)
+
+    def _padded(self, pieces: list[np.ndarray], begins: list[int]) -> Packed:
+        row = np.full(self.length, ~self.pad, dtype=np.int32)
+        tokens = np.concatenate(pieces)
+        row[: len(tokens)] = tokens
+        return Packed(row, begins)
+
+
+def open_conversations(
+    spec: str,
+    tokenizer: Any,
+    length: int,
+    *,
+    on: On = "assistant",
+    packing: Literal["packed", "grouped"] = "packed",
+    first: int | None = None,
+) -> Conversations:
+    """The conversations of a corpus whose rows have `messages: [{role, content}]`.
+
+    They are rendered with the tokenizer's chat template, or without one with that of Zephyr, and
+    held in memory, 4 bytes a token. `packed` puts them one behind another and cuts, losing
+    nothing; `grouped` keeps them whole and pads. `first` is how many sequences are wanted, where
+    not all are.
+
+    Raises:
+        LookupError: there is no such corpus or column.
+        ValueError: it holds no conversations, they are shorter than one sequence, or the template
+            does not let the assistant's tokens be told.
+    """
+    corpus = corpora.find(spec)
+    if not isinstance(corpus, corpora.Table | corpora.Hub) or corpus.join:
+        raise ValueError(f"{spec} has no rows of conversations: write jsonl:PATH or hf:NAME.")
+    if corpus.column == "text":
+        corpus = replace(corpus, column=COLUMN)
+    rendering = Rendering.of(tokenizer)
+    read = (
+        Read(_signed(*rendering.tokens(messages, on, where)), 0)
+        for where, messages in _conversations(corpus)
+    )
+    packer = Carried(length) if packing == "packed" else Grouped(length, rendering.pad)
+    rows: list[np.ndarray] = []
+    begins: list[list[int]] = []
+    skipped = 0
+    for packed in packer.pack(read):
+        if (packed.tokens[1:] < 0).all():  # the first token is predicted by nothing
+            skipped += 1
+            continue
+        rows.append(packed.tokens)
+        begins.append(packed.begins)
+        if len(rows) == first:
+            break
+    if not rows:
+        raise ValueError(_nothing(spec, packer.left_over, length, skipped, on))
+    whose: Literal["own", "zephyr"] = "own" if tokenizer.chat_template else "zephyr"
+    left_over = 0 if len(rows) == first else packer.left_over
+    return Conversations(np.stack(rows), begins, length, corpus.label(), whose, left_over, skipped)
+
+
+def _nothing(spec: str, tokens: int, length: int, skipped: int, on: On) -> str:
+    if skipped:
+        return f"{spec} has nothing to learn: no message is the assistant's." + (
+            " Shorter than a question, a sequence may miss every answer."
+            if on == "assistant"
+            else ""
+        )
+    return (
+        f"{spec} has {tokens:,} tokens of conversations, and one sequence takes {length:,}: take "
+        "a shorter length, more conversations, or pad them."
+    )
+
+
+def _signed(tokens: np.ndarray, learned: np.ndarray) -> np.ndarray:
+    return np.where(learned, tokens, ~tokens).astype(np.int32)
+
+
+def _conversations(
+    corpus: "corpora.Table | corpora.Hub",
+) -> Iterator[tuple[str, list[Message]]]:
+    """Each with where it stands."""
+    for number, row in enumerate(corpus.rows(), 1):
+        where = f"Conversation {number} of {corpus.name}"
+        messages = row[corpus.column]
+        if not isinstance(messages, list) or not messages:
+            raise ValueError(f"{where} is no list of messages with role and content.")
+        for message in messages:
+            if not isinstance(message, dict) or not all(
+                isinstance(message.get(key), str) for key in ("role", "content")
+            ):
+                raise ValueError(f"{where} has a message without role and content.")
+        yield where, [{key: m[key] for key in ("role", "content")} for m in messages]
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How a tokenizer writes conversations."""
+
+    tokenizer: Any
+    template: str | None
+    """In place of its own, which it has not."""
+    pad: int
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> "Rendering":
+        """Raises ValueError if the tokenizer cannot say where tokens stand in the text."""
+        if not getattr(tokenizer, "is_fast", False):
+            raise ValueError(
+                "Chat training needs a tokenizer that says where its tokens stand in the text, "
+                "and this model's does not."
+            )
+        if tokenizer.eos_token_id is None:
+            raise ValueError("Chat training needs an end token, and the tokenizer has none.")
+        own = bool(tokenizer.chat_template)
+        return cls(tokenizer, None if own else ZEPHYR, int(tokenizer.eos_token_id))
+
+    def tokens(self, messages: list[Message], on: On, where: str) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of a conversation and whether each is learned; (n,) and (n,).
+
+        A token that is partly the assistant's is not: it could not follow what asks for a turn.
+
+        Raises:
+            ValueError: the template refuses the conversation, or renders its beginning otherwise
+                when more follows; says which conversation, after `where`.
+        """
+        if self.template and messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": ""}, *messages]
+        text = self._render(messages, where)
+        spans = [(0, len(text))] if on == "all" else [*self._answers(messages, text, where)]
+        read = self.tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        tokens = np.array(read["input_ids"], dtype=np.int64)
+        starts, ends = np.array(read["offset_mapping"], dtype=np.int64).reshape(-1, 2).T
+        learned = np.zeros(len(tokens), dtype=bool)
+        for begin, end in spans:
+            learned |= (starts >= begin) & (ends <= end)
+        return tokens, learned
+
+    def _answers(
+        self, messages: list[Message], whole: str, where: str
+    ) -> Iterator[tuple[int, int]]:
+        """Where the assistant's turns stand: from behind what asks for one, up to its end.
+
+        A message that nothing came before answers nothing, and is not learned.
+        """
+        for i, message in enumerate(messages):
+            if message["role"] != "assistant" or i == 0:
+                continue
+            asked = self._render(messages[:i], where, asks=True)
+            answered = self._render(messages[: i + 1], where)
+            if not (answered.startswith(asked) and whole.startswith(answered)):
+                raise ValueError(
+                    f"{where} cannot be masked exactly: the tokenizer's chat template renders its "
+                    f"message {i + 1} otherwise when more follows. Learn all tokens, or take a "
+                    "model with another template."
+                )
+            yield len(asked), len(answered)
+
+    def _render(self, messages: list[Message], where: str, asks: bool = False) -> str:
+        from jinja2 import TemplateError
+
+        render: Callable[..., str] = self.tokenizer.apply_chat_template
+        try:
+            return render(
+                messages,
+                chat_template=self.template,
+                tokenize=False,
+                add_generation_prompt=asks,
+            )
+        except TemplateError as error:
+            raise ValueError(f"{where} is refused by the chat template: {error}") from None
