@@ -481,3 +481,19 @@ def test_a_mistake_about_a_test_has_a_sentence(words, why, tmp_path, capsys):
     output = tmp_path / "clean.jsonl"
     assert command("decontaminate", "--train", test, "--test", test, *words, "-o", output) == 2
     assert re.search(why, capsys.readouterr().err) and not output.exists()
+
+
+@pytest.mark.slow
+def test_the_real_model_reads_what_was_built_for_it(tmp_path, capsys):
+    words = ["stdlib:validation", "--model", "smollm2-135m", "--length", "2k", "--tokens", "100k"]
+    assert command("build", *words, "-o", tmp_path / "built") == 0
+    real = model.tokenizer(model.describe("smollm2-135m"))
+    found = open_sequences(str(tmp_path / "built"), real, 2048)
+    assert len(found) == 48 and card(tmp_path / "built")["tokenizer"]["model"] == "smollm2-135m"
+    texts = [path.read_text("utf-8") for _, path in find("stdlib:validation").files()]
+    for item in list(found)[:5]:
+        begin, *more = item["document"].tolist()
+        piece = item["input_ids"][begin + 1 : more[0] if more else None]
+        assert any(real.decode(piece) in text for text in texts)
+    with pytest.raises(ValueError, match="built for smollm2-135m"):
+        open_sequences(str(tmp_path / "built"), model.tokenizer(model.describe("toy")), 2048)
