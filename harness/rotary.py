@@ -83,17 +83,23 @@ class Rope:
         """The pair, as a real number, that turns so often within the trained window."""
         return self.dim * log(self.original_length / (turns * 2 * pi)) / (2 * log(self.theta))
 
-    def divided(self, divisors: Tensor, attention_factor: float, scale: float) -> dict[str, Any]:
+    def divided(
+        self, divisors: Tensor, attention_factor: float, scale: float, short: Tensor | None = None
+    ) -> dict[str, Any]:
         """Each frequency over a number of its own, as transformers' LongRoPE writes it.
 
-        That one has a list for short inputs and one for long ones: here they are the same.
+        Args:
+            divisors: (dim/2,).
+            attention_factor: what cos and sin are multiplied by, at every length.
+            scale: how many times further than trained.
+            short: divisors for inputs within the original length, if they differ.
         """
-        each = [float(f"{divisor:.12g}") for divisor in divisors.tolist()]
+        short = divisors if short is None else short
         return {
             "rope_type": "longrope",
             "factor": scale,
-            "short_factor": each,
-            "long_factor": each,
+            "short_factor": [float(f"{divisor:.12g}") for divisor in short.tolist()],
+            "long_factor": [float(f"{divisor:.12g}") for divisor in divisors.tolist()],
             "attention_factor": attention_factor,
             "original_max_position_embeddings": self.original_length,
         }

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +80,9 @@ class LongLoRA(RotaryMethod):
 
     def frequencies(self, rope: Rope, scale: float) -> Tensor:
         return rope.interpolated(scale)
+
+    def native(self, rope: Rope, length: int) -> dict[str, Any]:
+        return {"rope_type": "linear", "factor": self.scale(rope, length)}
 
     @contextmanager
     def in_training(self, model: nn.Module, length: int) -> Iterator[None]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import data, look, run, train
+from harness.cli import data, export, look, run, train
 
 app = typer.Typer(
     help="Measure how far a method lets a pretrained transformer read.",
@@ -26,6 +26,7 @@ app.command("plot")(look.plot)
 app.command("doctor")(look.doctor)
 app.add_typer(train.app, name="train")
 app.add_typer(data.app, name="data")
+app.command("export", help=export.HELP, epilog=export.EXAMPLES)(export.export)
 
 
 def _version(wanted: bool) -> None:

@@ -1,0 +1,249 @@
+"""Export: an extended model as a Hugging Face checkpoint, and the proof that it is the same model.
+
+The folder is written beside its place and renamed into it: it is there whole, its parity card in
+it, or not at all.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import getpid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import catalog
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from harness.export.carry import Carried
+    from harness.export.parity import Parity
+    from harness.model import Card
+    from harness.rotary import Reencoding
+    from harness.trained import Trained
+
+DTYPES = ("bfloat16", "float16", "float32")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be written, settled before any weight is read."""
+
+    card: "Card"
+    spec: str
+    method: "Reencoding"
+    length: int
+    """Tokens that the checkpoint is to read."""
+    dtype: str
+    """Of its weights."""
+    trust_remote_code: bool = False
+
+    @property
+    def name(self) -> str:
+        """The method's, without its parameters."""
+        return catalog.split(self.spec)[0]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and whether it can be trusted."""
+
+    folder: Path
+    parity: "Parity"
+    facts: dict[str, Any]
+    """All of `parity.json`."""
+
+
+def export(
+    source: str,
+    to: Path,
+    *,
+    method: str | None = None,
+    length: int | None = None,
+    dtype: str | None = None,
+    check_length: int | None = None,
+    corpus: str = "stdlib",
+    trust_remote_code: bool = False,
+) -> Exported:
+    """Write a model, extended, to a folder that plain transformers reads.
+
+    Args:
+        source: a known name, a folder, a hub name.
+        to: a folder that is not there yet, or is empty.
+        method: a spec; None: the one that the checkpoint was trained with.
+        length: tokens that it is to read; None: as the method's factor or the training says.
+        dtype: of the weights; None: as they are.
+        check_length: tokens to compare; None: as many as take some seconds.
+        corpus: the text of the comparison.
+        trust_remote_code: run code that comes with the source.
+
+    Raises:
+        ValueError: the folder is taken, or a wish is impossible.
+        LookupError: an unknown name, or a method that no checkpoint can carry.
+    """
+    from harness.model import describe
+
+    card = describe(source, trust_remote_code=trust_remote_code)
+    spec = _spec(method, card.trained)
+    bends = _reencoding(spec)
+    reach = _reach(card, bends, spec, length)
+    if check_length and check_length > reach:
+        raise ValueError(
+            f"--check-length {check_length:,} is beyond the {reach:,} tokens it is to read."
+        )
+    order = Order(card, spec, bends, reach, _dtype(dtype, card), trust_remote_code)
+    with _place(to) as folder:
+        found, facts = _write(order, folder, check_length, corpus)
+    return Exported(to, found, facts)
+
+
+def _write(
+    order: Order, folder: Path, check_length: int | None, corpus: str
+) -> "tuple[Parity, dict[str, Any]]":
+    """The checkpoint, and its parity card; checked as it lies there."""
+    from harness.corpora import label
+    from harness.export.card import facts_of, write
+    from harness.export.carry import carried
+    from harness.export.parity import affordable, by_engine, by_transformers, parity
+    from harness.model import load
+
+    name, code = order.card.name, order.trust_remote_code
+    live = load(name, device="cpu", dtype="float32", trust_remote_code=code)
+    model, method = live.model, order.method
+    if reason := method.unfit(model, order.length):
+        raise ValueError(f"{order.spec} cannot extend {name} to {order.length:,} tokens: {reason}")
+    carry = carried(model, method, order.name, order.length)
+    n = check_length or affordable(order.card.shape, order.length)
+    tokens = _text(live.tokenizer, corpus, n)
+    _round(model, order.dtype)
+    ours = by_engine(model.float(), method, carry.encodes(n), tokens)
+    facts = facts_of(order, carry, live)
+    _round(model, order.dtype)
+    _save(model, live.tokenizer, carry, order.length, folder)
+    found = parity(ours, by_transformers(folder, tokens, code=carry.code is not None))
+    facts |= {"text": label(corpus), "parity": found.json()}
+    write(folder, facts, found)
+    return found, facts
+
+
+def _round(model: "nn.Module", dtype: str) -> None:
+    """The weights to this dtype; not the buffers, whose values would be lost."""
+    import torch
+
+    for weight in model.parameters():
+        weight.data = weight.data.to(getattr(torch, dtype))
+
+
+def _save(model: "nn.Module", tokenizer: Any, carry: "Carried", length: int, folder: Path) -> None:
+    from safetensors import SafetensorError
+
+    from harness.model import quiet
+
+    if tokenizer.model_max_length < length:
+        tokenizer.model_max_length = length
+    try:
+        with quiet():
+            carry.save(model, folder)
+            tokenizer.save_pretrained(folder)
+    except SafetensorError as error:  # of a full disk it has no OSError
+        raise OSError(f"The weights could not be written to {folder.parent}: {error}") from None
+
+
+def _spec(given: str | None, trained: "Trained | None") -> str:
+    """The method to export with, by its one name.
+
+    Raises:
+        ValueError: none is known, or another was trained.
+    """
+    wanted = given and catalog.canonical("methods", given)
+    if trained is None:
+        if not wanted:
+            raise ValueError(
+                "This model was not trained here, so say with --method what extends it, such as "
+                "yarn,factor=4; none exports it as it is."
+            )
+        return wanted
+    own = catalog.canonical("methods", trained.method)
+    if wanted and wanted != own:
+        raise ValueError(f"It was trained with {own}, not {wanted}: leave --method out.")
+    return own
+
+
+def _reencoding(spec: str) -> "Reencoding":
+    from harness.rotary import Reencoding
+
+    method = catalog.load("methods", spec)
+    if not isinstance(method, Reencoding):
+        raise LookupError(
+            f"{catalog.split(spec)[0]} changes more than the rotary embedding, and no checkpoint "
+            "of transformers can carry that."
+        )
+    return method
+
+
+def _reach(card: "Card", method: "Reencoding", spec: str, length: int | None) -> int:
+    """Tokens that the checkpoint is to read.
+
+    Raises:
+        ValueError: nothing says how many, or it is fewer than before.
+    """
+    from harness.rotary import Unchanged
+
+    original = card.original_length
+    if length is None:
+        scaled = round(original * float(getattr(method, "factor", None) or 1))
+        length = max(scaled, card.trained.sequence_length if card.trained else 0)
+        if length <= original and not isinstance(method, Unchanged):
+            raise ValueError(
+                f"Nothing says how far {spec} is to read: give --length, or a factor above 1 as in "
+                f"{catalog.split(spec)[0]},factor=4 where the method has one."
+            )
+    if length < original:
+        raise ValueError(
+            f"{length:,} tokens are fewer than the {original:,} it was trained to read: give a "
+            "longer --length."
+        )
+    return length
+
+
+def _dtype(wanted: str | None, card: "Card") -> str:
+    if wanted is None:
+        own = str(getattr(card.config, "dtype", None) or "float32").removeprefix("torch.")
+        return own if own in DTYPES else "float32"
+    if wanted not in DTYPES:
+        raise ValueError(f"--dtype is one of {', '.join(DTYPES)}, and {wanted!r} is none of them.")
+    return wanted
+
+
+def _text(tokenizer: Any, corpus: str, n: int) -> Any:
+    """The first n tokens of a corpus, the start token included; (n,), int64."""
+    import torch
+
+    from harness import machine
+    from harness.reader import TokenReader
+
+    reader = TokenReader(tokenizer, machine.cache_folder())
+    document = reader.documents(corpus, reach=n, first=1)[0]
+    read = torch.as_tensor(document.tokens[: n - 1].copy(), dtype=torch.int64)
+    return torch.cat([torch.tensor([reader.bos]), read])
+
+
+@contextmanager
+def _place(to: Path) -> Iterator[Path]:
+    """A new folder beside `to`, which takes its place at the end; gone after an error.
+
+    Raises:
+        ValueError: something is there.
+        OSError: nothing can be written there.
+    """
+    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
+        raise ValueError(f"{str(to)!r} is there already: give another folder, or remove it first.")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    beside = to.parent / f".{to.name}-{getpid()}-part"
+    beside.mkdir()
+    try:
+        yield beside
+        beside.replace(to)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

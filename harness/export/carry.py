@@ -1,0 +1,202 @@
+"""A configuration that carries a method's encoding, in transformers' own words where it has them.
+
+The words are the method's (`native`). Where transformers has none, the frequencies themselves are
+listed, and a few lines of code that come with the checkpoint read them.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from torch import nn, tensor
+
+from harness.rotary import Reencoding, Rope, parameters
+
+FULL = "full_attention"
+"""The layers that a method bends, where rope parameters are nested by type of layer."""
+KEPT = ("rope_theta", "partial_rotary_factor")
+"""What stays of a checkpoint's own rope parameters."""
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A configuration, and what it does not say of itself."""
+
+    config: Any
+    length: int
+    """Tokens that it is to read."""
+    rope: dict[str, Any]
+    """Its rope parameters; of the layers with full attention, where there are others."""
+    code: str | None = None
+    """A modelling file that it needs."""
+    notes: tuple[str, ...] = ()
+
+    def encodes(self, n: int) -> int:
+        """The length that transformers encodes for when a pass reads n tokens."""
+        if self.rope["rope_type"] == "dynamic":
+            return n
+        original = self.rope.get("original_max_position_embeddings", 0)
+        two = self.rope.get("short_factor") != self.rope.get("long_factor")
+        return original if two and n <= original else self.length
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """The model's weights and this configuration, and the modelling file if there is one."""
+        before, model.config = model.config, self.config
+        try:  # transformers gives no class but its own the weights that it names otherwise on disk
+            model.save_pretrained(folder, save_original_format=self.code is None)
+        finally:
+            model.config = before
+        if self.code:
+            (folder / self.file).write_text(self.code, "utf-8")
+
+    @property
+    def file(self) -> str:
+        """The modelling file's name."""
+        return f"modeling_{self.rope['rope_type'].replace('-', '_')}.py"
+
+
+def carried(model: nn.Module, method: Reencoding, name: str, length: int) -> Carried:
+    """The model's configuration, extended by a method to read `length` tokens.
+
+    Raises:
+        LookupError: as it is set, no checkpoint can carry the method.
+    """
+    rope, config = Rope.of(model), deepcopy(model.config)
+    native = method.native(rope, length)
+    if native == {}:
+        return _unchanged(config, rope, length)
+    found = _fixed(model, method, name, length) if native is None else native
+    text = getattr(config, "text_config", config)
+    text.max_position_embeddings = rope.original_length  # also for dynamic, whose rule reads it
+    # Families with a field of this name put it above their rope parameters, and llama.cpp looks
+    # nowhere else for the window that Llama 3's rule is about.
+    text.original_max_position_embeddings = rope.original_length
+    if not _accepted(config, text, found):
+        found = _divided(model, method, length)
+        assert _accepted(config, text, found), found
+    if found["rope_type"] != "dynamic":
+        text.max_position_embeddings = length
+    code = _code(model, found["rope_type"]) if "frequencies" in found else None
+    carry = Carried(
+        config=config,
+        length=length,
+        rope=dict(parameters(text)),
+        code=code,
+        notes=tuple(_notes(method, found, length)),
+    )
+    if code:
+        at = f"{carry.file.removesuffix('.py')}.{_class(model)}"
+        config.auto_map = {"AutoModelForCausalLM": at}
+        config.architectures = [_class(model)]
+    return carry
+
+
+def _unchanged(config: Any, rope: Rope, length: int) -> Carried:
+    """As it is; only a checkpoint without a scaling may say that it reads further."""
+    text = getattr(config, "text_config", config)
+    if rope.scaling == "default" and length > text.max_position_embeddings:
+        text.original_max_position_embeddings = rope.original_length
+        text.max_position_embeddings = length
+    return Carried(config, length, dict(parameters(text)))
+
+
+def _accepted(config: Any, text: Any, found: dict[str, Any]) -> bool:
+    """Put rope parameters into the configuration; whether it comes back from disk with them."""
+    own = text.rope_parameters
+    layers = own.get(FULL, own)
+    put = {key: layers[key] for key in KEPT if key in layers} | found
+    text.rope_parameters = {**own, FULL: put} if FULL in own else put
+    try:
+        back = type(config).from_dict(config.to_dict())
+    except (ValueError, KeyError, StrictDataclassError):  # Phi-3's knows LongRoPE alone
+        text.rope_parameters = own
+        return False
+    return parameters(getattr(back, "text_config", back)) == put
+
+
+def _divided(model: nn.Module, method: Reencoding, length: int) -> dict[str, Any]:
+    """The encoding of one length, as LongRoPE's divisors: any frequencies can be had by them."""
+    rope, facts = Rope.of(model), method.provenance(model, length)
+    each = rope.frequencies / tensor(facts["frequencies"], dtype=rope.frequencies.dtype)
+    scale = max(1.0, length / rope.original_length)
+    return rope.divided(each, float(facts["attention_factor"]), scale)
+
+
+def _fixed(model: nn.Module, method: Reencoding, name: str, length: int) -> dict[str, Any]:
+    """The encoding of one length, as its frequencies."""
+    facts = method.provenance(model, length)
+    return {
+        "rope_type": f"{name}-fixed",
+        "frequencies": facts["frequencies"],
+        "attention_factor": float(facts["attention_factor"]),
+    }
+
+
+def _notes(method: Reencoding, found: dict[str, Any], length: int) -> list[str]:
+    kind = found["rope_type"]
+    if kind == "dynamic":
+        return [
+            "transformers scales anew at each forward pass, by the last position of that pass: "
+            "while text is generated, keys read earlier keep an older rotation. `harness run` "
+            "fixes the scale before the first token, so beyond the original length the two differ. "
+            "The check below reads its input in one pass, where they agree."
+        ]
+    notes, two = [], found.get("short_factor") != found.get("long_factor")
+    if two:
+        notes.append(
+            "transformers takes `short_factor` for passes within the original length and "
+            "`long_factor` beyond it: where text grows past that, keys read earlier keep the short "
+            "rotation. `harness run` fixes the choice before the first token."
+        )
+    elif kind == "longrope":
+        notes.append(
+            "transformers takes `short_factor` for passes within the original length and "
+            "`long_factor` beyond it; here they are the same, so nothing changes as text grows."
+        )
+    if method.depends_on_length and not two:
+        notes.append(
+            "This method encodes inputs of another length otherwise. transformers keeps keys as "
+            f"they were rotated, so the encoding here is the one for {length:,} tokens, at every "
+            "length."
+        )
+    if "frequencies" in found:
+        notes.append(
+            "transformers has no rope type for this encoding. The frequencies are in config.json, "
+            "and the modelling file beside it reads them: `trust_remote_code=True` is needed. "
+            "Without it loading fails; nothing is read wrongly in silence."
+        )
+    return notes
+
+
+def _class(model: nn.Module) -> str:
+    return f"Fixed{type(model).__name__}"
+
+
+def _code(model: nn.Module, rope_type: str) -> str:
+    """The modelling file. It keeps no buffer of its own: transformers 5 would refill it."""
+    family = type(model).__name__
+    return f'''"""{family}, turned by the frequencies listed in its config.json.
+
+Radians per token, one for each pair of channels, fastest first; the same at every length.
+"""
+
+import torch
+from transformers import {family}
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+
+def listed(config, device=None, seq_len=None, layer_type=None, **_):
+    rope = config.rope_parameters
+    rope = rope if layer_type is None else rope[layer_type]
+    frequencies = torch.tensor(rope["frequencies"], dtype=torch.float32, device=device)
+    return frequencies, rope["attention_factor"]
+
+
+ROPE_INIT_FUNCTIONS["{rope_type}"] = listed
+
+
+class {_class(model)}({family}):
+    """As it is: its rotary embedding asks for the rule above by the name of the rope type."""
+'''
