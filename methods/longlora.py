@@ -105,6 +105,8 @@ class Shifted:
         k, v = (x.repeat_interleave(heads // x.shape[1], 1) for x in (k, v))
         size, outs = -(-n // self.groups), []
         for half, shift in ((slice(0, heads // 2), 0), (slice(heads // 2, heads), size // 2)):
+            if half.start == half.stop:  # a model with one head has it shifted
+                continue
             edges = sorted({0, *range(shift, n, size), n})
             pieces = [
                 attend(*(x[:, half, start:stop] for x in (q, k, v)), scale=scale)

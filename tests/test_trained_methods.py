@@ -454,6 +454,12 @@ def test_shifted_attention_is_that_of_its_groups(n):
         torch.testing.assert_close(found[:, head], scores.softmax(-1) @ v[:, 0])
 
 
+def test_one_head_alone_can_learn_in_groups():
+    model = built(num_attention_heads=1, num_key_value_heads=1)
+    with training(LONGLORA, model):
+        assert learnt(model)[0].isfinite()
+
+
 def attention_of():
     return lambda q, k, v, scale: scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
 
