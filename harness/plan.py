@@ -170,7 +170,10 @@ def _made_of(cell: Cell, card: "Card") -> dict[str, Any]:
     return {
         "weights": card.weights,
         "task_version": catalog.load("tasks", cell.task).version,
-        "encoding": None if method.depends_on_length else [facts.get(key) for key in ENCODING],
+        # Of one that follows the length no encoding is compared, unless a file holds its factors.
+        "encoding": None
+        if method.depends_on_length and "factors" not in facts
+        else [facts.get(key) for key in ENCODING],
     }
 
 

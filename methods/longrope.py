@@ -2,10 +2,14 @@
 
 Ding et al. 2024, https://arxiv.org/abs/2402.13753. Where no search has been made for a model, the
 search's starting point stands in, and a notice says so.
+
+Factors that serve a long input cost a short one: a file may hold others for short inputs under
+"short", a list of {"up_to": 8192, "factors": [...], "start_tokens": 0}. Which are used is fixed by
+the cell's length, and never changes within an input.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from math import inf, log, sqrt
@@ -103,7 +107,11 @@ class LongRoPE(RotaryMethod):
         Raises:
             ValueError: there are too few or too many for this model, or one is below 1.
         """
-        source, found = self._found(rope)
+        return self._divisors(rope, scale, *self.found(rope))
+
+    def _divisors(
+        self, rope: Rope, scale: float, source: str, found: dict[str, Any] | None
+    ) -> Tensor:
         if found is None:
             kept = rope.kept(32, 1)
             return (
@@ -125,26 +133,47 @@ class LongRoPE(RotaryMethod):
         return torch.tensor(divisors, dtype=torch.float64)
 
     def encoding(self, rope: Rope, length: int) -> Encoding:
-        scale, found = self.scale(rope, length), self._found(rope)[1] or {}
-        start = found.get("start_tokens", 0) if self.start_tokens is None else self.start_tokens
+        scale, (source, found) = self.scale(rope, length), self._for(rope, length)
+        start = (found or {}).get("start_tokens", 0)
+        if self.start_tokens is not None:
+            start = self.start_tokens
+        return self.encoded(rope, self._divisors(rope, scale, source, found), start, scale)
+
+    def encoded(
+        self, rope: Rope, factors: Sequence[float] | Tensor, start_tokens: int, scale: float
+    ) -> Encoding:
+        """The encoding with these divisors, (dim/2,), and this n-hat: what a search tries out."""
         return Encoding(
-            frequencies=self.frequencies(rope, scale),
+            frequencies=rope.frequencies / torch.as_tensor(factors, dtype=torch.float64),
             attention_factor=self.attention_factor(rope, scale),
-            start_tokens=start,
+            start_tokens=start_tokens,
             original=rope.frequencies,
         )
 
+    @property
+    def depends_on_length(self) -> bool:
+        return bool(self.factors and _read(self.factors).get("short"))
+
+    def scale(self, rope: Rope, length: int) -> float:
+        """As given; a file that has factors for short inputs too serves all with its own s."""
+        if self.factor is None and self.depends_on_length:
+            made_for = _read(self.factors).get("factor")
+            return float(made_for) if made_for else super().scale(rope, length)
+        return super().scale(rope, length)
+
     def native(self, rope: Rope, length: int) -> dict[str, Any]:
         scale = self.scale(rope, length)
-        if start := self.encoding(rope, length).start_tokens:
+        reads = (rope.original_length, length)
+        if start := max(self.encoding(rope, n).start_tokens for n in reads):
             raise LookupError(
                 f"transformers' LongRoPE cannot leave the first {start} tokens unscaled: export "
                 "with start_tokens=0, measured as such."
             )
-        return rope.divided(self.divisors(rope, scale), self.attention_factor(rope, scale), scale)
+        short, long = (self._divisors(rope, scale, *self._for(rope, n)) for n in reads)
+        return rope.divided(long, self.attention_factor(rope, scale), scale, short)
 
     def remark(self, rope: Rope, length: int) -> str | None:
-        if self._found(rope)[0] == OWN:
+        if self.found(rope)[0] == OWN:
             return "LongRoPE's factors are the checkpoint's own."
         return (
             " ".join(filter(None, (super().remark(rope, length), self._doubt(rope, length))))
@@ -152,7 +181,7 @@ class LongRoPE(RotaryMethod):
         )
 
     def _doubt(self, rope: Rope, length: int) -> str | None:
-        source, found = self._found(rope)
+        source, found = self.found(rope)
         if found is None:
             return (
                 "No searched factors are known for this model, so the start of LongRoPE's search "
@@ -161,16 +190,21 @@ class LongRoPE(RotaryMethod):
         made_for, scale = found.get("factor"), self.scale(rope, length)
         if made_for and float(made_for) != scale:
             return f"{source} was searched for s = {made_for:g}, and is used at {scale:g}."
+        if made_for and length > made_for * rope.original_length:
+            reach = round(made_for * rope.original_length)
+            return f"{source} was searched for {reach:,} tokens, and reads {length:,}."
         return None
 
     def resolved(self, rope: Rope, length: int) -> dict[str, Any]:
         return super().resolved(rope, length) | {
-            "factors": self.divisors(rope, self.scale(rope, length)).tolist(),
-            "factors_from": self._found(rope)[0],
+            "factors": self._divisors(
+                rope, self.scale(rope, length), *self._for(rope, length)
+            ).tolist(),
+            "factors_from": self.found(rope)[0],
             "start_tokens": self.encoding(rope, length).start_tokens,
         }
 
-    def _found(self, rope: Rope) -> tuple[str, dict[str, Any] | None]:
+    def found(self, rope: Rope) -> tuple[str, dict[str, Any] | None]:
         """Where the factors are from, and they; None where only the start of a search is known."""
         if self.factors:
             return self.factors, _read(self.factors)
@@ -179,6 +213,12 @@ class LongRoPE(RotaryMethod):
         if rope.model in _packaged():
             return rope.model, _read(rope.model)
         return self.start, None
+
+    def _for(self, rope: Rope, length: int) -> tuple[str, dict[str, Any] | None]:
+        """The same for inputs of this length: the shortest part that reaches it."""
+        source, found = self.found(rope)
+        reaching = [part for part in (found or {}).get("short", []) if length <= part["up_to"]]
+        return source, min(reaching, key=lambda part: part["up_to"], default=found)
 
 
 OWN = "the checkpoint's own"
@@ -213,12 +253,17 @@ def _read(name: str) -> dict[str, Any]:
             json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.replace(",", " ").split()
         )
         held = held if isinstance(held, dict) else {"factors": held}
-        return held | {"factors": [float(factor) for factor in held["factors"]]}
+        short = [{**_part(part), "up_to": int(part["up_to"])} for part in held.get("short", [])]
+        return _part(held) | {"short": short}
     except (ValueError, TypeError, KeyError):
         raise ValueError(
             f'{name} holds no factors: it must be a JSON list, an object with "factors", '
             "or numbers between commas."
         ) from None
+
+
+def _part(held: dict[str, Any]) -> dict[str, Any]:
+    return held | {"factors": [float(factor) for factor in held["factors"]]}
 
 
 method = LongRoPE()

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import data, export, look, run, train
+from harness.cli import data, export, look, run, search, train
 
 app = typer.Typer(
     help="Measure how far a method lets a pretrained transformer read.",
@@ -25,6 +25,7 @@ app.command("results", epilog=look.RESULTS_EXAMPLES)(look.results)
 app.command("plot")(look.plot)
 app.command("doctor")(look.doctor)
 app.add_typer(train.app, name="train")
+app.command("search", help=search.HELP, epilog=search.EXAMPLES)(search.search)
 app.add_typer(data.app, name="data")
 app.command("export", help=export.HELP, epilog=export.EXAMPLES)(export.export)
 

@@ -1,0 +1,1 @@
+"""LongRoPE's search: evolve a divisor for each pair of channels, and n-hat."""

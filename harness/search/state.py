@@ -1,0 +1,105 @@
+"""A search on disk: every loss it has read, so that the same command goes on from there.
+
+What is random in a search follows from its seed, and each choice from the losses. So the losses are
+all there is to keep: a second start proposes the same individuals and finds their losses here.
+"""
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from math import inf, isfinite
+from pathlib import Path
+from typing import Any
+
+from harness.search.evolution import Table
+from harness.search.space import Individual
+
+
+@dataclass
+class State:
+    """One file, written whole after every document that is read."""
+
+    place: Path
+    search: dict[str, Any]
+    """What tells this search from another: model, target, corpus, settings."""
+    table: Table = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """A line for each generation, for people; made anew by a second start."""
+
+    @classmethod
+    def opened(cls, place: Path, search: dict[str, Any]) -> "State":
+        """As it was left; empty where there is none.
+
+        Raises:
+            ValueError: it is of another search, or is no state.
+        """
+        state = cls(place, search)
+        try:
+            kept = json.loads(place.read_text("utf-8"))
+            then, individuals = kept["search"], kept["individuals"]
+            for one in individuals:
+                it = Individual(tuple(one["hundredths"]), one["start_tokens"])
+                state.table[it] = [inf if loss is None else loss for loss in one["losses"]]
+        except FileNotFoundError:
+            return state
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"{place} does not hold a search that can be gone on with: delete it, or give "
+                "another --output."
+            ) from None
+        for name in search.keys() | then.keys():
+            if then.get(name) != search.get(name):
+                raise ValueError(
+                    f"{place} is of a search with {name.replace('_', ' ')} {then.get(name)}, not "
+                    f"{search.get(name)}: give another --output, or delete it to start anew."
+                )
+        return state
+
+    def write(self) -> None:
+        individuals = [
+            {
+                "hundredths": it.hundredths,
+                "start_tokens": it.start_tokens,
+                "losses": [loss if isfinite(loss) else None for loss in row],
+            }
+            for it, row in self.table.items()
+        ]
+        kept = {"search": self.search, "history": self.history, "individuals": individuals}
+        write_whole(self.place, json.dumps(kept, allow_nan=False))
+
+
+def write_whole(place: Path, text: str) -> None:
+    """Beside, then renamed into place: there whole or not at all.
+
+    Raises:
+        OSError: the folder does not take it; what was there stays.
+    """
+    beside = place.with_name(f".{place.name}.{os.getpid()}.part")
+    try:
+        beside.write_text(text, "utf-8")
+        beside.replace(place)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+
+
+def written_to(place: Path) -> None:
+    """See that this file can be written, before hours are spent on what goes into it.
+
+    Raises:
+        ValueError: it cannot; says why.
+    """
+    if place.is_dir():
+        raise ValueError(f"{place} is a folder: give a file with --output.")
+    if not place.parent.is_dir():
+        raise ValueError(f"There is no folder {place.parent}: make it, or give another --output.")
+    probe = place.with_name(f".{place.name}.{os.getpid()}.part")
+    try:
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"{place.parent} takes no files ({error.strerror}): give another --output."
+        ) from None
