@@ -34,6 +34,7 @@ FAMILIES = {
     "llama": {"num_key_value_heads": 1},
     "mistral": {"num_key_value_heads": 1, "sliding_window": None},
     "qwen2": {"num_key_value_heads": 1},
+    "mixtral": {"num_key_value_heads": 1, "num_local_experts": 2, "sliding_window": None},
     "phi": {"partial_rotary_factor": 0.5},
     "phi3": {},
     "gpt_neox": {},
@@ -123,7 +124,7 @@ def test_the_reloaded_checkpoint_has_the_engines_logits(llama, spec, tmp_path):
 
 
 OTHERS = [family for family in FAMILIES if family != "llama"]
-SOME = ["dynamic-ntk", "longrope", "yarn"]
+SOME = ["clex", "dynamic-ntk", "yarn"]
 MOST = [pytest.param(s, marks=() if s in SOME else pytest.mark.slow) for s in NATIVE]
 
 
@@ -180,6 +181,16 @@ def test_dynamic_scaling_starts_from_the_original_length(llama):
 def test_a_start_that_is_not_scaled_cannot_be_carried(llama):
     with pytest.raises(LookupError, match="cannot leave the first 4 tokens unscaled"):
         carried(llama, catalog.load("methods", "longrope,start_tokens=4"), "longrope", LENGTH)
+
+
+def test_factors_for_short_inputs_serve_those(llama, tmp_path):
+    long, short = [1 + i / 4 for i in range(16)], [1 + i / 32 for i in range(16)]
+    held = {"factors": long, "factor": 4, "short": [{"up_to": TRAINED, "factors": short}]}
+    (tmp_path / "factors.json").write_text(json.dumps(held))
+    difference, carry = differences(llama, f"longrope,factors={tmp_path}/factors.json", tmp_path)
+    assert difference <= 1e-4
+    assert (carry.rope["short_factor"], carry.rope["long_factor"]) == (short, long)
+    assert "keep the short rotation" in carry.notes[0]
 
 
 def test_what_clex_learned_is_carried(tmp_path):
@@ -338,6 +349,13 @@ def test_a_checkpoint_that_differs_is_kept_and_says_so(capsys, model, text, tmp_
     assert "NOT the logits" in said.out and "is not the model that was measured" in said.err
     assert "**FAILED.**" in (tmp_path / "out" / "PARITY.md").read_text()
     assert not json.loads((tmp_path / "out" / "parity.json").read_text())["parity"]["passed"]
+
+
+def test_it_reads_as_far_as_it_was_taught_to(model, text, tmp_path):
+    numbers = {"numbers": {"factor": 4.0}, "method": "clex"}
+    trained.write(model, TRAINING.model_copy(update=numbers))
+    done = export(str(model), tmp_path / "out", corpus=text, check_length=64)
+    assert done.facts["length"] == 2048 and done.parity.passed
 
 
 @pytest.mark.parametrize(

@@ -192,8 +192,9 @@ def _reach(card: "Card", method: "Reencoding", spec: str, length: int | None) ->
 
     original = card.original_length
     if length is None:
-        scaled = round(original * float(getattr(method, "factor", None) or 1))
-        length = max(scaled, card.trained.sequence_length if card.trained else 0)
+        taught = card.trained.numbers.get("factor") if card.trained else None
+        length = round(original * float(getattr(method, "factor", None) or taught or 1))
+        length = max(length, card.trained.sequence_length if card.trained else 0)
         if length <= original and not isinstance(method, Unchanged):
             raise ValueError(
                 f"Nothing says how far {spec} is to read: give --length, or a factor above 1 as in "

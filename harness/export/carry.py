@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn, tensor
 
+from harness.model import quiet
 from harness.rotary import Reencoding, Rope, parameters
 
 FULL = "full_attention"
@@ -73,9 +74,15 @@ def carried(model: nn.Module, method: Reencoding, name: str, length: int) -> Car
     # Families with a field of this name put it above their rope parameters, and llama.cpp looks
     # nowhere else for the window that Llama 3's rule is about.
     text.original_max_position_embeddings = rope.original_length
+    if getattr(text, "head_dim", 0) is None:  # Mixtral's, which rules for rope types multiply by
+        text.head_dim = text.hidden_size // text.num_attention_heads
     if not _accepted(config, text, found):
         found = _divided(model, method, length)
-        assert _accepted(config, text, found), found
+        if not _accepted(config, text, found):
+            raise LookupError(
+                f"The configuration of a {text.model_type} refuses the rope type "
+                f"{found['rope_type']!r}, so no checkpoint of it can carry {name}."
+            )
     if found["rope_type"] != "dynamic":
         text.max_position_embeddings = length
     code = _code(model, found["rope_type"]) if "frequencies" in found else None
@@ -109,7 +116,8 @@ def _accepted(config: Any, text: Any, found: dict[str, Any]) -> bool:
     put = {key: layers[key] for key in KEPT if key in layers} | found
     text.rope_parameters = {**own, FULL: put} if FULL in own else put
     try:
-        back = type(config).from_dict(config.to_dict())
+        with quiet():
+            back = type(config).from_dict(config.to_dict())
     except (ValueError, KeyError, StrictDataclassError):  # Phi-3's knows LongRoPE alone
         text.rope_parameters = own
         return False
