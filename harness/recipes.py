@@ -49,3 +49,32 @@ COMPARISON_4K = replace(
     },
 )
 """The same at the length of its scripts."""
+
+LCEG = Recipe(
+    sequence_length=32768,
+    steps=120,
+    batch_tokens=256 * 32768,
+    learning_rate=2e-5,
+    schedule="linear",
+    warmup=20,
+    data="SlimPajama, 1B tokens, each source down-sampled",
+    sources={
+        "sequence_length": "LCEG, https://arxiv.org/abs/2409.12181: rows trained at 32k",
+        "steps": "LCEG: 30,774 sequences read once, 256 an update",
+        "batch_tokens": "LCEG: 8 devices x 1 sequence x 32 accumulated",
+        "learning_rate": "LCEG's scripts",
+        "schedule": "LCEG's DeepSpeed file: WarmupDecayLR",
+        "warmup": "LCEG's scripts",
+        "weight_decay": "LCEG's scripts",
+        "betas": "the default of transformers' Trainer (not re-checked)",
+        "clip": "the default of transformers' Trainer (not re-checked)",
+        "trains": "LCEG: all weights",
+        "data": "LCEG",
+        "seed": "the default of transformers' Trainer (not re-checked)",
+    },
+    disagreements=(
+        "LCEG's command line says constant_with_warmup; its DeepSpeed file decays linearly, and is "
+        "what Trainer follows.",
+    ),
+)
+"""Lu et al. 2024's, a controlled comparison."""
