@@ -1,7 +1,7 @@
 """A task: what to ask of a model at a length, and how to grade what it says."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -25,11 +25,23 @@ class Reader(Protocol):
     """The token every input starts with."""
     spells_one_way: bool
     """A digit string has one spelling: greedy exact match may be decided by teacher forcing."""
+    chats: bool
+    """It has a chat template."""
 
     def tokens(self, text: str) -> list[int]:
         """Without special tokens."""
 
     def text(self, tokens: Sequence[int]) -> str: ...
+
+    def chat(self, messages: Sequence[Mapping[str, str]], *, opening: str = "") -> list[int]:
+        """A conversation by the tokenizer's template, up to where the assistant speaks.
+
+        The start token is there once, as everywhere, whatever the template does. `opening` is how
+        the assistant's turn begins.
+
+        Raises:
+            LookupError: the tokenizer has no chat template.
+        """
 
     def documents(self, corpus: str, *, reach: int, first: int) -> list[Document]:
         """The `first` documents that have at least `reach` tokens, in the corpus's order.
@@ -62,6 +74,15 @@ class Text:
     """Ask for the greedy continuation, as tokens; it stops at an end token or after so many."""
 
     max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    """It also stops once its text has one of these."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Ask how likely each of these continuations is; they share the input, which is read once."""
+
+    options: tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,14 +92,17 @@ class Request:
     id: str
     tokens: "np.ndarray"
     """(n,), int64, the start token included; never more than the cell's length."""
-    ask: Losses | Verdict | Text
+    ask: Losses | Verdict | Text | Choice
+    cut: int = 0
+    """Tokens that were taken out of the input to make it fit."""
     about: dict[str, Any] = field(default_factory=dict)
     """What grading needs and the samples should say: depth, trial, key, document."""
 
 
 Outcome = Any
 """Losses -> (stop - start,) float64; Verdict -> the argmax at each answer position, as a tuple of
-tokens; Text -> the tokens of the continuation, as a tuple."""
+tokens; Text -> the tokens of the continuation, as a tuple; Choice -> each option's log-likelihood in
+nats, as a tuple of floats."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +114,8 @@ class Sample:
     about: dict[str, Any] = field(default_factory=dict)
     expected: str | None = None
     answer: str | None = None
+    cut: int = 0
+    """Tokens that were taken out of its input to make it fit."""
     losses: "np.ndarray | None" = None
     """Per-token losses in nats, kept beside the result; float64."""
 
