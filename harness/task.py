@@ -101,8 +101,8 @@ class Request:
 
 Outcome = Any
 """Losses -> (stop - start,) float64; Verdict -> the argmax at each answer position, as a tuple of
-tokens; Text -> the tokens of the continuation, as a tuple; Choice -> each option's log-likelihood in
-nats, as a tuple of floats."""
+tokens; Text -> the tokens of the continuation, as a tuple; Choice -> the log-likelihood of each
+option in nats, as a tuple."""
 
 
 @dataclass(frozen=True, kw_only=True)
