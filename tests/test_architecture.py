@@ -56,7 +56,14 @@ FOLDERS = {"methods", "tasks"}
 @pytest.mark.parametrize("place", MAY_SEE)
 def test_arrows_point_one_way(place):
     for path in files(place):
-        assert ours(path) <= MAY_SEE[place], path.relative_to(ROOT)
+        seen = {n for n in ours(path) if not n.startswith("harness.metrics.")}
+        assert seen <= MAY_SEE[place], path.relative_to(ROOT)
+
+
+def test_metrics_are_pure():
+    for path in files("harness/metrics"):
+        assert {n for n in ours(path) if not n.startswith("harness.metrics")} == set(), path.name
+        assert not HEAVY & {name.split(".")[0] for name in imports(path)}, path.name
 
 
 def test_nobody_names_a_method_or_a_task_but_by_its_spec():

@@ -1,0 +1,1 @@
+"""Scores of single answers: pure functions from texts to numbers."""
