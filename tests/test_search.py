@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise, permutations
 from pathlib import Path
@@ -528,6 +530,12 @@ def test_a_file_that_is_there_already_is_not_written_over(flags, tmp_path, capsy
     assert "is there already" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that takes no files")
+def test_a_folder_that_takes_no_files_is_said_before_anything_is_read(flags, capsys):
+    assert command(*flags("--output", "/proc/f.json")) == 2
+    assert "/proc takes no files" in capsys.readouterr().err
+
+
 def test_a_part_must_be_shorter_than_what_it_is_appended_to(flags, tmp_path, capsys):
     file = tmp_path / "f.json"
     file.write_text(json.dumps({"factors": [2.0] * 8, "factor": 2}))
@@ -571,3 +579,117 @@ def test_the_toy_is_searched_for_twice_its_length(tmp_path):
     assert found[True]["factors"] == found[False]["factors"]
     assert found[True]["perplexity"] == found[False]["perplexity"]
     assert found[True]["documents_saved"] > 0
+
+
+# All stages of LongRoPE
+
+
+@pytest.fixture
+def staged(wish, tmp_path):
+    """The stages of a model, and what was asked of each; `train` only copies the model."""
+    from harness.train.progressive import extend
+    from harness.trained import FILE, Trained
+
+    asked = []
+
+    def train(model, method, length, into):
+        asked.append((Path(model).name, method, length))
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        shutil.copytree(model, into)
+        numbers = {"numbers": {}, "recipe": "none", "corpus": "", "made_with": {}}
+        told = Trained(
+            method=method, base="tiny", base_weights="", original_length=512, steps=1,
+            sequence_length=length, tokens=length, seed=0, **numbers,
+        )  # fmt: skip
+        (into / FILE).write_text(told.model_dump_json())
+
+    def stages(**how):
+        how = {"through": [1024], "short": [600]} | how
+        return extend(
+            replace(wish, target=2048, output=None), tmp_path / "all", train=train,
+            watching=lambda: nullcontext(Quiet()), **how,
+        )  # fmt: skip
+
+    return stages, asked
+
+
+def test_stages_follow_one_another_and_none_is_made_twice(staged, folder, tmp_path):
+    stages, asked = staged
+    with pytest.raises(KeyboardInterrupt):
+        stages()
+    place = tmp_path / "all"
+    middle = (place / "1k.json").read_text()
+    model, factors = stages()
+    assert (place / "1k.json").read_text() == middle
+    spec = f"longrope,factor=2,factors={place / '1k.json'}"
+    assert asked == [(folder.name, spec, 1024)] * 2
+    assert model == str(place / "trained-1k") and factors == place / "factors.json"
+    held = json.loads(factors.read_text())
+    assert held["factor"] == 4 and held["model"].startswith("tiny+trained-1k@")
+    assert [part["up_to"] for part in held["short"]] == [600]
+    before = factors.read_text()
+    assert stages() == (model, factors)
+    assert len(asked) == 2 and factors.read_text() == before
+
+
+@pytest.mark.parametrize("through", [[], [2048], [1024, 600]])
+def test_stages_that_do_not_rise_are_refused(staged, through):
+    with pytest.raises(ValueError, match="rise, and end below the target of 2,048"):
+        staged[0](through=through)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--progressive", "600"],
+        ["--short", "600"],
+        ["--progressive", "600", "--output", "x", "--plan"],
+        ["--progressive", "2k", "--output", "x"],
+        ["--progressive", "600", "--output", "nowhere/x"],
+    ],
+)
+def test_stages_that_cannot_be_are_said(flags, more, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert command(*flags(*more)) == 2
+    assert capsys.readouterr().err.startswith("harness: ")
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.slow
+def test_a_model_is_extended_through_a_training_by_the_command(flags, corpus, tmp_path, capfd):
+    place = tmp_path / "all"
+    words = flags(
+        "--progressive", 1024, "--short", 600, "--output", place, "--train",
+        f"--recipe quick --steps 2 --batch-tokens 1024 --corpus {corpus} --device cpu",
+        target=2048,
+    )  # fmt: skip
+    assert command(*words) == 0
+    said = capfd.readouterr()
+    assert f"harness run --model {place}/trained-1k --method longrope,factors=" in said.out
+    assert said.out.rstrip().endswith("factor=4 ...")
+    run = said.out[said.out.rindex("harness run") :].split()[1:-1]
+    code = command(
+        *run, "-t", "perplexity.whole,reach=2048", "-l", "600,2048", "--corpus", corpus,
+        "--samples", 2, "--device", "cpu", "--dtype", "float32", "--results", tmp_path / "r",
+        "--json",
+    )  # fmt: skip
+    said = capfd.readouterr().out
+    short, long = json.loads(said[said.index("[\n") :])
+    held = json.loads((place / "factors.json").read_text())
+    assert code == 0 and short["status"] == "scored"
+    assert long["value"] == pytest.approx(held["perplexity"], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_the_benchmark_finds_the_same_parents_on_all_sides(tmp_path):
+    kept = tmp_path / "figures.json"
+    words = "--model toy --lengths 8k --candidates 6 --parents 2 --documents 2"
+    script = "benchmarks/longrope_search.py"
+    command = [sys.executable, script, *words.split(), "--json", str(kept)]
+    root = Path(__file__).parents[1]
+    subprocess.run(command, cwd=root, check=True, stdout=subprocess.DEVNULL)
+    rows = {row["what"]: row for row in json.loads(kept.read_text())["rows"]}
+    assert rows["parents of everything read"]["reached"]
+    assert rows["parents of the loop"]["reached"]
+    assert rows["largest difference of a perplexity from the loop"]["reached"]

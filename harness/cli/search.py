@@ -1,5 +1,6 @@
 """`harness search`: find a method's factors for a model and a length."""
 
+import json
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,12 +15,18 @@ EXAMPLES = (
     "harness search --model smollm2-135m --target 32k --output factors.json\n\n"
     "harness search --model smollm2-135m --target 8k --append factors.json\n\n"
     "harness run --model smollm2-135m --method longrope,factors=factors.json -t passkey -l 4k-32k"
+    "\n\n"
+    "harness search --model smollm2-135m --progressive 16k --target 64k --short 8k "
+    "--train '--recipe quick --corpus parquet:novels.parquet' --output extended"
 )
 HELP = (
     "Find a divisor for each pair of channels, and how many first tokens keep theirs, by "
     "LongRoPE's evolutionary search: the lowest perplexity over documents of the target length.\n\n"
     "Interrupt at any time, and give the same command to go on: every loss that was read is kept "
-    "beside the output, in NAME.search.json. More --iterations go on from there, too."
+    "beside the output, in NAME.search.json. More --iterations go on from there, too.\n\n"
+    "--progressive makes all of LongRoPE's stages, into a folder: search and train at each of its "
+    "lengths, search for the target on what was trained, and for each of --short once more. A "
+    "stage whose file is there is not made again."
 )
 
 
@@ -61,6 +68,15 @@ def search(
         Path | None,
         Option(help="A file of factors for longer inputs: add a part for inputs up to the target."),
     ] = None,
+    progressive: Annotated[
+        str | None, Option(metavar="LENGTHS", help="Train at these first; --output is a folder.")
+    ] = None,
+    short: Annotated[
+        str | None, Option(metavar="LENGTHS", help="Of --progressive: for inputs up to here.")
+    ] = None,
+    train: Annotated[
+        str, Option(metavar="WORDS", help="Of --progressive: further words for harness train.")
+    ] = "--recipe paper",
     device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
     dtype: Annotated[str, Option(help="auto, bfloat16 or float32.")] = "auto",
     plan: Annotated[bool, Option("--plan", help="Only say what it will take, and stop.")] = False,
@@ -83,7 +99,38 @@ def search(
         start_tokens=_n_hat(start_tokens), settings=settings, output=output, append=append,
         device=device, dtype=dtype, trust_remote_code=trust_remote_code,
     )  # fmt: skip
-    _searched(wish, plan)
+    if progressive:
+        _extended(wish, plan, progressive, short, train)
+    elif short:
+        raise typer.BadParameter(
+            "--short belongs to --progressive; alone it is --target and --append"
+        )
+    else:
+        _searched(wish, plan)
+
+
+def _extended(wish: "Wish", plan: bool, progressive: str, short: str | None, train: str) -> None:
+    from shlex import split
+
+    from harness.lengths import lengths
+    from harness.train.progressive import by_command, extend
+
+    if plan or wish.append or not wish.output:
+        raise typer.BadParameter("--progressive takes an --output folder; no --plan, no --append")
+    try:
+        model, factors = extend(
+            wish,
+            wish.output,
+            through=lengths(progressive),
+            short=lengths(short) if short else (),
+            train=by_command(split(train)),
+            watching=_watch,
+            note=lambda said: typer.echo(said, err=True),
+        )
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. The same command goes on where it was cut short.", err=True)
+        raise typer.Exit(130) from None
+    _tell_how_to_run(model, wish.method, factors)
 
 
 def _searched(wish: "Wish", plan: bool) -> None:
@@ -109,8 +156,15 @@ def _searched(wish: "Wish", plan: bool) -> None:
         f"{found['evaluations']:,} individuals; racing left {found['documents_saved']:,} of "
         f"{found['documents_read'] + found['documents_saved']:,} documents unread."
     )
-    name = wish.method.partition(",")[0]
-    typer.echo(f"harness run --model {wish.model} --method {name},factors={search.place} ...")
+    _tell_how_to_run(wish.model, wish.method, search.place)
+
+
+def _tell_how_to_run(model: str, method: str, factors: Path) -> None:
+    from harness.catalog import split, written
+
+    s = written(float(json.loads(factors.read_text("utf-8"))["factor"]))
+    name = split(method)[0]
+    typer.echo(f"harness run --model {model} --method {name},factors={factors},factor={s} ...")
 
 
 def _watch() -> AbstractContextManager[Any]:

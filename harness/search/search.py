@@ -161,7 +161,8 @@ class Search:
     def identity(self) -> dict[str, Any]:
         """What makes it this search and no other; the same search may be given more iterations."""
         name, parameters = catalog.split(self.wish.method)
-        parameters.pop("factors", None)
+        for settled in ("factors", "factor"):  # by their content, and by the target
+            parameters.pop(settled, None)
         settings = asdict(self.wish.settings)
         del settings["iterations"]
         known = json.dumps(self.known and self.known["factors"]).encode()

@@ -1,0 +1,117 @@
+"""LongRoPE's progressive extension: search, train, search further, then win short inputs back.
+
+Ding et al. 2024, https://arxiv.org/abs/2402.13753, section 3.3: a model is searched and trained at
+lengths that training can bear, and what it has learned then carries a last search, without
+training, to the final length. That costs short inputs, which get factors of their own.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from harness import catalog, trained
+from harness.lengths import label
+from harness.search.search import prepare
+from harness.search.wish import Watch, Wish
+
+Train = Callable[[str, str, int, Path], None]
+"""Trains a model with a method's spec at a length into a folder, whole or to be gone on with."""
+
+
+class Extended(NamedTuple):
+    """What came of it."""
+
+    model: str
+    """The last trained model's folder."""
+    factors: Path
+
+
+def extend(
+    wish: Wish,
+    folder: Path,
+    *,
+    through: Sequence[int],
+    short: Sequence[int] = (),
+    train: Train,
+    watching: Callable[[], AbstractContextManager[Watch]],
+    note: Callable[[str], None] = lambda said: None,
+) -> Extended:
+    """Extend a model in stages; a stage whose file is there already is not made again.
+
+    Args:
+        wish: the last search: its target is the final length, its model the base.
+        folder: gets `LENGTH.json` and `trained-LENGTH/` of each middle length, and `factors.json`.
+        through: middle lengths, at which the model is searched and trained, in this order.
+        short: lengths up to which inputs get factors of their own.
+        train: makes a stage's training.
+        watching: makes the watch of a search.
+        note: told what each stage does.
+
+    Raises:
+        ValueError: the lengths do not rise to the target, or the folder cannot be made.
+    """
+    _check(wish, through, short)
+    if not folder.parent.is_dir():
+        raise ValueError(f"There is no folder {folder.parent}: make it, or give another --output.")
+    folder.mkdir(exist_ok=True)
+
+    def search(asked: Wish, said: str) -> None:
+        note(f"searching factors of {asked.model} for {said}{asked.target:,} tokens")
+        with watching() as watch:
+            prepare(asked).run(watch)
+
+    model, method = wish.model, wish.method
+    for length in through:
+        factors, into = folder / f"{label(length)}.json", folder / f"trained-{label(length)}"
+        if not factors.exists():
+            search(replace(wish, model=model, method=method, target=length, output=factors), "")
+        method = _with(wish.method, factors)
+        if not (into / trained.FILE).exists():
+            note(f"training {model} with {method} into {into}")
+            train(model, method, length, into)
+        model = str(into)
+    last = folder / "factors.json"
+    if not last.exists():
+        search(replace(wish, model=model, method=method, output=last), "")
+    for length in short:
+        if all(part["up_to"] != length for part in json.loads(last.read_text()).get("short", [])):
+            asked = replace(wish, model=model, target=length, output=None, append=last)
+            search(asked, "inputs up to ")
+    return Extended(model, last)
+
+
+def by_command(more: Sequence[str]) -> Train:
+    """Trains by `harness train`, in a process of its own, with these further words."""
+
+    def train(model: str, method: str, length: int, into: Path) -> None:
+        words = ["--model", model, "--method", method, "--sequence-length", str(length)]
+        words += ["--output", str(into), *more]
+        command = [sys.executable, "-P", "-m", "harness", "train", *words]
+        if code := subprocess.run(command, check=False).returncode:
+            raise ValueError(
+                f"The training into {into} ended with exit code {code}, for the reason above; "
+                "the same command goes on from there."
+            )
+
+    return train
+
+
+def _check(wish: Wish, through: Sequence[int], short: Sequence[int]) -> None:
+    if not through or [*through, wish.target] != sorted({*through, wish.target}):
+        raise ValueError(
+            f"Lengths to train at rise, and end below the target of {wish.target:,}: "
+            f"{', '.join(map(str, through)) or 'none'} do not."
+        )
+    if any(length >= wish.target for length in short):
+        raise ValueError(f"Short inputs end below the target of {wish.target:,}.")
+
+
+def _with(spec: str, factors: Path) -> str:
+    """The method with these factors, at the s they were searched for."""
+    made_for = json.loads(factors.read_text())["factor"]
+    return catalog.extended(spec, {"factors": str(factors), "factor": float(made_for)})
