@@ -277,3 +277,11 @@ def test_a_forked_process_attends():
     )
     environment = os.environ | {"PYTHONWARNINGS": "ignore"}
     subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=120, env=environment)
+
+
+@here
+def test_no_heads_at_all_are_attended_to_nothing():
+    q = torch.empty(1, 0, 5, 64, dtype=torch.bfloat16)
+    out, lse = native.attention(q, q, q, True, 1.0)
+    assert out.shape == q.shape and lse.shape == (1, 0, 5)
+    assert [x.shape for x in native.backward(out, q, q, q, out, lse, 1.0)] == [q.shape] * 3

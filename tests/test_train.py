@@ -180,6 +180,22 @@ def test_a_checkpoint_says_how_it_was_trained_and_is_evaluated_so(novel, tmp_pat
     assert row["factor"] == 3 and "1,024 tokens" in row["trained"]
 
 
+def test_a_chat_is_learned_with_the_template_that_is_saved(tmp_path):
+    talk = [
+        {"role": "user", "content": "What is it?"},
+        {"role": "assistant", "content": "It is a lamp." * 9},
+    ]
+    file = tmp_path / "talk.jsonl"
+    file.write_text("".join(json.dumps({"messages": talk}) + "\n" for _ in range(40)))
+    it = settle(describe("toy"), "naive-ft", "quick", corpus=f"jsonl:{file}", stage="chat",
+                changes=SHORT | {"steps": 8})  # fmt: skip
+    follow(it, tmp_path / "mine")
+    curve = losses(tmp_path / "mine")
+    assert curve[-1] < curve[0]
+    mine = load(str(tmp_path / "mine"), device="cpu", dtype="float32").tokenizer
+    assert "<|assistant|>" in mine.apply_chat_template(talk, tokenize=False)
+
+
 def test_another_method_than_it_learned_is_refused(novel, tmp_path, capsys):
     follow(course(novel, spec="pi,factor=3"), tmp_path / "mine")
     with pytest.raises(SystemExit) as left:

@@ -68,7 +68,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tu
     lse = q.new_empty(batch, queries, heads, dtype=torch.float32).transpose(1, 2)
     sizes = (ctypes.c_int64 * 5)(heads, k.shape[1], queries, k.shape[2], dim)
     tensors = (q, k, v, out, lse)
-    for pointers in _pointers(tensors):
+    for pointers in _pointers(tensors) if q.numel() else ():
         _run(compiled.attend, *pointers, sizes, _strides(tensors), causal, scale)
     return out, lse
 
@@ -92,7 +92,7 @@ def backward(
     sizes = (ctypes.c_int64 * 4)(q.shape[1], k.shape[1], q.shape[2], q.shape[3])
     given, grads = (q, k, v, out, grad), tuple(map(_by_token, (q, k, v)))
     strides = _strides((*given, lse, *grads))
-    for *inputs, sums, dq, dk, dv in _pointers((*given, lse, *grads)):
+    for *inputs, sums, dq, dk, dv in _pointers((*given, lse, *grads)) if q.numel() else ():
         inputs, outputs = (ctypes.c_void_p * 5)(*inputs), (ctypes.c_void_p * 3)(dq, dk, dv)
         _run(compiled.attend_backward, inputs, sums, outputs, sizes, strides, scale)
     return grads

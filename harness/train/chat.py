@@ -42,8 +42,8 @@ class Conversations:
     length: int
     label: str
     """What they are, by content: the same on another machine."""
-    template: Literal["own", "zephyr"]
-    """Whose template they are rendered with."""
+    template: str | None
+    """The chat template they are rendered with, where the tokenizer has none of its own."""
     left_over: int = 0
     """Tokens that were too few for one more."""
     skipped: int = 0
@@ -146,9 +146,10 @@ def open_conversations(
             break
     if not rows:
         raise ValueError(_nothing(spec, packer.left_over, length, skipped, on))
-    whose: Literal["own", "zephyr"] = "own" if tokenizer.chat_template else "zephyr"
     left_over = 0 if len(rows) == first else packer.left_over
-    return Conversations(np.stack(rows), begins, length, corpus.label(), whose, left_over, skipped)
+    return Conversations(
+        np.stack(rows), begins, length, corpus.label(), rendering.template, left_over, skipped
+    )
 
 
 def _nothing(spec: str, tokens: int, length: int, skipped: int, on: On) -> str:

@@ -118,7 +118,10 @@ def train(
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         trained = _account(course, rows, live, seed)
         if trainer.is_world_process_zero():
-            _publish(trainer.accelerator.unwrap_model(trainer.model), live, own, output, trained)
+            learned = trainer.accelerator.unwrap_model(trainer.model)
+            if template := getattr(rows, "template", None):  # it learned one it did not have
+                live.tokenizer.chat_template = template
+            _publish(learned, live, own, output, trained)
     return trained
 
 
