@@ -15,7 +15,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from harness import catalog
-from harness.rotary import Rope
+from harness.rope import Rope
 
 FASTER = 20
 DIMS = (64, 128)

@@ -28,7 +28,8 @@ from sides import (
 )
 
 from harness import catalog
-from harness.rotary import Encoding, Rope, rotated
+from harness.rope import Encoding, Rope
+from harness.rotation import rotated
 from harness.search.evolution import Settings, evolve
 from harness.search.evolution import Table as Losses
 from harness.search.space import Individual, Space

@@ -35,7 +35,7 @@ class Card:
     @cached_property
     def original_length(self) -> int:
         """Tokens of the window it was trained on."""
-        from harness.rotary import original_length
+        from harness.rope import original_length
 
         return original_length(self._text)
 

@@ -17,7 +17,8 @@ from harness.engine.layers import Stack, attention, engaged, sweep
 from harness.engine.tree import Tree
 from harness.families import attention_layers, layer_types
 from harness.method import Method
-from harness.rotary import Encoding, Rope, rotated
+from harness.rope import Encoding, Rope
+from harness.rotation import rotated
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
 """Largest root mean square difference of logits, as a share of their own."""

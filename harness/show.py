@@ -124,7 +124,8 @@ def _resolved(
     method: Any, name: str, rope: dict[str, Any], length: int | None, input_length: int | None
 ) -> dict[str, Any]:
     """The method's encoding of one rotary embedding."""
-    from harness.rotary import Reencoding, Rope
+    from harness.rope import Rope
+    from harness.rotary import Reencoding
 
     missing = [f"--{key.replace('_', '-')}" for key, value in rope.items() if value is None]
     if missing:

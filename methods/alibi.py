@@ -15,7 +15,8 @@ from torch.nn.functional import pad
 from harness.attention import Attend, bent, straight
 from harness.method import Method, Recipe
 from harness.recipes import COMPARISON_4K
-from harness.rotary import Rope, unturned
+from harness.rope import Rope
+from harness.rotation import unturned
 
 PAPER = replace(
     COMPARISON_4K,

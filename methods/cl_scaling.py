@@ -9,7 +9,8 @@ from math import inf
 from typing import Any, ClassVar
 
 from harness.method import Recipe
-from harness.rotary import Encoding, Reencoding, Rope
+from harness.rope import Encoding, Rope
+from harness.rotary import Reencoding
 
 PAPER = Recipe(
     sequence_length=16384,

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.method import Recipe
-from harness.rotary import Encoding, Rope, RotaryMethod, Rotation, parameters, rotated
+from harness.rope import Encoding, Rope, parameters
+from harness.rotary import RotaryMethod
+from harness.rotation import Rotation, rotated
 
 LAYER, UP, DOWN = "clex_layer", "proj_func.ode_up_proj", "proj_func.ode_down_proj"
 """Where a decoder holds the equation's weights, in published checkpoints and in ours."""

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from harness.rotary import Rope, RotaryMethod
+from harness.rope import Rope
+from harness.rotary import RotaryMethod
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ with different scales; this is the paper's, n / L0.
 
 from dataclasses import dataclass
 
-from harness.rotary import ByParts, Rope, yarn_attention_factor
+from harness.rope import Rope, yarn_attention_factor
+from harness.rotary import ByParts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from harness.method import Recipe
 from harness.recipes import COMPARISON
-from harness.rotary import Rope, RotaryMethod
+from harness.rope import Rope
+from harness.rotary import RotaryMethod
 
 
 @dataclass(frozen=True, kw_only=True)

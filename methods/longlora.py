@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from harness.attention import Attend, bent
 from harness.method import Recipe
-from harness.rotary import Rope, RotaryMethod
+from harness.rope import Rope
+from harness.rotary import RotaryMethod
 
 PAPER = Recipe(
     sequence_length=32768,

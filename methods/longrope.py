@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from harness.method import Recipe
-from harness.rotary import Encoding, Rope, RotaryMethod, yarn_attention_factor
+from harness.rope import Encoding, Rope, yarn_attention_factor
+from harness.rotary import RotaryMethod
 
 PACKAGED = files(__package__) / "factors"
 

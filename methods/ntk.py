@@ -11,7 +11,8 @@ from torch import Tensor
 
 from harness.method import Recipe
 from harness.recipes import LCEG
-from harness.rotary import Rope, RotaryMethod
+from harness.rope import Rope
+from harness.rotary import RotaryMethod
 
 PAPER = replace(
     LCEG,

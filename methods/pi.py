@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from harness.method import Recipe
-from harness.rotary import Rope, RotaryMethod
+from harness.rope import Rope
+from harness.rotary import RotaryMethod
 
 PAPER = Recipe(
     sequence_length=8192,

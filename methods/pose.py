@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.method import Recipe
-from harness.rotary import Rope, RotaryMethod, drawing, yarn_attention_factor
+from harness.rope import Rope, yarn_attention_factor
+from harness.rotary import RotaryMethod
+from harness.rotation import drawing
 
 PAPER = Recipe(
     sequence_length=2048,

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from harness.method import Recipe
 from harness.recipes import COMPARISON_4K
-from harness.rotary import Encoding, Rope, Unchanged, drawing
+from harness.rope import Encoding, Rope
+from harness.rotary import Unchanged
+from harness.rotation import drawing
 
 PAPER = replace(
     COMPARISON_4K,

@@ -9,7 +9,8 @@ from math import inf
 from typing import ClassVar
 
 from harness.method import Recipe
-from harness.rotary import ByParts, Rope, yarn_attention_factor
+from harness.rope import Rope, yarn_attention_factor
+from harness.rotary import ByParts
 
 PAPER = Recipe(
     sequence_length=65536,

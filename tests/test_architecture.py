@@ -21,9 +21,18 @@ MAY_SEE = {
     "harness/attention.py": {"harness.families", "harness.train.attention"},
     "harness/method.py": set(),
     "harness/recipes.py": {"harness.method"},
-    "harness/rotary.py": {"harness.method"},
+    "harness/rope.py": set(),
+    "harness/rotation.py": {"harness.rope"},
+    "harness/rotary.py": {"harness.method", "harness.rope", "harness.rotation"},
     "harness/store.py": {"harness.cell"},
-    "methods": {"harness.method", "harness.recipes", "harness.rotary", "harness.attention"},
+    "methods": {
+        "harness.method",
+        "harness.recipes",
+        "harness.rope",
+        "harness.rotary",
+        "harness.rotation",
+        "harness.attention",
+    },
     "tasks": {"harness.task", "harness.stats", "harness.metrics", "harness.lengths"},
 }
 """Of this project, by file or folder; whoever is not listed is held by another law below."""

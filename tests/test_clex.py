@@ -22,7 +22,7 @@ from torchdiffeq import odeint
 from harness import catalog
 from harness.model import describe, load
 from harness.probe import check_identity, prove
-from harness.rotary import Rope
+from harness.rope import Rope
 from harness.train.course import settle
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "clex.json").read_text())

@@ -15,7 +15,8 @@ from harness.cli import main
 from harness.export import export
 from harness.export.carry import carried
 from harness.export.parity import affordable, by_engine, by_transformers, parity
-from harness.rotary import Reencoding, parameters
+from harness.rope import parameters
+from harness.rotary import Reencoding
 
 TRAINED, LENGTH = 64, 200
 SHAPE = {

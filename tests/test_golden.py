@@ -14,7 +14,7 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from harness import catalog
-from harness.rotary import Rope
+from harness.rope import Rope
 
 GOLDEN = {p.stem: json.loads(p.read_text()) for p in (Path(__file__).parent / "golden").iterdir()}
 

@@ -11,15 +11,9 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from harness import catalog
-from harness.rotary import (
-    Encoding,
-    Reencoding,
-    Rope,
-    RotaryMethod,
-    Rotation,
-    Unchanged,
-    original_length,
-)
+from harness.rope import Encoding, Rope, original_length
+from harness.rotary import Reencoding, RotaryMethod, Unchanged
+from harness.rotation import Rotation
 from harness.show import show
 
 TRAINED = 64

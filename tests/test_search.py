@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from harness import catalog
 from harness.cli import main
-from harness.rotary import Rope
+from harness.rope import Rope
 from harness.search.evolution import Race, Settings, evolve
 from harness.search.search import prepare
 from harness.search.space import SCHEMES, START_TOKENS, Individual, Space

@@ -16,7 +16,8 @@ from harness.cli import main
 from harness.families import attention_layers
 from harness.method import Recipe
 from harness.probe import NotOn, _logits, prove
-from harness.rotary import Drawn, Rope, Rotation, unturned
+from harness.rope import Rope
+from harness.rotation import Drawn, Rotation, unturned
 from harness.show import recipe
 from harness.train.course import recipe as found
 

@@ -13,7 +13,8 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn, tensor
 
 from harness.model import quiet
-from harness.rotary import Reencoding, Rope, parameters
+from harness.rope import Rope, parameters
+from harness.rotary import Reencoding
 
 FULL = "full_attention"
 """The layers that a method bends, where rope parameters are nested by type of layer."""

@@ -11,7 +11,8 @@ from harness.engine.evaluate import evaluate, tree_of
 from harness.model import Card, Live, load
 from harness.plan import Cost
 from harness.probe import check_engine, check_identity
-from harness.rotary import Encoding, rotated
+from harness.rope import Encoding
+from harness.rotation import rotated
 from harness.search.space import Individual
 from harness.task import Request, Task
 

@@ -15,7 +15,7 @@ from harness.corpora import label as corpus_label
 from harness.lengths import label
 from harness.model import Card, describe, tokenizer
 from harness.reader import TokenReader
-from harness.rotary import Encoding, Rope
+from harness.rope import Encoding, Rope
 from harness.search.evolution import Generation, evolve
 from harness.search.objective import TASK, Objective
 from harness.search.space import SCHEMES, START_TOKENS, Individual, Space

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from harness.search.evolution import Settings
 
 if TYPE_CHECKING:
-    from harness.rotary import Encoding, Rope
+    from harness.rope import Encoding, Rope
 
 
 @runtime_checkable

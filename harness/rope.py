@@ -1,0 +1,196 @@
+"""The rotary embedding a checkpoint was trained with, and what a method makes of it, in numbers.
+
+Su et al. 2021, https://arxiv.org/abs/2104.09864
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil, floor, inf, log, pi
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rope:
+    """The rotary embedding a checkpoint was trained with, before any scaling it carries."""
+
+    theta: float
+    dim: int
+    """Channels of a head that rotate; two make a pair."""
+    original_length: int
+    """Tokens of the window it was trained on."""
+    scaling: str = "default"
+    """The scaling the checkpoint already carries, as transformers calls it."""
+    factors: tuple[float, ...] | None = None
+    """LongRoPE's divisors, one for each pair, where the checkpoint comes with its own."""
+    model: str = ""
+    """The checkpoint's name, by which packaged factors are found."""
+
+    def __post_init__(self) -> None:
+        paired = self.dim >= 4 and self.dim % 2 == 0
+        if not (1 < self.theta < inf and paired and self.original_length >= 2):
+            raise ValueError(
+                "A rotary embedding needs a base above 1, an even number of at least 4 channels "
+                f"and a trained length of at least 2 tokens, not base {self.theta:g}, {self.dim} "
+                f"channels, {self.original_length} tokens."
+            )
+
+    @property
+    def frequencies(self) -> Tensor:
+        """Radians per token, one for each pair of channels, fastest first; (dim/2,), float64."""
+        return self.with_base(self.theta)
+
+    def with_base(self, theta: float) -> Tensor:
+        """The frequencies under another base; (dim/2,), float64."""
+        return theta ** -(torch.arange(0, self.dim, 2, dtype=torch.float64) / self.dim)
+
+    def interpolated(self, scale: float) -> Tensor:
+        """Position Interpolation's frequencies: all slower alike; (dim/2,), float64."""
+        return self.frequencies / scale
+
+    def ntk_aware(self, scale: float) -> Tensor:
+        """NTK-aware scaling's: the slowest `scale` times slower, the fastest as it is; (dim/2,)."""
+        return self.with_base(self.ntk_base(scale))
+
+    def ntk_base(self, scale: float) -> float:
+        """The base of NTK-aware scaling: b s^(d/(d-2))."""
+        return self.theta * scale ** (self.dim / (self.dim - 2))
+
+    def by_parts(self, scale: float, fast: float = 32.0, slow: float = 1.0) -> Tensor:
+        """YaRN's: slow pairs interpolated, fast ones kept, blended in between; (dim/2,)."""
+        kept = self.kept(fast, slow)
+        return (1 - kept) * self.interpolated(scale) + kept * self.frequencies
+
+    def kept(self, fast: float, slow: float) -> Tensor:
+        """How much of its own frequency each pair keeps in YaRN's blend; (dim/2,), 0 to 1.
+
+        A pair that turns more often than `fast` within the trained window keeps all, one that
+        turns less often than `slow` nothing. Linear in the pair's index, with the limits rounded
+        outwards: so do the published checkpoints; the paper itself is linear in turns.
+        """
+        low = max(floor(self._pair(fast)), 0)
+        high = min(ceil(self._pair(slow)), self.dim - 1)
+        index = torch.arange(self.dim // 2, dtype=torch.float64)
+        return 1 - ((index - low) / max(high - low, 1e-3)).clamp(0, 1)
+
+    def _pair(self, turns: float) -> float:
+        """The pair, as a real number, that turns so often within the trained window."""
+        return self.dim * log(self.original_length / (turns * 2 * pi)) / (2 * log(self.theta))
+
+    def divided(
+        self, divisors: Tensor, attention_factor: float, scale: float, short: Tensor | None = None
+    ) -> dict[str, Any]:
+        """Each frequency over a number of its own, as transformers' LongRoPE writes it.
+
+        Args:
+            divisors: (dim/2,).
+            attention_factor: what cos and sin are multiplied by, at every length.
+            scale: how many times further than trained.
+            short: divisors for inputs within the original length, if they differ.
+        """
+        short = divisors if short is None else short
+        return {
+            "rope_type": "longrope",
+            "factor": scale,
+            "short_factor": [float(f"{divisor:.12g}") for divisor in short.tolist()],
+            "long_factor": [float(f"{divisor:.12g}") for divisor in divisors.tolist()],
+            "attention_factor": attention_factor,
+            "original_max_position_embeddings": self.original_length,
+        }
+
+    @classmethod
+    def of(cls, model: nn.Module, layer_type: str = "full_attention") -> "Rope":
+        """What the model's configuration says of its layers of one type.
+
+        Raises:
+            LookupError: the model has no rotary embedding.
+        """
+        config = text_config(model)
+        rope = parameters(config, layer_type)
+        if not rope.get("rope_theta") or getattr(config, "alibi", False):
+            raise LookupError(f"A {config.model_type} has no rotary embedding to bend.")
+        whole = getattr(config, "head_dim", None)
+        whole = whole or config.hidden_size // config.num_attention_heads
+        factors = rope.get("long_factor")
+        return cls(
+            theta=float(rope["rope_theta"]),
+            dim=int(whole * (rope.get("partial_rotary_factor") or 1.0)),
+            original_length=original_length(config),
+            scaling=rope.get("rope_type", "default"),
+            factors=None if factors is None else tuple(map(float, factors)),
+            model=str(getattr(config, "name_or_path", "")).rstrip("/").rpartition("/")[2].lower(),
+        )
+
+
+def text_config(model: nn.Module) -> Any:
+    """The configuration of the part that reads text."""
+    return getattr(model.config, "text_config", model.config)
+
+
+def parameters(config: Any, layer_type: str = "full_attention") -> Mapping[str, Any]:
+    """A configuration's rope parameters; Gemma-3 nests them by type of layer."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    return rope.get(layer_type, rope) or {}
+
+
+def original_length(config: Any) -> int:
+    """Tokens of the window a checkpoint was trained on, before any scaling it already carries."""
+    own = parameters(config).get("original_max_position_embeddings")
+    return int(own or config.max_position_embeddings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """What a method makes of the rotary embedding: all that a table of cos and sin needs."""
+
+    frequencies: Tensor
+    """Radians per token; (dim/2,), float64."""
+    attention_factor: float = 1.0
+    """What cos and sin are multiplied by: logits change by its square."""
+    start_tokens: int = 0
+    """So many first positions keep the original rotation (LongRoPE's n-hat)."""
+    original: Tensor | None = None
+    """The frequencies of those; (dim/2,), float64."""
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, length: int | None, layer_type: str = "full_attention"
+    ) -> "Encoding":
+        """The checkpoint's own, any scaling it carries included, as for inputs of `length` tokens.
+
+        From the configuration, not from the live module: that one's buffer may have been cast to
+        bfloat16, and `dynamic` changes it with what it has read.
+        """
+        from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+        rope, config = Rope.of(model, layer_type), text_config(model)
+        if rope.scaling == "default":
+            return cls(frequencies=rope.frequencies)
+        if rope.scaling not in ROPE_INIT_FUNCTIONS:
+            raise LookupError(
+                f"No rule for this checkpoint's rope type {rope.scaling!r}. "
+                f"Known: default, {', '.join(ROPE_INIT_FUNCTIONS)}."
+            )
+        nested = layer_type if layer_type in config.rope_parameters else None
+        found, factor = ROPE_INIT_FUNCTIONS[rope.scaling](
+            config, torch.device("cpu"), seq_len=length, layer_type=nested
+        )
+        return cls(frequencies=found.double(), attention_factor=float(factor))
+
+    def table(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cos and sin, (..., dim/2), float64: float32 angles are off by 0.078 rad at 2M tokens."""
+        positions = positions.double()[..., None]
+        angles = positions * self.frequencies.to(positions.device)
+        cos, sin = angles.cos() * self.attention_factor, angles.sin() * self.attention_factor
+        if self.start_tokens and self.original is not None:
+            first = positions < self.start_tokens
+            plain = positions * self.original.to(positions.device)
+            cos, sin = torch.where(first, plain.cos(), cos), torch.where(first, plain.sin(), sin)
+        return cos, sin
+
+
+def yarn_attention_factor(scale: float) -> float:
+    """The square root of YaRN's 1 / t: 0.1 ln s + 1 (section 3.4)."""
+    return 0.1 * log(scale) + 1.0
