@@ -272,7 +272,7 @@ class Cost:
     pairs: int
     depth: int
     generates: bool = False
-    """Then every prompt is read by itself, and the keys of all layers are kept."""
+    """Then the keys of all layers are kept."""
 
     def seconds(self, card: "Card", on: str) -> float:
         """A rough time, from rates measured for a moment on this machine."""
@@ -303,19 +303,15 @@ def weights(card: "Card", experts: int) -> int:
 @cache
 def _cost(reader: Any, task: str, corpus: str | None, length: int) -> Cost:
     from harness.engine.evaluate import tree_of
-    from harness.engine.tree import Tree
     from harness.task import Text
 
     asked = catalog.load("tasks", task)
     if corpus:
         asked = replace(asked, corpus=corpus)
     requests = list(asked.requests(reader, length))
-    if any(isinstance(request.ask, Text) for request in requests):
-        alone = [Tree.of([request.tokens]) for request in requests]
-        depth = max(tree.depth for tree in alone)
-        return Cost(sum(t.depth for t in alone), sum(t.pairs for t in alone), depth, True)
     tree = tree_of(requests)
-    return Cost(len(tree.tokens), tree.pairs, tree.depth)
+    written = [len(r.tokens) + r.ask.max_new_tokens for r in requests if isinstance(r.ask, Text)]
+    return Cost(len(tree.tokens), tree.pairs, max([tree.depth, *written]), bool(written))
 
 
 @cache

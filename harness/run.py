@@ -69,7 +69,7 @@ def run(
         with method.applied_to(live.model, longest):
             encoding = prove(live.model, method, longest)
             facts = method.provenance(live.model, longest)
-            outcomes = evaluate(live.model, everything, block=block, step=step)
+            outcomes = evaluate(live.model, everything, block=block, step=step, text=reader.text)
     except (FloatingPointError, NotOn) as error:
         return [refused(cell, "failed", str(error)) for cell in cells]
     shared = {

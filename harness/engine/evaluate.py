@@ -1,16 +1,17 @@
 """Answer requests: one pass over the tree of their inputs, then the head where it was asked."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from harness.engine.generate import continuation
+from harness.engine.generate import Spell, continuations
 from harness.engine.head import Head
 from harness.engine.layers import Stack, engaged, sweep
 from harness.engine.tree import Tree
-from harness.task import Losses, Outcome, Request, Text, Verdict
+from harness.task import Choice, Losses, Outcome, Request, Text, Verdict
 
 BLOCK = 2048
 
@@ -21,6 +22,7 @@ def evaluate(
     *,
     block: int = BLOCK,
     step: Callable[[float], None] = lambda tokens: None,
+    text: Spell | None = None,
 ) -> list[Outcome]:
     """What was asked, in the order of the requests.
 
@@ -29,56 +31,70 @@ def evaluate(
         requests: inputs and questions. Inputs that begin alike share the work.
         block: most tokens that pass a layer together.
         step: told how many tokens' worth of all layers was done since the last call.
+        text: how tokens read, a reader's `text`; needed where a `Text` stops at words.
 
     Raises:
         FloatingPointError: a logit is not finite; names its input and position.
     """
-    outcomes: list[Outcome] = [None] * len(requests)
+    free = [i for i, r in enumerate(requests) if isinstance(r.ask, Text)]
     scored = [i for i, r in enumerate(requests) if not isinstance(r.ask, Text)]
+    found: list[Outcome] = []
     with engaged(model):
-        for i, request in enumerate(requests):
-            if isinstance(request.ask, Text):
-                outcomes[i] = continuation(model, request, block=block, step=step)
+        if free:
+            asked = [requests[i] for i in free]
+            found += continuations(model, asked, block=block, step=step, text=text)
         if scored:
-            found = _score(model, [requests[i] for i in scored], block, step)
-            for i, outcome in zip(scored, found, strict=True):
-                outcomes[i] = outcome
-    return outcomes
+            found += _score(model, [requests[i] for i in scored], block, step)
+    by_place = dict(zip([*free, *scored], found, strict=True))
+    return [by_place[i] for i in range(len(requests))]
 
 
 def tree_of(requests: Sequence[Request]) -> Tree:
     """What must be read to answer these."""
-    return Tree.of([_input(request) for request in requests])
+    return Tree.of([span.input for request in requests for span in _spans(request)])
 
 
-def _input(request: Request) -> np.ndarray:
-    """The tokens that must be read: an answer is read up to its last token but one."""
-    if isinstance(request.ask, Verdict):
-        return np.concatenate([request.tokens, request.ask.answer[:-1]]).astype(np.int64)
-    if isinstance(request.ask, Losses):
-        return request.tokens[: request.ask.stop - 1]
-    return request.tokens
+@dataclass(frozen=True)
+class _Span:
+    """Tokens that are asked about, after all that stands before them."""
+
+    before: np.ndarray
+    asked: np.ndarray
+
+    @property
+    def input(self) -> np.ndarray:
+        """What must be read: up to the last token but one."""
+        return np.concatenate([self.before, self.asked[:-1]]).astype(np.int64)
+
+    @property
+    def first(self) -> int:
+        """The position whose output tells the first of them."""
+        return len(self.before) - 1
 
 
-def _asked(request: Request) -> tuple[int, int, np.ndarray]:
-    """First and last position whose output is needed, and the tokens that follow them."""
+def _spans(request: Request) -> list[_Span]:
+    """One, or of a choice one for each option."""
     match request.ask:
         case Losses(start=start, stop=stop):
-            return start - 1, stop - 1, request.tokens[start:stop]
+            return [_Span(request.tokens[:start], request.tokens[start:stop])]
         case Verdict(answer=answer):
-            first = len(request.tokens) - 1
-            return first, first + len(answer), np.asarray(answer, np.int64)
+            return [_Span(request.tokens, np.asarray(answer, np.int64))]
+        case Choice(options=options):
+            return [_Span(request.tokens, np.asarray(option, np.int64)) for option in options]
+        case Text():
+            return [_Span(request.tokens, np.empty(0, np.int64))]
     raise TypeError(f"Nothing is known of the question {request.ask!r}.")
 
 
 def _score(
     model: nn.Module, requests: list[Request], block: int, step: Callable[[float], None]
 ) -> list[Outcome]:
-    tree = tree_of(requests)
-    asked = [_asked(r) for r in requests]
-    rows = [tree.rows(i, start, stop) for i, (start, stop, _) in enumerate(asked)]
+    spans = [_spans(request) for request in requests]
+    flat = [span for group in spans for span in group]
+    tree = Tree.of([span.input for span in flat])
+    rows = [tree.rows(i, s.first, s.first + len(s.asked)) for i, s in enumerate(flat)]
     # A row may be asked by several inputs, of several lengths say: each pair is read once.
-    pairs = np.stack([np.concatenate(rows), np.concatenate([t for *_, t in asked])])
+    pairs = np.stack([np.concatenate(rows), np.concatenate([span.asked for span in flat])])
     unique, back = np.unique(pairs, axis=1, return_inverse=True)
     row, target = (torch.from_numpy(x).to(model.device) for x in unique)
 
@@ -93,13 +109,30 @@ def _score(
     sweep(stack, hidden, tree.runs, row.unique(), block, lambda n: step(n / layers))
     losses, best = Head(model, stack.norm).read(hidden[0], row, target)
 
-    back, cuts = back.reshape(-1), np.cumsum([len(r) for r in rows])[:-1]
-    outcomes: list[Outcome] = []
-    for request, first, part in zip(requests, asked, np.split(back, cuts), strict=True):
-        _check_finite(request, first[0], losses[part])
-        verdict = isinstance(request.ask, Verdict)
-        outcomes.append(tuple(best[part].tolist()) if verdict else losses[part].numpy())
-    return outcomes
+    cuts = np.cumsum([len(r) for r in rows])[:-1]
+    parts = iter(np.split(back.reshape(-1), cuts))
+    return [
+        _outcome(request, group, [torch.from_numpy(next(parts)) for _ in group], losses, best)
+        for request, group in zip(requests, spans, strict=True)
+    ]
+
+
+def _outcome(
+    request: Request,
+    spans: list[_Span],
+    parts: list[torch.Tensor],
+    losses: torch.Tensor,
+    best: torch.Tensor,
+) -> Outcome:
+    """Of all losses and argmaxes, those that stand at `parts` and were asked for."""
+    for span, part in zip(spans, parts, strict=True):
+        _check_finite(request, span.first, losses[part])
+    match request.ask:
+        case Verdict():
+            return tuple(best[parts[0]].tolist())
+        case Choice():
+            return tuple(-float(losses[part].sum()) for part in parts)
+    return losses[parts[0]].numpy()
 
 
 def _check_finite(request: Request, first: int, losses: torch.Tensor) -> None:

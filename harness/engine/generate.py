@@ -1,55 +1,125 @@
-"""Greedy decoding with all layers' keys kept: for answers that cannot be told from argmaxes."""
+"""Greedy decoding, for answers that argmaxes cannot tell; what prompts share is read once.
 
-from collections.abc import Callable
+The tree of prompts is walked parents first, block by block, each block through all layers, so that
+the keys of all of them stay for decoding. Keys of a run's ancestors are those last written below
+its position, so that one buffer a layer, as long as the longest prompt and its answer, serves every
+branch: an answer is written past the end of its prompt, where the next branch goes over it.
+"""
+
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness.engine.head import Head
 from harness.engine.layers import Block, Keys, Stack, blocks
-from harness.engine.tree import Run
+from harness.engine.tree import Tree
 from harness.task import Request, Text
 
+Spell = Callable[[Sequence[int]], str]
 
-def continuation(
-    model: nn.Module, request: Request, *, block: int, step: Callable[[float], None]
-) -> tuple[int, ...]:
-    """The greedy continuation of one input; it ends with an end token, or after so many.
 
-    The prompt is read block by block, each block through all layers, so that the keys of all of
-    them stay for decoding. Call it inside `engaged(model)`.
+def continuations(
+    model: nn.Module,
+    requests: Sequence[Request],
+    *,
+    block: int,
+    step: Callable[[float], None],
+    text: Spell | None = None,
+) -> list[tuple[int, ...]]:
+    """The greedy continuation of each prompt, the token that ended it included.
+
+    It ends with an end token, with the token that completes one of its stop strings, or after so
+    many. Call it inside `engaged(model)`.
+
+    Args:
+        model: a transformers causal language model; a method may be on.
+        requests: of `Text` each.
+        block: most tokens that pass a layer together.
+        step: told how many tokens of prompts were read since the last call.
+        text: how tokens read; needed where something stops at words.
+
+    Raises:
+        FloatingPointError: a logit is not finite; names its input and position.
     """
+    tree = Tree.of([request.tokens for request in requests])
+    writer = _Writer(model, max(len(r.tokens) + _asked(r).max_new_tokens for r in requests), text)
+    ending: dict[int, list[int]] = {}
+    for i, path in enumerate(tree.paths):
+        ending.setdefault(path[-1].row, []).append(i)
+    tokens = torch.from_numpy(tree.tokens).to(model.device)
+    outcomes: list[tuple[int, ...]] = [()] * len(requests)
+    for run in tree.runs:
+        answered = ending.get(run.row, [])
+        hidden = None
+        for piece in blocks([run], block):
+            last = piece.row + piece.length == run.row + run.length
+            rows = tokens[piece.row : piece.row + piece.length]
+            hidden = writer.read(rows, piece.position, wanted=last and bool(answered))
+            step(piece.length)
+        for i in answered:
+            assert hidden is not None
+            outcomes[i] = writer.write(requests[i], hidden[0, -1:])
+    return outcomes
+
+
+class _Writer:
+    """A model and the keys of what it has read so far, of all layers."""
+
+    def __init__(self, model: nn.Module, room: int, text: Spell | None) -> None:
+        self.stack = Stack(model, room)
+        self.head = Head(model, self.stack.norm)
+        self.keys = [Keys(room) for _ in self.stack.layers]
+        self.ends, self.text = _end_tokens(model), text
+
+    def read(self, tokens: Tensor, position: int, *, wanted: bool = True) -> Tensor | None:
+        """The last layer's output, (1, n, hidden), of tokens from a position on; their keys stay.
+
+        Where nobody wants it, the last layer only stores keys.
+        """
+        hidden = self.stack.embed(tokens)
+        top = len(self.keys) - 1
+        for index, keys in enumerate(self.keys):
+            row = Block(0, position, len(tokens), wanted or index < top)
+            hidden = self.stack.run(index, hidden, row, keys)
+        return hidden
+
+    def write(self, request: Request, hidden: Tensor | None) -> tuple[int, ...]:
+        """The continuation of a prompt that was read to its end.
+
+        Args:
+            request: the prompt and what is asked.
+            hidden: the last layer's output at the prompt's last token, (1, hidden).
+        """
+        ask, written = _asked(request), list[int]()
+        while True:
+            logits = self.head.logits(hidden)
+            if not logits.isfinite().all():
+                raise FloatingPointError(
+                    f"the logits of {request.id!r} at position "
+                    f"{len(request.tokens) + len(written) - 1} are not finite"
+                )
+            written.append(int(logits.argmax()))
+            if len(written) == ask.max_new_tokens or self._ended(ask, written):
+                return tuple(written)
+            new = torch.tensor(written[-1:], device=logits.device)
+            hidden = self.read(new, len(request.tokens) + len(written) - 1)[0]
+
+    def _ended(self, ask: Text, written: list[int]) -> bool:
+        """All of it is spelled anew: how a token reads may depend on those around it."""
+        if written[-1] in self.ends:
+            return True
+        if not ask.stop:
+            return False
+        if self.text is None:
+            raise TypeError("To stop at words, evaluate() must be told how tokens read: text=...")
+        said = self.text(written)
+        return any(words in said for words in ask.stop)
+
+
+def _asked(request: Request) -> Text:
     assert isinstance(request.ask, Text)
-    limit = request.ask.max_new_tokens
-    length = len(request.tokens)
-    stack = Stack(model, length + limit)
-    head = Head(model, stack.norm)
-    keys = [Keys(length + limit) for _ in stack.layers]
-    ends = _end_tokens(model)
-    tokens = torch.as_tensor(request.tokens, device=model.device)
-    for piece in blocks([Run(0, 0, length)], block):
-        hidden = _through(stack, tokens[piece.row : piece.row + piece.length], piece.position, keys)
-        step(piece.length)
-    written: list[int] = []
-    while True:
-        logits = head.logits(hidden[0, -1:])
-        if not logits.isfinite().all():
-            last = length + len(written) - 1
-            raise FloatingPointError(
-                f"the logits of {request.id!r} at position {last} are not finite"
-            )
-        written.append(int(logits.argmax()))
-        if written[-1] in ends or len(written) == limit:
-            return tuple(written)
-        new = torch.tensor(written[-1:], device=model.device)
-        hidden = _through(stack, new, length + len(written) - 1, keys)
-
-
-def _through(stack: Stack, tokens: torch.Tensor, position: int, keys: list[Keys]) -> torch.Tensor:
-    hidden = stack.embed(tokens)
-    for index in range(len(stack.layers)):
-        hidden = stack.run(index, hidden, Block(0, position, len(tokens)), keys[index])
-    return hidden
+    return request.ask
 
 
 def _end_tokens(model: nn.Module) -> set[int]:
