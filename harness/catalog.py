@@ -1,7 +1,8 @@
 """name -> object. The folder is the registry: methods/dynamic_ntk.py is `dynamic-ntk`.
 
 A spec is a name with the parameters that differ from the default: `yarn,factor=8`. A task file may
-hold variants, named after a dot: `perplexity.sliding,window=4096`; the bare name is the first.
+hold variants, named after a dot: `perplexity.sliding,window=4096`; the bare name is the first, or
+in a grid all of them where the file says `bare_name_means_all = True`, as a benchmark's does.
 """
 
 import typing
@@ -105,6 +106,19 @@ def variants(kind: Kind, name: str) -> list[str]:
     """The full names in one file: `perplexity.whole`, `perplexity.sliding` ...; or just its own."""
     module = _module(kind, name)
     return [f"{name}.{v}" for v in module.variants] if hasattr(module, "variants") else [name]
+
+
+def members(kind: Kind, spec: str) -> list[str]:
+    """The specs that a spec means: itself, or of a benchmark's bare name one for each variant.
+
+    Raises:
+        LookupError: nothing has that name; the message has the nearest.
+        ValueError: a parameter is not written key=value.
+    """
+    name, parameters = split(spec)
+    if "." in name or not getattr(_module(kind, name), "bare_name_means_all", False):
+        return [spec]
+    return [join(variant, parameters) for variant in variants(kind, name)]
 
 
 @cache

@@ -91,6 +91,8 @@ def plan(options: Options) -> list[Planned]:
         ValueError: a malformed or impossible wish: a factor below 1, a length below the minimum.
         LookupError: an unknown name, or a corpus with too few tokens.
     """
+    every = [member for spec in options.tasks for member in catalog.members("tasks", spec)]
+    options = replace(options, tasks=tuple(every))
     for kind, specs in (("methods", options.methods), ("tasks", options.tasks)):
         for spec in specs:
             catalog.load(kind, spec)  # a slip in a name is said before any model is looked for
