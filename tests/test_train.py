@@ -18,10 +18,11 @@ from harness.cli import main
 from harness.method import Recipe
 from harness.model import describe, load
 from harness.train import parallel
+from harness.train.checkpoint import newest
 from harness.train.course import memory, recipe, settle
 from harness.train.loss import in_pieces
 from harness.train.rows import rows
-from harness.train.trainer import newest, train
+from harness.train.trainer import train
 
 SHORT = {"sequence_length": 128, "batch_tokens": 256, "steps": 4, "learning_rate": 1e-3}
 
@@ -318,18 +319,41 @@ def test_a_killed_training_goes_on(novel, tmp_path):
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
+WATCHED = """
+import sys
+from harness.cli import main
+from harness.train import trainer
+
+publish = trainer.publish
+
+def told(learner, *rest):
+    print("kept as", {type(weight.data).__name__ for weight in learner.parameters()})
+    publish(learner, *rest)
+
+trainer.publish = told
+main(sys.argv[1:])
+"""
+
+
 @pytest.mark.slow
 def test_two_processes_share_the_weights(novel, tmp_path):
-    words = ["-m", "harness", "train", "-m", "yarn,factor=2", "--corpus", novel, "--steps", "3",
-             "--sequence-length", "256", "--batch-tokens", "512", "--device", "cpu"]  # fmt: skip
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    launch += ["--master-port", "29511"]
-    for folder, how in (("one", []), ("two", ["--distributed", "fsdp2"])):
-        command = [*(launch if how else [sys.executable]), *words, *how]
-        command += ["--output", str(tmp_path / folder)]
+    """Sharded they learn what one process learns; bfloat16 rounds otherwise."""
+    script = tmp_path / "watched.py"
+    script.write_text(WATCHED)
+    words = ["train", "-m", "yarn,factor=2", "--corpus", novel, "--steps", "3", "--device", "cpu",
+             "--sequence-length", "256", "--batch-tokens", "512", "--dtype", "float32"]  # fmt: skip
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29511"]
+    for folder, how in (("one", []), ("two", launch)):
+        shared = ["--distributed", "fsdp2"] if how else []
+        command = [sys.executable, *how, script, *words, *shared, "--output", tmp_path / folder]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
+        assert ("DTensor" in done.stdout) == bool(how)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert set(one) == set(two)
-    off = max(float((one[name] - two[name]).abs().max()) for name in one)
-    assert off < 2e-3
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 2e-3
+
+
+def test_adapters_are_not_shared(novel):
+    with pytest.raises(ValueError, match="--distributed none"):
+        parallel.arguments("fsdp2", 1, "cpu", trains="lora")

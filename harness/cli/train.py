@@ -98,7 +98,7 @@ def train(
         },
         stage=stage, answers_only=loss_on == "assistant", dtype=dtype, checkpointing=checkpointing,
     )  # fmt: skip
-    shared = arguments(distributed, context_parallel, device)
+    shared = arguments(distributed, context_parallel, device, trains=course.numbers.trains)
     if plan:
         _print_plan(course, card)
         return
@@ -110,8 +110,8 @@ def train(
 def _follow(course: "Course", output: Path, **how: Any) -> None:
     from harness.report.learning import Learning, Updates
     from harness.report.table import console
+    from harness.train.checkpoint import done
     from harness.train.rows import rows
-    from harness.train.trainer import done
     from harness.train.trainer import train as follow
     from harness.trained import read
 

@@ -7,17 +7,20 @@ from typing import Any
 SHIPPED = files("harness.train") / "settings"
 
 
-def arguments(shared: str, context: int, device: str) -> dict[str, Any]:
+def arguments(shared: str, context: int, device: str, *, trains: str = "all") -> dict[str, Any]:
     """Further arguments of transformers' TrainingArguments.
 
     Args:
         shared: `none`, `fsdp2`, `zero2`, `zero3`.
         context: processes that share one sequence.
         device: as asked for; a sequence is shared on GPUs only.
+        trains: which weights move.
 
     Raises:
         ValueError: the two do not go together, or not here.
     """
+    if shared != "none" and trains == "lora":
+        raise ValueError("Adapters are small: train them with --distributed none.")
     found: dict[str, Any] = {}
     if shared == "fsdp2":
         found = {"fsdp": True, "fsdp_config": settings("fsdp2")}

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from harness.train.checkpoint import Rows
     from harness.train.course import Course
-    from harness.train.trainer import Rows
 
 
 def rows(course: "Course", *, trust_remote_code: bool = False) -> "Rows":

@@ -5,12 +5,10 @@ Killed at any moment, a training goes on from its last save; the same seed draws
 
 import json
 import math
-import shutil
 import time
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,27 +19,15 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from harness import catalog, machine
 from harness.method import Recipe
-from harness.model import Live, load, quiet
+from harness.model import load, quiet
 from harness.train import attention
-from harness.train.course import Course, memory
+from harness.train.checkpoint import SAVES, Rows, account, begin, newest, publish
+from harness.train.course import Course
 from harness.train.loss import in_pieces
-from harness.trained import FILE, Trained, write
+from harness.trained import Trained
 
 LOG = "log.jsonl"
-PLAN = "course.json"
-SAVES = "saves"
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
-
-
-class Rows(Protocol):
-    """Sequences to learn from: a map-style dataset."""
-
-    label: str
-    """What they are, by content."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]: ...
 
 
 class Watch(Protocol):
@@ -116,60 +102,13 @@ def train(
         last = newest(output)
         watch.begun(course, int(last.name.rpartition("-")[2]) if last else 0)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-        trained = _account(course, rows, live, seed)
+        trained = account(course, rows, live, seed)
+        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # of all processes
         if trainer.is_world_process_zero():
-            learned = trainer.accelerator.unwrap_model(trainer.model)
             if template := getattr(rows, "template", None):  # it learned one it did not have
                 live.tokenizer.chat_template = template
-            _publish(learned, live, own, output, trained)
+            publish(trainer.model, weights, live, own, output, trained)
     return trained
-
-
-def begin(course: Course, rows: Rows, output: Path, live: Live, seed: int) -> None:
-    """See that the folder is this course's, and that memory allows it.
-
-    Raises:
-        ValueError: it is another's, or the training would not fit.
-    """
-    free, taken = machine.free_memory(live.device), memory(course, live.card)
-    if taken > free:
-        raise ValueError(
-            f"Sequences of {course.numbers.sequence_length:,} tokens need about "
-            f"{taken / 2**30:.1f} GiB, and {free / 2**30:.1f} are free. "
-            "Give a smaller --sequence-length, or train adapters with --trains lora."
-        )
-    facts = course.identity() | {"weights": live.weights, "corpus": rows.label, "seed": seed}
-    plan = output / PLAN
-    text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
-    if plan.exists() and plan.read_text("utf-8") != text:
-        was = json.loads(plan.read_text("utf-8"))
-        now = json.loads(text)
-        unlike = ", ".join(sorted(k for k in now if was.get(k) != now[k]))
-        raise ValueError(
-            f"{output} holds a training with another {unlike}. Give another --output, or the same "
-            "command to go on with that one."
-        )
-    output.mkdir(parents=True, exist_ok=True)
-    beside = plan.with_suffix(".part")
-    beside.write_text(text, "utf-8")
-    beside.replace(plan)
-
-
-def newest(output: Path) -> Path | None:
-    """The last save that is whole: its state is written after all else."""
-    saves = sorted(
-        (s for s in (output / SAVES).glob("checkpoint-*") if s.name[11:].isdigit()),
-        key=lambda s: int(s.name[11:]),
-        reverse=True,
-    )
-    return next((s for s in saves if _whole(s)), None)
-
-
-def _whole(save: Path) -> bool:
-    try:
-        return bool(json.loads((save / "trainer_state.json").read_text("utf-8"))["global_step"])
-    except (OSError, ValueError, KeyError):
-        return False
 
 
 @contextmanager
@@ -284,7 +223,27 @@ def _stacked(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 class _Trainer(Trainer):
-    """Stops at the first loss that is no number."""
+    """Stops at the first loss that is no number; shards weights on CPUs too."""
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Accelerate leaves FSDP out on CPUs, in silence; torch's fully_shard works there."""
+        from accelerate import PartialState
+        from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+
+        super().create_accelerator_and_postprocess()
+        state, asked = self.accelerator.state, self.args.fsdp_plugin_args
+        if asked is None or state.distributed_type != DistributedType.MULTI_CPU:
+            return
+        plugin = FullyShardedDataParallelPlugin(**asked)
+        if state.mixed_precision != "no":
+            plugin.set_mixed_precision(state.mixed_precision)
+        state.fsdp_plugin = plugin
+        for each in (
+            PartialState(),
+            state,
+        ):  # the second copies the first, again and again
+            each.distributed_type = DistributedType.FSDP
+        self.is_fsdp_enabled = True
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss = super().training_step(*args, **kwargs)
@@ -332,43 +291,3 @@ class _Telling(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.watch.saved(state.global_step)
-
-
-def _account(course: Course, rows: Rows, live: Live, seed: int) -> Trained:
-    numbers = {k: v for k, v in asdict(course.numbers).items() if k != "sources"}
-    return Trained(
-        method=course.method,
-        recipe=course.recipe,
-        numbers=numbers,
-        base=live.card.spec,
-        base_weights=live.weights,
-        original_length=course.original_length,
-        corpus=rows.label,
-        steps=course.numbers.steps,
-        sequence_length=course.numbers.sequence_length,
-        tokens=course.tokens,
-        seed=seed,
-        made_with={"versions": machine.versions(), **machine.commit()},
-    )
-
-
-def _publish(
-    model: nn.Module, live: Live, own: Collection[str], output: Path, trained: Trained
-) -> None:
-    """The checkpoint as anybody can load it; it counts once `training.json` is there."""
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
-    dtype = getattr(live.card.config, "dtype", None) or torch.float32
-    for name, parameter in model.named_parameters():
-        if name not in own:
-            parameter.data = parameter.data.to(dtype)
-    model.config.dtype = dtype
-    model.save_pretrained(output)
-    live.tokenizer.save_pretrained(output)
-    write(output, trained)
-    shutil.rmtree(output / SAVES, ignore_errors=True)
-
-
-def done(output: Path) -> bool:
-    """Whether a training into this folder has come to its end."""
-    return (output / FILE).exists()
