@@ -2,9 +2,10 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,10 @@ from harness.task import Document
 
 if TYPE_CHECKING:
     import numpy as np
+
+TODAY = {"%A": "Friday", "%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024"}
+"""The day on which every conversation is held: that of Llama 3's templates, and never the real one,
+or a prompt would be another one tomorrow."""
 
 
 class TokenReader:
@@ -48,11 +53,88 @@ class TokenReader:
 
     def tokens(self, text: str) -> list[int]:
         """Without special tokens, also where the text spells one out."""
-        plain = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-        return self.tokenizer(text, **plain)["input_ids"]
+        return self._tokens(text, split_special_tokens=True)
+
+    def _tokens(self, text: str, **how: bool) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, verbose=False, **how)["input_ids"]
 
     def text(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode([int(t) for t in tokens], clean_up_tokenization_spaces=False)
+
+    @property
+    def chats(self) -> bool:
+        """The tokenizer has a chat template."""
+        with suppress(ValueError):
+            return bool(self.tokenizer.get_chat_template())
+        return False
+
+    def chat(self, messages: Sequence[Mapping[str, str]], *, opening: str = "") -> list[int]:
+        """A conversation by the tokenizer's template, up to where the assistant speaks.
+
+        The start token is there once, whether the template writes it or not; a tokenizer that has
+        none of its own gets none, for its model never saw one before a conversation. What looks
+        like a special token in a message is text.
+
+        Args:
+            messages: each a `role` and a `content`.
+            opening: how the assistant's turn begins.
+
+        Raises:
+            LookupError: the tokenizer has no chat template.
+            ValueError: its template refuses these messages; says why.
+        """
+        text = "".join(message["content"] for message in messages) + opening
+        mark = next(chr(c) for c in range(0xE000, 0xF900) if chr(c) not in text)
+
+        def plain(content: str) -> str:
+            return self._special.sub(lambda it: f"{it[0][0]}{mark}{it[0][1:]}", content)
+
+        told = [{**message, "content": plain(message["content"])} for message in messages]
+        pieces = self._special.split(self._rendered(told) + plain(opening))
+        tokens: list[int] = []
+        for spells_one_out, group in groupby(pieces, lambda piece: mark in piece):
+            piece = "".join(group).replace(mark, "")
+            tokens += self.tokens(piece) if spells_one_out else self._tokens(piece)
+        return self._started_once(tokens)
+
+    def _rendered(self, messages: Sequence[Mapping[str, str]]) -> str:
+        from jinja2 import TemplateError
+
+        if not self.chats:
+            raise LookupError(
+                "The tokenizer has no chat template: ask in plain text, with --prompt base, or "
+                "take a model that was trained on conversations."
+            )
+        template = self.tokenizer.get_chat_template()
+        if "strftime_now" in template:
+            said = "".join(f".replace({code!r}, {word!r})" for code, word in TODAY.items())
+            today = f"{{% macro strftime_now(form) %}}{{{{ form{said} }}}}{{% endmacro %}}"
+            template = today + template
+        try:
+            rendered: str = self.tokenizer.apply_chat_template(
+                messages, chat_template=template, tokenize=False, add_generation_prompt=True
+            )
+        except (TemplateError, TypeError) as error:
+            why = str(error).rstrip(".")
+            raise ValueError(
+                f"The tokenizer's chat template refuses the conversation: {why}. Ask in plain "
+                "text, with --prompt base."
+            ) from None
+        return rendered
+
+    def _started_once(self, tokens: list[int]) -> list[int]:
+        """With the start token at the beginning, if the tokenizer has one, however many it had."""
+        if self.tokenizer.bos_token_id is None:
+            return tokens
+        begins = next((i for i, token in enumerate(tokens) if token != self.bos), len(tokens))
+        return [self.bos, *tokens[begins:]]
+
+    @cached_property
+    def _special(self) -> re.Pattern[str]:
+        """Finds special tokens in text, the longest first; of one group, that `split` keeps."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        spellings = sorted((t.content for t in added if t.special), key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, spellings)) or '(?!)'})")
 
     def documents(self, corpus: str, *, reach: int, first: int) -> list[Document]:
         source = find(corpus)
