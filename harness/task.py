@@ -71,7 +71,7 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """Ask for the greedy continuation, as tokens; it stops at an end token or after so many."""
+    """Ask for the greedy continuation, as tokens; it stops before an end token or after so many."""
 
     max_new_tokens: int
     stop: tuple[str, ...] = ()

@@ -215,10 +215,11 @@ def test_a_stop_string_in_the_prompt_or_half_in_it_stops_nothing(counting):
 
 
 @pytest.mark.parametrize("ends", [13, [50, 13]])
-def test_it_stops_with_an_end_token(counting, ends, monkeypatch):
+def test_it_stops_before_an_end_token(counting, ends, monkeypatch):
     monkeypatch.setattr(counting.generation_config, "eos_token_id", ends)
-    assert said(counting) == [10, 11, 12, 13]
+    assert said(counting) == [10, 11, 12]
     assert said(counting, stop=("é",)) == [10, 11, 12]
+    assert said(counting, stop=("caf",)) == [10]
 
 
 def test_a_model_without_an_end_token_writes_all_it_may(counting, monkeypatch):

@@ -27,10 +27,10 @@ def continuations(
     step: Callable[[float], None],
     text: Spell | None = None,
 ) -> list[tuple[int, ...]]:
-    """The greedy continuation of each prompt, the token that ended it included.
+    """The greedy continuation of each prompt.
 
-    It ends with an end token, with the token that completes one of its stop strings, or after so
-    many. Call it inside `engaged(model)`.
+    It ends before an end token, which is no text, with the token that completes one of its stop
+    strings, or after so many. Call it inside `engaged(model)`.
 
     Args:
         model: a transformers causal language model; a method may be on.
@@ -99,16 +99,17 @@ class _Writer:
                     f"the logits of {request.id!r} at position "
                     f"{len(request.tokens) + len(written) - 1} are not finite"
                 )
-            written.append(int(logits.argmax()))
-            if len(written) == ask.max_new_tokens or self._ended(ask, written):
+            token = int(logits.argmax())
+            if token in self.ends:
+                return tuple(written)
+            written.append(token)
+            if len(written) == ask.max_new_tokens or self._said_enough(ask, written):
                 return tuple(written)
             new = torch.tensor(written[-1:], device=logits.device)
             hidden = self.read(new, len(request.tokens) + len(written) - 1)[0]
 
-    def _ended(self, ask: Text, written: list[int]) -> bool:
+    def _said_enough(self, ask: Text, written: list[int]) -> bool:
         """All of it is spelled anew: how a token reads may depend on those around it."""
-        if written[-1] in self.ends:
-            return True
         if not ask.stop:
             return False
         if self.text is None:
