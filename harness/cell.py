@@ -73,6 +73,8 @@ class Result(BaseModel):
     metric: str = ""
     protocol: str = ""
     corpus: str | None = None
+    truncated: float = Field(default=0.0, ge=0, le=1)
+    """The share of inputs that something was taken out of, to make them fit."""
     factor: float | None = None
     parts: dict[str, float] = {}
     reason: str | None = None
@@ -117,6 +119,7 @@ class Result(BaseModel):
             "low": self.low,
             "high": self.high,
             "n": self.n,
+            "truncated": self.truncated,
             "seconds": self.seconds,
             "tokens": self.tokens,
             "peak_memory": self.peak_memory,

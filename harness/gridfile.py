@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictInt, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictBool, StrictInt, ValidationError
 
 from harness import catalog, nearest
 from harness.lengths import lengths
@@ -23,6 +23,9 @@ PARAMETERS: dict[str, catalog.Kind] = {
     "samples": "tasks",
     "depths": "tasks",
     "seed": "tasks",
+    "prompt": "tasks",
+    "no_context": "tasks",
+    "pair_lengths": "tasks",
     "factor": "methods",
     "factors": "methods",
 }
@@ -122,6 +125,9 @@ class Grid(BaseModel):
     samples: Annotated[StrictInt | None, _at_least(1)] = None
     depths: Annotated[tuple[float, ...] | None, BeforeValidator(_depths)] = None
     seed: Annotated[StrictInt | None, _at_least(0)] = None
+    prompt: Literal["auto", "base", "chat"] | None = None
+    no_context: StrictBool | None = None
+    pair_lengths: StrictBool | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
 
@@ -198,7 +204,7 @@ def read(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is no grid file: {error}.") from None
     if not isinstance(words, dict):
         raise ValueError(f"{file} is no grid file: write lines such as 'method: yarn'.")
-    return {str(key): value for key, value in words.items()}
+    return {str(key).replace("-", "_"): value for key, value in words.items()}
 
 
 def _taken(word: str, kind: catalog.Kind, names: Sequence[str]) -> bool:
@@ -206,7 +212,8 @@ def _taken(word: str, kind: catalog.Kind, names: Sequence[str]) -> bool:
 
 
 def _where(word: str, file: Path | None, flags: dict[str, Any]) -> str:
-    return f"{file}, {word}" if file and word not in flags else f"--{word}"
+    written = word.replace("_", "-")
+    return f"{file}, {written}" if file and word not in flags else f"--{written}"
 
 
 def _said(error: ValidationError, file: Path | None, flags: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harness import catalog
 from harness.cell import UNEXTENDED, Cell, Result, grid
@@ -39,6 +39,13 @@ class Options:
     depths: tuple[float, ...] | None = None
     """Shares of the input before the passkey, 0 to 1; None: the task's own."""
     seed: int | None = None
+    prompt: Literal["auto", "base", "chat"] | None = None
+    """Plain text, a conversation, or whichever the tokenizer has a template for; None: the task's
+    own."""
+    no_context: bool | None = None
+    """The control: questions without what they are about; None: the task's own."""
+    pair_lengths: bool | None = None
+    """The same questions at every length; None: the task's own."""
     device: str = "auto"
     dtype: str = "auto"
     trust_remote_code: bool = False
@@ -238,7 +245,7 @@ def _task(spec: str, options: Options) -> str:
     known = {f.name for f in fields(task)}
     wish = {
         name: value
-        for name in ("samples", "depths", "seed")
+        for name in ("samples", "depths", "seed", "prompt", "no_context", "pair_lengths")
         if (value := getattr(options, name)) is not None and name in known - set(given)
     }
     if "reach" in known and "reach" not in given:

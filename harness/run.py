@@ -19,7 +19,7 @@ from harness.engine.kernels import kernel_for
 from harness.method import Method
 from harness.model import Live
 from harness.probe import NotOn, prove
-from harness.task import Outcome, Request, Task
+from harness.task import Outcome, Request, Sample, Task
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _finished(
     shared: dict[str, Any],
     seconds: float,
 ) -> Finished:
-    samples = [task.grade(request, next(answers), reader) for request in requests]
+    samples = [_graded(task, request, next(answers), reader) for request in requests]
     try:
         score = task.score(samples)
     except OverflowError:
@@ -123,14 +123,21 @@ def _finished(
         **_of_task(cell, task),
         seconds=round(seconds, 3),
         tokens=len(tree_of(requests).tokens),
+        truncated=sum(s.cut > 0 for s in samples) / max(1, len(samples)),
         **shared,
     )
     losses = {s.id: s.losses.astype(np.float32) for s in samples if s.losses is not None}
-    rows = [
-        {"id": s.id, "score": s.score, "expected": s.expected, "answer": s.answer, **s.about}
-        for s in samples
-    ]
-    return Finished(result, losses, rows)
+    return Finished(result, losses, [_row(sample) for sample in samples])
+
+
+def _graded(task: Task, request: Request, outcome: Outcome, reader: Any) -> Sample:
+    sample = task.grade(request, outcome, reader)
+    return replace(sample, cut=max(sample.cut, request.cut))
+
+
+def _row(sample: Sample) -> dict[str, Any]:
+    kept = ("id", "score", "expected", "answer", "cut")
+    return {name: getattr(sample, name) for name in kept} | sample.about
 
 
 def _of_task(cell: Cell, task: Task) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import types
+from dataclasses import fields
 
 import pytest
 
@@ -12,7 +13,7 @@ from harness import catalog, gridfile
 from harness.cell import Cell, Result, grid
 from harness.cli import main
 from harness.gridfile import Grid, options, specs
-from harness.plan import Options, Planned
+from harness.plan import Options, Planned, _task
 from harness.store import Store
 
 
@@ -138,7 +139,7 @@ def test_a_length_in_a_grid_file_is_what_is_written(tmp_path):
 def test_every_word_of_a_grid_file_is_a_flag(capsys):
     assert call("run", "--help") == 0
     page = capsys.readouterr().out
-    assert all(f"--{word}" in page for word in Grid.model_fields)
+    assert all(f"--{word.replace('_', '-')}" in page for word in Grid.model_fields)
 
 
 GOOD = {"method": "pi", "task": "passkey", "lengths": "4k"}
@@ -163,6 +164,8 @@ GOOD = {"method": "pi", "task": "passkey", "lengths": "4k"}
         ({"corpus": "stdlib"}, "--corpus: no task here takes it (passkey); leave it out."),
         ({"task": "perplexity", "depths": "0"}, "--depths: no task here takes it (perplexity)"),
         ({"task": "perplexity", "seed": 1}, "--seed: no task here takes it"),
+        ({"prompt": "base"}, "--prompt: no task here takes it (passkey); leave it out."),
+        ({"prompt": "chatty"}, "--prompt: takes 'auto', 'base' or 'chat', and 'chatty' is given"),
         ({"method": "yarn,pi", "factors": "f"}, "--factors: no method here takes it (yarn, pi)"),
         ({"method": "none", "factor": 2}, "--factor: no method here takes it (none)"),
     ],
@@ -170,6 +173,36 @@ GOOD = {"method": "pi", "task": "passkey", "lengths": "4k"}
 def test_a_malformed_flag_is_named_with_what_it_takes(capsys, wrong, why):
     words = [w for key, value in (GOOD | wrong).items() for w in (f"--{key}", value)]
     assert why in mistake(capsys, "run", *words)
+
+
+@pytest.mark.parametrize("word", ["no-context", "pair-lengths"])
+def test_a_flag_that_no_task_knows_is_refused(capsys, tmp_path, word):
+    words = [w for key, value in GOOD.items() for w in (f"--{key}", value)]
+    assert f"--{word}: no task here takes it (passkey)" in mistake(
+        capsys, "run", *words, f"--{word}"
+    )
+    file = tmp_path / "grid.yaml"
+    file.write_text(f"method: pi\ntask: passkey\nlengths: 4k\n{word}: yes\n")
+    assert f"grid.yaml, {word}: no task here takes it" in mistake(capsys, "run", file)
+    file.write_text(f"method: pi\ntask: passkey\nlengths: 4k\n{word}: 3\n")
+    assert f"grid.yaml, {word}: takes a valid boolean" in mistake(capsys, "run", file)
+
+
+@pytest.mark.parametrize("task", catalog.names("tasks"))
+@pytest.mark.parametrize(
+    ("word", "value", "written"),
+    [
+        ("prompt", "base", "prompt=base"),
+        ("no_context", True, "no_context=true"),
+        ("pair_lengths", True, "pair_lengths=true"),
+        ("samples", 11, "samples=11"),
+    ],
+)
+def test_a_word_reaches_the_tasks_that_know_it_and_no_other(task, word, value, written):
+    for name in catalog.variants("tasks", task):
+        known = word in {f.name for f in fields(catalog.load("tasks", name))}
+        spec = _task(name, Options(methods=("none",), tasks=(), lengths=(64,), **{word: value}))
+        assert (written in spec.split(",")) == known
 
 
 @pytest.mark.parametrize("key", GOOD)

@@ -64,6 +64,20 @@ def test_markdown_is_the_same_table():
     assert "- OOM  out of memory" in page and page.endswith("an assumption\n")
 
 
+def test_a_number_whose_inputs_were_cut_is_marked_and_says_how_many():
+    cut = [result(truncated=0.25), result(length=8192, truncated=1.0), result(length=16384)]
+    (sheet,) = sheets(cut)
+    assert [e.text for e in sheet.rows["none"]] == ["95 %†", "95 %†", "95 %"]
+    assert "†  cut to fit: 25 to 100 % of inputs" in sheet.notes
+    assert "95 %† [76, 99]" in text(drawn(sheet, 100)) and "| 95 %† [76, 99] |" in markdown([sheet])
+    (sheet,) = sheets(cut[:1])
+    assert "†  cut to fit: 25 % of inputs" in sheet.notes
+    (sheet,) = sheets([result()])
+    assert "†" not in text(drawn(sheet, 100)) + markdown([sheet])
+    assert [row["truncated"] for row in rows(cut)] == [0.25, 1.0, 0.0]
+    assert len(matching(cut, "truncated>0")) == 2
+
+
 def test_a_reason_cannot_break_a_page():
     page = markdown(sheets([result(status="failed", reason="a | b <!-- /table:x -->")]))
     assert "<!--" not in page and r"a \| b" in page

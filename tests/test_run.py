@@ -117,6 +117,21 @@ def test_a_result_says_what_made_it(wish, tmp_path):
     )
 
 
+def test_what_was_cut_is_told_for_each_sample_and_in_the_result(wish, tmp_path, monkeypatch):
+    passkey = type(catalog.load("tasks", "passkey"))
+    whole = passkey.requests
+
+    def shortened(self, reader, length):
+        for i, request in enumerate(whole(self, reader, length)):
+            yield replace(request, cut=7 * (i == 1))
+
+    monkeypatch.setattr(passkey, "requests", shortened)
+    asked = {"tasks": ("passkey",), "methods": ("none",), "lengths": (600,), "corpus": None}
+    (result,) = done(replace(wish, samples=1, **asked), tmp_path)
+    assert [s["cut"] for s in Store(tmp_path).samples(result.cell)] == [0, 7, 0, 0, 0]
+    assert result.truncated == 0.2 == result.row()["truncated"]
+
+
 def test_each_method_makes_another_encoding(wish, tmp_path):
     options = replace(wish, methods=("none", "pi", "ntk", "yarn"), tasks=("passkey",))
     found = done(replace(options, lengths=(1200,)), tmp_path)

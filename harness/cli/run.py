@@ -82,6 +82,29 @@ def run(
         str | None, Option(metavar="SHARES", help="Where passkeys hide, such as 0,0.5,1.")
     ] = None,
     seed: Annotated[int | None, Option(metavar="N", help="What is random follows from it.")] = None,
+    prompt: Annotated[
+        str | None,
+        Option(
+            metavar="KIND",
+            help="base: plain text; chat: a conversation by the tokenizer's template; auto: chat "
+            "where it has one. For tasks that take it.",
+        ),
+    ] = None,
+    no_context: Annotated[
+        bool,
+        Option(
+            "--no-context",
+            help="The control: ask without the text that holds the answer. For tasks that take it.",
+        ),
+    ] = False,
+    pair_lengths: Annotated[
+        bool,
+        Option(
+            "--pair-lengths",
+            help="The same questions at every length, so that differences over length are paired. "
+            "For tasks that take it.",
+        ),
+    ] = False,
     device: Annotated[str | None, Option(metavar="NAME", help="auto, cpu or cuda.")] = None,
     dtype: Annotated[str | None, Option(metavar="NAME", help="auto, bfloat16 or float32.")] = None,
     results: Folder = Path("results"),
@@ -101,6 +124,7 @@ def run(
     flags = {
         "method": method, "task": task, "lengths": lengths, "model": model, "factor": factor,
         "factors": factors, "corpus": corpus, "samples": samples, "depths": depths, "seed": seed,
+        "prompt": prompt, "no_context": no_context or None, "pair_lengths": pair_lengths or None,
         "device": device, "dtype": dtype,
     }  # fmt: skip
     given = {key: value for key, value in flags.items() if value not in (None, [])}

@@ -20,7 +20,9 @@ MEANINGS = {
     "unfit": "cannot be run here",
     "missing": "not measured",
 }
-SHARES = {"accuracy"}
+CUT = "†"
+"""Beside a number some of whose inputs were cut to fit."""
+SHARES = {"accuracy", "recall", "substring match"}
 """Metrics that are shares of one, and read best in percent."""
 
 
@@ -70,7 +72,8 @@ def entry(result: Result | None) -> Entry:
     if result.low is not None and result.high is not None:
         low, high = (number(x, result.metric, unit="") for x in (result.low, result.high))
         interval = f"[{low}, {high}]"
-    return Entry(kind="scored", text=number(result.value, result.metric), interval=interval)
+    cut = CUT if result.truncated else ""
+    return Entry(kind="scored", text=number(result.value, result.metric) + cut, interval=interval)
 
 
 def number(x: float, metric: str, *, unit: str = " %") -> str:
@@ -165,6 +168,9 @@ def _notes(rows: dict[str, list[Entry]], results: list[Result]) -> list[str]:
         notes.append(
             f"n = {' to '.join(dict.fromkeys((str(trials[0]), str(trials[-1]))))} trials a cell"
         )
+    if cut := sorted({r.truncated for r in results if r.truncated}):
+        shares = dict.fromkeys(f"{100 * share:.3g}" for share in (cut[0], cut[-1]))
+        notes.append(f"{CUT}  cut to fit: {' to '.join(shares)} % of inputs")
     for kind in (k for k in MARKS if k in kinds):
         why = "; ".join(_reasons(kind, results))
         notes.append(f"{MARKS[kind]}  {MEANINGS[kind]}{why and ': '}{why}")
