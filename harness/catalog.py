@@ -2,7 +2,8 @@
 
 A spec is a name with the parameters that differ from the default: `yarn,factor=8`. A task file may
 hold variants, named after a dot: `perplexity.sliding,window=4096`; the bare name is the first, or
-in a grid all of them where the file says `bare_name_means_all = True`, as a benchmark's does.
+in a grid all of them where the file says `bare_name_means_all = True`, as a benchmark's does, or
+those that it lists there.
 """
 
 import typing
@@ -116,9 +117,11 @@ def members(kind: Kind, spec: str) -> list[str]:
         ValueError: a parameter is not written key=value.
     """
     name, parameters = split(spec)
-    if "." in name or not getattr(_module(kind, name), "bare_name_means_all", False):
+    meant = () if "." in name else getattr(_module(kind, name), "bare_name_means_all", ())
+    if not meant:
         return [spec]
-    return [join(variant, parameters) for variant in variants(kind, name)]
+    every = variants(kind, name) if meant is True else [f"{name}.{v}" for v in meant]
+    return [join(variant, parameters) for variant in every]
 
 
 @cache

@@ -7,6 +7,8 @@ method encodes them alike.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -64,12 +66,12 @@ def run(
     started = time.perf_counter()
     machine.forget_peak(live.device)
     asked = [list(task.requests(reader, cell.length)) for cell in cells]
-    everything = [request for requests in asked for request in requests]
     try:
         with method.applied_to(live.model, longest):
             encoding = prove(live.model, method, longest)
             facts = method.provenance(live.model, longest)
-            outcomes = evaluate(live.model, everything, block=block, step=step, text=reader.text)
+            ask = partial(evaluate, live.model, block=block, step=step, text=reader.text)
+            asked, outcomes = _answered(task, reader, cells, asked, ask)
     except (FloatingPointError, NotOn) as error:
         return [refused(cell, "failed", str(error)) for cell in cells]
     shared = {
@@ -87,6 +89,29 @@ def run(
         _finished(cell, task, requests, answers, reader, shared, each * cell.length)
         for cell, requests in zip(cells, asked, strict=True)
     ]
+
+
+def _answered(
+    task: Task,
+    reader: Any,
+    cells: Sequence[Cell],
+    asked: list[list[Request]],
+    ask: Callable[[list[Request]], list[Outcome]],
+) -> tuple[list[list[Request]], list[Outcome]]:
+    """Of each the last question, by cell, and its answer: an answer may lead to a question."""
+    lengths = [cell.length for cell, some in zip(cells, asked, strict=True) for _ in some]
+    requests = [request for some in asked for request in some]
+    outcomes = ask(requests)
+    going = list(range(len(requests)))
+    while going:
+        following = {i: task.then(requests[i], outcomes[i], reader, lengths[i]) for i in going}
+        further = {i: request for i, request in following.items() if request is not None}
+        going = list(further)
+        answers = ask(list(further.values())) if further else []
+        for i, answer in zip(going, answers, strict=True):
+            requests[i], outcomes[i] = further[i], answer
+    every = iter(requests)
+    return [list(islice(every, len(some))) for some in asked], outcomes
 
 
 def refused(cell: Cell, status: Status, reason: str) -> Finished:

@@ -155,6 +155,12 @@ class Task(ABC):
             LookupError: the corpus has too few tokens; says how many it has and needs.
         """
 
+    def then(
+        self, request: Request, outcome: Outcome, reader: Reader, length: int
+    ) -> Request | None:
+        """What to ask next, now that this was answered; None: nothing, and the answer is graded."""
+        return None
+
     @abstractmethod
     def grade(self, request: Request, outcome: Outcome, reader: Reader) -> Sample: ...
 

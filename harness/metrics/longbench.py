@@ -48,7 +48,7 @@ def rouge_zh(prediction: str, truth: str, classes: Sequence[str] = ()) -> float:
 
 def classification(prediction: str, truth: str, classes: Sequence[str] = ()) -> float:
     """One over how many classes the answer names, if it names the right one."""
-    named = [name for name in classes if name in prediction]
+    named = classes_named(prediction, classes)
     for name in named:  # as published: what follows one that is taken out is not looked at
         if name in truth and name != truth:
             named.remove(name)
@@ -57,7 +57,7 @@ def classification(prediction: str, truth: str, classes: Sequence[str] = ()) -> 
 
 def count(prediction: str, truth: str, classes: Sequence[str] = ()) -> float:
     """The share of the numbers said that are the right one, as written: 05 is not 5."""
-    numbers = re.findall(r"\d+", prediction)
+    numbers = numbers_in(prediction)
     return numbers.count(truth) / len(numbers) if numbers else 0.0
 
 
@@ -95,6 +95,14 @@ def code_similarity_levenshtein(prediction: str, truth: str, classes: Sequence[s
 def chinese_words(text: str) -> list[str]:
     words = ("".join(characters(word)) for word in segmenter().cut(text))
     return [word for word in words if word]
+
+
+def classes_named(text: str, classes: Sequence[str]) -> list[str]:
+    return [name for name in classes if name in text]
+
+
+def numbers_in(text: str) -> list[str]:
+    return re.findall(r"\d+", text)
 
 
 def numbered(what: str, truth: str) -> str:
@@ -170,6 +178,10 @@ ROUGE_ZH = (rouge_zh, "ROUGE-L (rouge 1.0.1, jieba)")
 CLASSES = (classification, "accuracy, shared among the classes named")
 COUNT = (count, "share of numbers")
 CODE = (code_similarity, "edit similarity (difflib)")
+CODE_BACKENDS: dict[Backend, Metric] = {
+    "difflib": code_similarity,
+    "levenshtein": code_similarity_levenshtein,
+}
 
 DATASETS = {
     "narrativeqa": Dataset("single", "en", *F1),
@@ -219,6 +231,18 @@ def row_score(
     """The best over all true answers, 0 to 1."""
     said, metric = scored_text(dataset, prediction), metric or DATASETS[dataset].metric
     return max((metric(said, answer, classes or ()) for answer in answers), default=0.0)
+
+
+def extracted(dataset: str, prediction: str, classes: Sequence[str] = ()) -> str:
+    """What of an answer decides: a line of code, numbers, classes, or all that is looked at."""
+    said, metric = scored_text(dataset, prediction), DATASETS[dataset].metric
+    if metric is code_similarity:
+        return code_line(said)
+    if metric is classification:
+        return ", ".join(classes_named(said, classes))
+    if metric in (count, retrieval, retrieval_zh):
+        return ", ".join(numbers_in(said))
+    return said
 
 
 def bin_of(length: int) -> str:

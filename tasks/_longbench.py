@@ -1,0 +1,212 @@
+"""How a dataset of LongBench is asked and scored; tasks/longbench.py says which there are."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+from typing import Any, ClassVar
+
+from harness.metrics import longbench as official
+from harness.metrics.longbench import BINS, DATASETS, Backend
+from harness.stats import mean_interval
+from harness.task import Outcome, Reader, Request, Sample, Score, Task, Text
+
+from ._middle import within
+from ._prompt import Kind, spelled
+from ._records import field, records, texts
+
+STOPS = {"samsum": ("\nDialogue",)}
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a dataset is asked."""
+
+    questions: int
+    max_new_tokens: int
+    conversation: bool
+    """A chat model is asked it in a conversation."""
+    prompt: str
+    questions_e: int = 0
+    """In LongBench-E."""
+
+
+@cache
+def forms() -> dict[str, Form]:
+    """Of each dataset, from tasks/data/longbench.json."""
+    published = json.loads(
+        Path(__file__).with_name("data").joinpath("longbench.json").read_text("utf-8")
+    )
+    return {name: Form(**form) for name, form in published["datasets"].items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongBench(Task):
+    """One dataset."""
+
+    dataset: ClassVar[str]
+    extended: ClassVar[bool] = False
+    source: ClassVar[str] = "https://huggingface.co/datasets/THUDM/LongBench"
+    licence: ClassVar[str] = "MIT, and of each dataset its own"
+    offline: ClassVar[bool] = False
+    size: ClassVar[str]
+
+    data: str = "hf:THUDM/LongBench"
+    """A folder with the published .jsonl files, their data.zip, or the hub's repository."""
+    samples: int = 500
+    """At most so many questions, the first; no dataset has more."""
+    prompt: Kind = "auto"
+    """auto: a conversation where the tokenizer has a template for one, and the protocol too."""
+    no_context: bool = False
+    """Leave the context out: what a model knows without it."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(
+                f"LongBench needs at least 1 sample, and {self.samples} were asked for."
+            )
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"{self.dataset}_e" if self.extended else self.dataset
+
+    @property
+    def kind(self) -> Kind:
+        return self.prompt if forms()[self.dataset].conversation else "base"
+
+    @property
+    def local(self) -> bool:
+        """Its questions are on this machine."""
+        return not self.data.startswith("hf:")
+
+    def answers(self) -> dict[str, Any]:
+        """What is right, by `_id`."""
+        return {str(row["_id"]): row["answers"] for row in self.rows()}
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """All of its file.
+
+        Raises:
+            LookupError: the file cannot be found.
+            ValueError: a row lacks a field; names file, line and field.
+        """
+        for where, row in records(self.data, self.name, "data.zip"):
+            for name, kind in (("input", str), ("context", str), ("length", int), ("_id", str)):
+                field(row, name, kind, where)
+            texts(row, "answers", where)
+            if DATASETS[self.dataset].metric is official.classification:
+                texts(row, "all_classes", where)
+            yield row
+
+    def requests(self, reader: Reader, length: int) -> Iterator[Request]:
+        form = forms()[self.dataset]
+        most = room(reader, self.kind, form.prompt, length, form.max_new_tokens, self.dataset)
+        for i, row in enumerate(islice(self.rows(), self.samples)):
+            context = "" if self.no_context else row["context"]
+            text = form.prompt.format(context=context, input=row["input"])
+            tokens, cut = within(reader, self.kind, text, most)
+            yield Request(
+                id=f"{self.name}-{i}",
+                tokens=tokens,
+                ask=Text(max_new_tokens=form.max_new_tokens, stop=STOPS.get(self.dataset, ())),
+                cut=cut,
+                about={
+                    "dataset": self.dataset,
+                    "_id": row["_id"],
+                    "length": row["length"],
+                    "answers": list(row["answers"]),
+                    "all_classes": row.get("all_classes"),
+                },
+            )
+
+    def grade(self, request: Request, outcome: Outcome, reader: Reader) -> Sample:
+        said, right = reader.text(outcome), request.about["answers"]
+        value, _ = self.judge(said, right, request.about)
+        return Sample(
+            id=request.id,
+            score=value,
+            about=request.about,
+            expected=" | ".join(right),
+            answer=said,
+            cut=request.cut,
+        )
+
+    def judge(self, prediction: str, gold: Any, row: Mapping[str, Any]) -> tuple[float, str | None]:
+        """As the official eval.py: `gold` lists all true answers, `row` has `all_classes`."""
+        right = [gold] if isinstance(gold, str) else gold
+        if not isinstance(right, list) or not all(isinstance(text, str) for text in right):
+            raise ValueError(f"the answers of {self.dataset} are a list of texts")
+        classes = row.get("all_classes") or ()
+        if not classes and DATASETS[self.dataset].metric is official.classification:
+            raise ValueError(f"without 'all_classes' no answer of {self.dataset} can be scored")
+        value = official.row_score(
+            self.dataset, prediction, right, classes, metric=self.rule(self.dataset)
+        )
+        return value, official.extracted(self.dataset, prediction, classes) or None
+
+    def rule(self, dataset: str) -> official.Metric:
+        return DATASETS[dataset].metric
+
+    def score(self, samples: Sequence[Sample]) -> Score:
+        values = [s.score for s in samples]
+        low, high = None, None
+        if len(values) > 1:
+            low, high = (min(max(x, 0.0), 1.0) for x in mean_interval(values))
+        parts = by_length(samples) if self.extended else {}
+        return Score(value=fmean(values), low=low, high=high, n=len(values), parts=parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code(LongBench):
+    """The next line; its similarity depends on what the official scorer finds installed."""
+
+    backend: Backend = "difflib"
+
+    @property
+    def metric(self) -> str:  # type: ignore[override]
+        """Says which of the two."""
+        return f"edit similarity ({self.backend})"
+
+    def rule(self, dataset: str) -> official.Metric:
+        return official.CODE_BACKENDS[self.backend]
+
+
+@cache
+def of(dataset: str, extended: bool = False) -> LongBench:
+    """The task of one dataset."""
+    facts, form = DATASETS[dataset], forms()[dataset]
+    questions = form.questions_e if extended else form.questions
+    about = {"dataset": dataset, "extended": extended, "size": f"{questions} questions"}
+    if facts.group == "code":
+        return type("Code", (Code,), about)()
+    return type("LongBench", (LongBench,), about | {"metric": facts.called})()
+
+
+def by_length(samples: Sequence[Sample]) -> dict[str, float]:
+    """LongBench-E's bins, those with a question in them."""
+    bins: dict[str, list[float]] = {bin: [] for bin in BINS}
+    for sample in samples:
+        bins[official.bin_of(sample.about["length"])].append(sample.score)
+    return {bin: fmean(scores) for bin, scores in bins.items() if scores}
+
+
+def room(reader: Reader, kind: Kind, form: str, length: int, answer: int, name: str) -> int:
+    """Tokens that a prompt may have, so that its own words survive a cut and the answer fits.
+
+    Raises:
+        ValueError: the length has no such room; says what length would do.
+    """
+    words = re.split(r"\{\w+\}|\$\w+\$", form)
+    ends = max(len(reader.tokens(words[0])), len(reader.tokens("".join(words[1:]))))
+    needed = len(spelled(reader, kind, "")) + 2 * ends + answer + 2
+    if length < needed:
+        raise ValueError(
+            f"{name} needs at least {-(-needed // 100) * 100:,} tokens with this tokenizer, and "
+            f"{length:,} were asked for: take longer lengths."
+        )
+    return length - answer

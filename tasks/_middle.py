@@ -1,0 +1,47 @@
+"""Take out the middle of a prompt that is too long, as published benchmarks do.
+
+Half of the length is kept of its beginning and half of its end. The published code reads the two
+halves anew as text, which moves the length by some tokens; here the tokens are kept, but in a
+conversation, where only the message is cut.
+"""
+
+import numpy as np
+
+from harness.task import Reader
+
+from ._prompt import Kind, spelled
+
+
+def within(
+    reader: Reader, kind: Kind, text: str, length: int, prefix: str = ""
+) -> tuple[np.ndarray, int]:
+    """The prompt's tokens, no more than the length, and how many were taken out.
+
+    The answer begins with `prefix`, which is never cut.
+
+    Raises:
+        LookupError: a conversation is asked for and the tokenizer has no template.
+        ValueError: the length has no room for the beginning and the end of anything.
+    """
+    whole = tokens = spelled(reader, kind, text, prefix)
+    if len(whole) > length and (kind == "chat" or (kind == "auto" and reader.chats)):
+        tokens = _message_cut(reader, kind, text, length, prefix)
+    elif len(whole) > length:
+        half = length // 2
+        tokens = [*whole[:half], *whole[len(whole) - half :]]
+    return np.array(tokens, dtype=np.int64), len(whole) - len(tokens)
+
+
+def _message_cut(reader: Reader, kind: Kind, text: str, length: int, prefix: str = "") -> list[int]:
+    ids = reader.tokens(text)
+    half = (length - len(spelled(reader, kind, "", prefix))) // 2
+    while half > 0:
+        kept = reader.text(ids[:half]) + reader.text(ids[len(ids) - half :])
+        tokens = spelled(reader, kind, kept, prefix)
+        if len(tokens) <= length:
+            return tokens
+        half -= (len(tokens) - length + 1) // 2
+    raise ValueError(
+        f"This tokenizer's conversations leave no room for a question in {length:,} tokens: take "
+        "longer lengths."
+    )

@@ -1,0 +1,121 @@
+"""LongBench: 21 datasets in English, Chinese and code, each prompt cut in its middle to the length.
+
+Bai et al. 2024, https://arxiv.org/abs/2308.14508; https://github.com/THUDM/LongBench
+
+Prompts, room for the answer and scores are the published ones, and few-shot examples and code never
+become a conversation. NAME_e is the dataset of LongBench-E, told by length; `all` and `all_e` ask
+every dataset and average as the leaderboard does. Two things differ: the length holds prompt and
+answer together, with the start token once, and samsum stops where a model goes on with the next
+dialogue instead of at the first new line, of which the score sees no more either way.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from statistics import fmean
+from typing import Any, ClassVar
+
+from harness.metrics.longbench import BINS, DATASETS, EXTENDED, averages, averages_extended
+from harness.task import Outcome, Reader, Request, Sample, Score
+
+from ._longbench import LongBench, by_length, of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Every(LongBench):
+    """All 21 datasets; the value is the mean over the six groups, of both languages."""
+
+    metric = "average of six groups"
+    datasets: ClassVar[tuple[str, ...]] = tuple(DATASETS)
+    size = "4,750 questions"
+
+    def members(self) -> dict[str, LongBench]:
+        """Each dataset as a task of its own, asked as this is."""
+        given = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: type(of(name, self.extended))(**given) for name in self.datasets}
+
+    def requests(self, reader: Reader, length: int) -> Iterator[Request]:
+        for member in self.members().values():
+            yield from member.requests(reader, length)
+
+    def grade(self, request: Request, outcome: Outcome, reader: Reader) -> Sample:
+        return self.members()[request.about["dataset"]].grade(request, outcome, reader)
+
+    def judge(self, prediction: str, gold: Any, row: Mapping[str, Any]) -> tuple[float, str | None]:
+        """Of a row that says which `dataset` it is of."""
+        if row.get("dataset") not in self.datasets:
+            raise ValueError("a row must say with 'dataset' which of LongBench's it is of")
+        return self.members()[row["dataset"]].judge(prediction, gold, row)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for member in self.members().values():
+            yield from member.rows()
+
+    def score(self, samples: Sequence[Sample]) -> Score:
+        scores = {name: fmean(s.score for s in group) for name, group in by_dataset(samples)}
+        parts = averages(scores)
+        return Score(
+            value=parts["average"], low=None, high=None, n=len(samples), parts=parts | scores
+        )
+
+
+class EveryExtended(Every):
+    """The 13 of LongBench-E; the value is the mean over the length bins' six-group means."""
+
+    metric = "average of six groups and three lengths"
+    datasets = EXTENDED
+    extended = True
+    size = "3,668 questions"
+
+    def score(self, samples: Sequence[Sample]) -> Score:
+        bins = {name: by_length(group) for name, group in by_dataset(samples)}
+        parts = averages_extended(bins)
+        value = fmean(parts[f"{bin} average"] for bin in BINS if f"{bin} average" in parts)
+        return Score(value=value, low=None, high=None, n=len(samples), parts=parts)
+
+
+def by_dataset(samples: Sequence[Sample]) -> list[tuple[str, list[Sample]]]:
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.about["dataset"], []).append(sample)
+    return list(groups.items())
+
+
+bare_name_means_all = tuple(DATASETS)
+variants = {
+    "narrativeqa": of("narrativeqa"),
+    "qasper": of("qasper"),
+    "multifieldqa_en": of("multifieldqa_en"),
+    "multifieldqa_zh": of("multifieldqa_zh"),
+    "hotpotqa": of("hotpotqa"),
+    "2wikimqa": of("2wikimqa"),
+    "musique": of("musique"),
+    "dureader": of("dureader"),
+    "gov_report": of("gov_report"),
+    "qmsum": of("qmsum"),
+    "multi_news": of("multi_news"),
+    "vcsum": of("vcsum"),
+    "trec": of("trec"),
+    "triviaqa": of("triviaqa"),
+    "samsum": of("samsum"),
+    "lsht": of("lsht"),
+    "passage_count": of("passage_count"),
+    "passage_retrieval_en": of("passage_retrieval_en"),
+    "passage_retrieval_zh": of("passage_retrieval_zh"),
+    "lcc": of("lcc"),
+    "repobench-p": of("repobench-p"),
+    "all": Every(),
+    "qasper_e": of("qasper", extended=True),
+    "multifieldqa_en_e": of("multifieldqa_en", extended=True),
+    "hotpotqa_e": of("hotpotqa", extended=True),
+    "2wikimqa_e": of("2wikimqa", extended=True),
+    "gov_report_e": of("gov_report", extended=True),
+    "multi_news_e": of("multi_news", extended=True),
+    "trec_e": of("trec", extended=True),
+    "triviaqa_e": of("triviaqa", extended=True),
+    "samsum_e": of("samsum", extended=True),
+    "passage_count_e": of("passage_count", extended=True),
+    "passage_retrieval_en_e": of("passage_retrieval_en", extended=True),
+    "lcc_e": of("lcc", extended=True),
+    "repobench-p_e": of("repobench-p", extended=True),
+    "all_e": EveryExtended(),
+}
