@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
     """The interval of a proportion that behaves at few trials, and at 0 and n successes.
 
     Wilson 1927, https://doi.org/10.2307/2276774, without continuity correction.

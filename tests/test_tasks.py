@@ -54,18 +54,20 @@ class Pieces(Bytes):
     spells_one_way = False
 
     def __init__(self):
-        self.known = []
+        self.known = {}
 
     def tokens(self, text):
-        return [self._number(piece) for piece in re.findall(r" ?\w{1,3}|\s|.", text)]
+        pieces = re.findall(r" ?\w{1,3}|\s|.", text)
+        return [self.known.setdefault(piece, 300 + len(self.known)) for piece in pieces]
 
     def text(self, tokens):
-        return "".join(self.known[t - 300] for t in tokens if t >= 300)
+        spelled = list(self.known)
+        return "".join(spelled[t - 300] for t in tokens if t >= 300)
 
-    def _number(self, piece):
-        if piece not in self.known:
-            self.known.append(piece)
-        return 300 + self.known.index(piece)
+    def documents(self, corpus, *, reach, first):
+        letters = super().documents(corpus, reach=3 * reach, first=first)
+        read = [(d.name, self.tokens(Bytes.text(self, d.tokens))) for d in letters]
+        return [Document(name=name, tokens=np.array(t, dtype=np.int32)) for name, t in read]
 
 
 class Spaced(Pieces):
@@ -106,6 +108,8 @@ def gold(request, reader):
         case Verdict(answer=answer):
             return answer
         case Text():
+            if whole := request.about.get("gold"):
+                return tuple(reader.tokens(f" {whole}"))
             key = request.about.get("key") or ", ".join(request.about["answers"])
             return tuple(reader.tokens(f" {key}. And"))
         case Losses(start=start, stop=stop):

@@ -1,0 +1,237 @@
+"""What InfiniteBench's tasks share, and those whose questions are generated."""
+
+import json
+import random
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, ClassVar, Literal
+
+from harness.metrics.infinitebench import MEASURES, judge
+from harness.stats import wilson
+from harness.task import Outcome, Reader, Request, Sample, Score, Task, Text
+
+from . import _infinitebench_draws as draws
+from ._infinitebench_draws import Drawn
+from ._infinitebench_prompts import BASE, CHAT
+from ._middle import within
+from ._prompt import Question, fitted
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfiniteBench(Task):
+    """How a question is put, and how an answer is graded."""
+
+    name: ClassVar[str]
+    """The official one."""
+    max_new_tokens: ClassVar[int]
+    truncation: ClassVar[str] = "middle"
+    source: ClassVar[str] = "generated"
+    licence: ClassVar[str] = "MIT"
+    size: ClassVar[str]
+    offline: ClassVar[bool] = True
+
+    samples: int = 10
+    seed: int = 0
+    prompt: Literal["auto", "base", "chat"] = "auto"
+    """YaRN-Mistral's for a base model, GPT-4's for one that chats; auto: as the tokenizer does."""
+    scorer: Literal["official", "fixed"] = "official"
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError(
+                f"InfiniteBench needs at least 1 sample, and {self.samples} were asked for."
+            )
+
+    @property
+    def metric(self) -> str:  # type: ignore[override]
+        """What is measured, and by which scorer."""
+        return f"{MEASURES[self.name]}-{self.scorer}"
+
+    def text(self, reader: Reader, fill: Mapping[str, str]) -> str:
+        """The prompt."""
+        talks = self.prompt == "chat" or (self.prompt == "auto" and reader.chats)
+        return (CHAT if talks else BASE)[self.name].format(**fill)
+
+    def request(
+        self, i: int, tokens: Any, right: Any, about: Mapping[str, Any], cut: int = 0
+    ) -> Request:
+        return Request(
+            id=f"sample-{i}",
+            tokens=tokens,
+            ask=Text(max_new_tokens=self.room(right)),
+            cut=cut,
+            about={"gold": self.said(right), "right": right, **about},
+        )
+
+    def room(self, right: Any) -> int:
+        """Tokens that are generated."""
+        return self.max_new_tokens
+
+    def said(self, right: Any) -> str:
+        """What is right, as an answer that scores full."""
+        return str(right)
+
+    def judge(self, prediction: str, gold: Any, row: Mapping[str, Any]) -> tuple[float, str | None]:
+        """By InfiniteBench's rule; GPT-4's running values are read from the second on, as there."""
+        drops = row.get("model") == "gpt4"
+        return judge(self.name, self.scorer, prediction, gold, drops_first=drops)
+
+    def grade(self, request: Request, outcome: Outcome, reader: Reader) -> Sample:
+        said = reader.text(outcome)
+        score, extracted = self.judge(said, request.about["right"], {})
+        return Sample(
+            id=request.id,
+            score=score,
+            about={**request.about, "extracted": extracted},
+            expected=request.about["gold"],
+            answer=said,
+            cut=request.cut,
+        )
+
+    def score(self, samples: Sequence[Sample]) -> Score:
+        """A share varies no more than hit or miss of the same mean: Wilson covers it."""
+        scores = [sample.score for sample in samples]
+        low, high = wilson(sum(scores), len(scores))
+        by_part: dict[str, list[float]] = {}
+        for sample in samples:
+            if part := sample.about.get("part"):
+                by_part.setdefault(part, []).append(sample.score)
+        parts = {part: fmean(found) for part, found in by_part.items()}
+        return Score(value=fmean(scores), low=low, high=high, n=len(scores), parts=parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated(InfiniteBench):
+    """Made at any length: as many units as fit, none of them cut, or as many as are published."""
+
+    published: ClassVar[int]
+    """Units of the published questions, of which a long prompt loses the middle."""
+    least: ClassVar[int] = 1
+
+    sized: Literal["length", "published"] = "length"
+    """length: as the cell; published: as on the hub, and cut where that is longer."""
+    pair_lengths: bool = False
+    """Ask the same at every length."""
+
+    @abstractmethod
+    def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
+        """Sample i of n units."""
+
+    def units(self, i: int) -> tuple[int, int]:
+        """The fewest that make sample i, and how many are published."""
+        return self.least, self.published
+
+    def requests(self, reader: Reader, length: int) -> Iterator[Request]:
+        n = 0
+        for i in range(self.samples):
+            at = "" if self.pair_lengths or self.sized == "published" else f" {length}"
+            chance = f"{self.seed} {i}{at}"
+            least, published = self.units(i)
+
+            def draw(n: int, chance: str = chance, i: int = i) -> Drawn:
+                return self.drawn(random.Random(chance), n, i)
+
+            def text(n: int, draw: Any = draw) -> str:
+                return self.text(reader, draw(n).fill)
+
+            if self.sized == "published":
+                n = published
+                tokens, cut = within(reader, self.prompt, text(n), length)
+            else:
+                question = Question(text=text, answers=(), least=least)
+                tokens, n = fitted(reader, self.prompt, question, length, room=0, near=n)
+                cut = 0
+            found = draw(n)
+            yield self.request(i, tokens, found.right, {**found.about, "units": n}, cut)
+
+    def depth(self, i: int) -> float:
+        """Of sample i, evenly from beginning to end; 0 to 1."""
+        return round(i / (self.samples - 1), 4) if self.samples > 1 else 0.5
+
+
+class PassKey(Generated):
+    """Five digits in lines of hay. A unit is a word."""
+
+    name = "passkey"
+    max_new_tokens = 6
+    published = 5220 * draws.LINE
+    size = "590 of 122.4k tokens, or any"
+
+    def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
+        return draws.hidden(rng, n, self.depth(i), draws.KEY, "What is the pass key?")
+
+
+class NumberString(Generated):
+    """Ten digits, many of which follow themselves, in lines of hay. A unit is a word."""
+
+    name = "number_string"
+    max_new_tokens = 12
+    published = 5220 * draws.LINE
+    size = "590 of 122.4k tokens, or any"
+
+    def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
+        question = "What is the sequence of digits?"
+        return draws.hidden(rng, n, self.depth(i), draws.SEQUENCE, question)
+
+
+class KeyValue(Generated):
+    """A value by its key, both UUIDs. A unit is a pair."""
+
+    name = "kv_retrieval"
+    max_new_tokens = 50
+    published = 2500
+    size = "500 of 89.9k tokens, or any"
+
+    def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
+        return draws.pairs(rng, n, self.depth(i))
+
+
+class MathFind(Generated):
+    """The largest, the smallest, those next to them or the median. A unit is two numbers."""
+
+    name = "math_find"
+    max_new_tokens = 3
+    published = 15_000
+    least = 8
+    size = "350 of 87.9k tokens, or any"
+
+    def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
+        return draws.listed(rng, 2 * n, list(draws.WANTED)[i % len(draws.WANTED)])
+
+
+class MathCalc(Generated):
+    """Each value on the way through additions and subtractions. A unit is a number."""
+
+    name = "math_calc"
+    max_new_tokens = 30_000
+    published = 15_000
+    least = 2
+    size = "50 of 43.9k tokens, or any"
+
+    def room(self, right: Sequence[int]) -> int:
+        """No more than a list of three times the characters could take, a character a token."""
+        return min(self.max_new_tokens, 64 + 3 * len(json.dumps(right)))
+
+    def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
+        return draws.expression(rng, n)
+
+
+class CodeRun(Generated):
+    """What a function returns that calls others. A unit is a function."""
+
+    name = "code_run"
+    max_new_tokens = 5
+    published = 4400
+    size = "400 of 75.2k tokens, or any"
+
+    def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
+        return draws.functions(rng, n, self.deep(i))
+
+    def deep(self, i: int) -> int:
+        return draws.DEEP[i % len(draws.DEEP)]
+
+    def units(self, i: int) -> tuple[int, int]:
+        """Published layers are equal."""
+        return self.deep(i), self.published - self.published % self.deep(i)
