@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import data, export, look, run, search, train
+from harness.cli import data, export, look, run, score, search, train
 
 app = typer.Typer(
     help="Measure how far a method lets a pretrained transformer read.",
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command("run", help=run.HELP, epilog=run.EXAMPLES)(run.run)
 app.command("list")(look.list_)
 app.command("show", epilog=look.SHOW_EXAMPLES)(look.show)
+app.command("score", help=score.HELP, epilog=score.EXAMPLES)(score.score)
 app.command("results", epilog=look.RESULTS_EXAMPLES)(look.results)
 app.command("plot")(look.plot)
 app.command("doctor")(look.doctor)
