@@ -1,0 +1,174 @@
+"""A needle in a haystack: a value by its key; some keys are asked for. In the words of RULER."""
+
+import random
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from harness.task import Reader
+
+from ._haystack import NOISE, Hay
+from ._prompt import Question
+from ._ruler import Context, Ruler, placed, within
+from ._words import Kind, kept, unlike
+
+NEEDLE = "One of the special magic {kind} for {key} is: {value}."
+TEMPLATE = (
+    "Some special magic {kind} are hidden within the following text. Make sure to memorize it. I "
+    "will quiz you about the {kind} afterwards.\n{context}\nWhat are all the special magic {kind} "
+    "for {query} mentioned in the provided text?"
+)
+PREFIX = " The special magic {kind} for {query} mentioned in the provided text are"
+DEPTHS = tuple(round(i * 100 / 39) for i in range(40))
+"""Percent of a corpus that stand before a needle; published as percent of its sentences."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needles:
+    """What is hidden and what is asked for."""
+
+    kind: Kind
+    """Of the values."""
+    hidden: tuple[tuple[str, str], ...]
+    """Key and value, in the order in which they stand."""
+    queries: tuple[str, ...]
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The values of the keys that are asked for, key by key."""
+        return tuple(v for query in self.queries for key, v in self.hidden if key == query)
+
+    @property
+    def lines(self) -> list[str]:
+        return [line(self.kind, key, value) for key, value in self.hidden]
+
+    def template(self) -> tuple[str, str]:
+        """The question but for its context, and what the answer begins with."""
+        template, prefix, kind = TEMPLATE, PREFIX, str(self.kind)
+        if len(self.answers) == 1:
+            for many, one in (("Some", "A"), ("are all", "is"), ("are", "is")):
+                template, prefix = template.replace(many, one), prefix.replace(many, one)
+            kind = kind.removesuffix("s")
+        *most, last = self.queries
+        query = f"{', '.join(most)}, and {last}" if most else last
+        filled = template.replace("{kind}", kind).replace("{query}", query)
+        return filled, prefix.format(kind=kind, query=query)
+
+
+def line(kind: str, key: str, value: str) -> str:
+    return NEEDLE.format(kind=kind, key=key, value=value)
+
+
+def needles(
+    rng: random.Random, keys: int, values: int, queries: int, key: Kind, value: Kind
+) -> Needles:
+    """No two keys and no two values alike; all are hidden, in a random order."""
+    names = list(islice(unlike(key, rng), keys))
+    found = unlike(value, rng)
+    hidden = [(name, next(found)) for name in names for _ in range(values)]
+    rng.shuffle(hidden)
+    return Needles(kind=value, hidden=tuple(hidden), queries=tuple(rng.sample(names, queries)))
+
+
+Haystack = Callable[[Needles, Sequence[float], random.Random], Context]
+"""Hides needles at depths, which are in order and from 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Niah(Ruler):
+    """Needles in a haystack: each is a value by its key, and some keys are asked for."""
+
+    keys: int = 1
+    values: int = 1
+    """Of each key."""
+    queries: int = 1
+    """Keys that are asked for."""
+    key: Kind = "words"
+    value: Kind = "numbers"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (1 <= self.queries <= self.keys and self.values >= 1):
+            raise ValueError(
+                f"Needles have at least 1 key, as many queries as keys or fewer and at least 1 "
+                f"value a key; {self.keys} keys, {self.queries} queries and {self.values} values "
+                "were asked for."
+            )
+
+    @abstractmethod
+    def haystack(self, reader: Reader, length: int) -> Haystack: ...
+
+    def depths(self, rng: random.Random, n: int) -> list[float]:
+        """Where n needles lie, as shares of the filler; published: anywhere."""
+        return sorted(round(rng.random(), 4) for _ in range(n))
+
+    def questions(self, reader: Reader, length: int) -> Iterator[Question]:
+        haystack = self.haystack(reader, length)
+        for i in range(self.samples):
+            hidden = needles(
+                self.draw(i, length), self.keys, self.values, self.queries, self.key, self.value
+            )
+            template, prefix = hidden.template()
+            depths = self.depths(self.draw(i, length, "depths"), len(hidden.hidden))
+            context = haystack(hidden, depths, self.draw(i, length, "hay"))
+            yield Question(
+                text=inside(template, context),
+                prefix=prefix,
+                answers=hidden.answers,
+                least=len(hidden.hidden),
+                about={"queries": list(hidden.queries), "depths": depths},
+            )
+
+
+class InNoise(Niah):
+    """Lines that say nothing."""
+
+    def haystack(self, reader: Reader, length: int) -> Haystack:
+        def hide(hidden: Needles, depths: Sequence[float], rng: random.Random) -> Context:
+            return lambda n: "\n".join(placed([NOISE] * n, hidden.lines, depths))
+
+        return hide
+
+
+@dataclass(frozen=True, kw_only=True)
+class InEssays(Niah):
+    """A corpus, one sentence after another on one line."""
+
+    corpus: str = "stdlib"
+
+    def depths(self, rng: random.Random, n: int) -> list[float]:
+        """Published: n of forty."""
+        return sorted(percent / 100 for percent in rng.sample(DEPTHS, n))
+
+    def haystack(self, reader: Reader, length: int) -> Haystack:
+        hay = Hay.of(reader, self.corpus, length)
+
+        def hide(hidden: Needles, depths: Sequence[float], rng: random.Random) -> Context:
+            return lambda n: hay.with_needles(n, hidden.lines, depths)
+
+        return hide
+
+
+class AmongNeedles(Niah):
+    """Needles that nobody asks for, a line each."""
+
+    def haystack(self, reader: Reader, length: int) -> Haystack:
+        def hide(hidden: Needles, depths: Sequence[float], rng: random.Random) -> Context:
+            lines = kept(others(hidden, self.key, rng))
+            return lambda n: "\n".join(placed(lines(n), hidden.lines, depths))
+
+        return hide
+
+
+def others(hidden: Needles, key: Kind, rng: random.Random) -> Iterator[str]:
+    """Needles whose keys and values are none of the hidden ones."""
+    taken = {word for pair in hidden.hidden for word in pair}
+    keys, values = unlike(key, rng), unlike(hidden.kind, rng)
+    for name, value in zip(keys, values, strict=True):
+        if not taken & {name, value}:
+            yield line(hidden.kind, name, value)
+
+
+def inside(template: str, context: Context) -> Context:
+    return lambda n: within(template, context(n))

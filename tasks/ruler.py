@@ -1,0 +1,31 @@
+"""RULER: thirteen questions whose prompts can be made as long as one likes.
+
+Hsieh et al. 2024, https://arxiv.org/abs/2404.06654; https://github.com/NVIDIA/RULER
+
+Prompt and answer together never pass the length, and each sample is as long as its unit of filler
+allows; the published script takes back 10 to 500 units from a sample that is a little too long.
+Two things are ours: the lists that words are drawn from, and the default corpus for essays, which
+`corpus=text:FILE` replaces by Paul Graham's.
+"""
+
+from ._documents import Hotpot, Squad
+from ._frequency import CommonWords, FrequentWords
+from ._niah import AmongNeedles, InEssays, InNoise
+from ._tracking import VariableTracking
+
+bare_name_means_all = True
+variants = {
+    "niah_single_1": InNoise(),
+    "niah_single_2": InEssays(),
+    "niah_single_3": InEssays(value="uuids"),
+    "niah_multikey_1": InEssays(keys=4),
+    "niah_multikey_2": AmongNeedles(),
+    "niah_multikey_3": AmongNeedles(key="uuids", value="uuids"),
+    "niah_multivalue": InEssays(values=4),
+    "niah_multiquery": InEssays(keys=4, queries=4),
+    "vt": VariableTracking(),
+    "cwe": CommonWords(),
+    "fwe": FrequentWords(),
+    "qa_1": Squad(),
+    "qa_2": Hotpot(),
+}
