@@ -112,6 +112,8 @@ def variants(kind: Kind, name: str) -> list[str]:
 def members(kind: Kind, spec: str) -> list[str]:
     """The specs that a spec means: itself, or of a benchmark's bare name one for each variant.
 
+    A parameter is set in those that have it, unless none has.
+
     Raises:
         LookupError: nothing has that name; the message has the nearest.
         ValueError: a parameter is not written key=value.
@@ -121,7 +123,12 @@ def members(kind: Kind, spec: str) -> list[str]:
     if not meant:
         return [spec]
     every = variants(kind, name) if meant is True else [f"{name}.{v}" for v in meant]
-    return [join(variant, parameters) for variant in every]
+    has = {variant: {f.name for f in fields(_default(kind, variant))} for variant in every}
+    unknown = parameters.keys() - set().union(*has.values())
+    return [
+        join(v, {key: parameters[key] for key in parameters if key in has[v] | unknown})
+        for v in every
+    ]
 
 
 @cache

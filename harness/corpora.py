@@ -16,7 +16,7 @@ import json
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from itertools import groupby
 from pathlib import Path
@@ -42,6 +42,8 @@ KINDS = {
 }
 TITLES = ("title", "name", "id")
 """Columns that name a document; the first there is."""
+QUESTIONS = (".jsonl", ".json", ".zip")
+"""What files of a benchmark's questions are called."""
 JOINT = "\n\n"
 """Stands behind each part of a joined document."""
 
@@ -139,6 +141,36 @@ def label(name: str) -> str:
         ValueError: the name is not written as its kind is.
     """
     return find(name).label()
+
+
+def place_of(task: Any) -> str | None:
+    """Which field of a task says where its text or its questions are; None: none does."""
+    return next((name for name in ("corpus", "data") if hasattr(task, name)), None)
+
+
+def reading(task: Any, where: str | None) -> Any:
+    """The task, reading from where its text or its questions are on this machine."""
+    field = place_of(task)
+    return replace(task, **{field: where}) if field and where else task
+
+
+def label_of(task: Any, where: str) -> str:
+    """What a task reads, as it is named in results: by its content, without this machine's folders.
+
+    Raises:
+        LookupError: it is not there.
+        ValueError: the name is not written as its kind is.
+    """
+    if place_of(task) == "corpus":
+        return label(where)
+    if where.startswith("hf:"):
+        return where
+    path = Path(where).expanduser()
+    inside = [file for ending in QUESTIONS for file in path.rglob(f"*{ending}")]
+    files = sorted((file.relative_to(path).as_posix(), file) for file in inside)
+    if not files and not path.is_file():
+        raise LookupError(f"There is no file or folder with questions at {path}.")
+    return f"{path.resolve().name}@{_hash_of_files(files or [(path.name, path)])}"
 
 
 def with_rows(corpus: "Table | Hub") -> Iterator[tuple[dict[str, Any], Text]]:

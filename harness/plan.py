@@ -238,7 +238,7 @@ def _reads(method: Any, model: Any, card: "Card") -> list[Any]:
 
 def _task(spec: str, options: Options) -> str:
     """The task's canonical spec: options that it knows, and its corpus by content."""
-    from harness.corpora import label
+    from harness.corpora import label_of, place_of
 
     task = catalog.load("tasks", spec)
     given = catalog.split(spec)[1]
@@ -250,19 +250,22 @@ def _task(spec: str, options: Options) -> str:
     }
     if "reach" in known and "reach" not in given:
         wish["reach"] = max(options.lengths)
-    if corpus := _corpus(spec, options):
-        wish["corpus"] = label(corpus)
+    if (corpus := _corpus(spec, options)) and (field := place_of(task)):
+        wish[field] = label_of(task, corpus)
     return catalog.canonical("tasks", catalog.extended(spec, wish))
 
 
 def _corpus(spec: str, options: Options) -> str | None:
-    """Where the task's text comes from; None if it reads none."""
+    """Where the task's text or its questions come from; None if it reads none."""
+    from harness.corpora import place_of
+
     task: Task = catalog.load("tasks", spec)
-    if not hasattr(task, "corpus"):
+    field = place_of(task)
+    if field is None:
         return None
-    if "corpus" in catalog.split(spec)[1]:
-        return task.corpus
-    return options.corpus or task.corpus
+    if field == "corpus" and options.corpus and field not in catalog.split(spec)[1]:
+        return options.corpus
+    return str(getattr(task, field))
 
 
 def _reader(card: "Card", options: Options) -> Any:
@@ -311,12 +314,11 @@ def weights(card: "Card", experts: int) -> int:
 
 @cache
 def _cost(reader: Any, task: str, corpus: str | None, length: int) -> Cost:
+    from harness.corpora import reading
     from harness.engine.evaluate import tree_of
     from harness.task import Text
 
-    asked = catalog.load("tasks", task)
-    if corpus:
-        asked = replace(asked, corpus=corpus)
+    asked = reading(catalog.load("tasks", task), corpus)
     requests = list(asked.requests(reader, length))
     tree = tree_of(requests)
     written = [len(r.tokens) + r.ask.max_new_tokens for r in requests if isinstance(r.ask, Text)]

@@ -16,6 +16,7 @@ import torch
 
 from harness import catalog, machine
 from harness.cell import Cell, Result, Status
+from harness.corpora import place_of, reading
 from harness.engine.evaluate import BLOCK, evaluate, tree_of
 from harness.engine.kernels import kernel_for
 from harness.method import Method
@@ -57,9 +58,7 @@ def run(
         ValueError, LookupError: the task cannot be asked at a length, or of this corpus.
     """
     method: Method = catalog.load("methods", cells[0].method)
-    task: Task = catalog.load("tasks", cells[0].task)
-    if corpus:
-        task = replace(task, corpus=corpus)
+    task: Task = reading(catalog.load("tasks", cells[0].task), corpus)
     longest = max(cell.length for cell in cells)
     if reason := method.unfit(live.model, longest):
         return [refused(cell, "unfit", reason) for cell in cells]
@@ -167,7 +166,7 @@ def _row(sample: Sample) -> dict[str, Any]:
 
 def _of_task(cell: Cell, task: Task) -> dict[str, Any]:
     name, parameters = catalog.split(cell.task)
-    return {"metric": task.metric, "protocol": name, "corpus": parameters.get("corpus")}
+    return {"metric": task.metric, "protocol": name, "corpus": parameters.get(place_of(task) or "")}
 
 
 def _provenance(
@@ -187,7 +186,7 @@ def _provenance(
         "training": live.card.trained and live.card.trained.model_dump(mode="json"),
         "method": {**asdict(method), **facts},
         "task_version": task.version,
-        "task": {k: v for k, v in asdict(task).items() if k != "corpus"},
+        "task": {k: v for k, v in asdict(task).items() if k != place_of(task)},
         "start_token": reader.bos,
         "kernel": kernel.name,
         "device": machine.cpu_name() if live.device == "cpu" else torch.cuda.get_device_name(),

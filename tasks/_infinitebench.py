@@ -26,6 +26,8 @@ class InfiniteBench(Task):
     name: ClassVar[str]
     """The official one."""
     max_new_tokens: ClassVar[int]
+    stop: ClassVar[tuple[str, ...]] = ()
+    """The published code stops at the end token alone."""
     truncation: ClassVar[str] = "middle"
     source: ClassVar[str] = "generated"
     licence: ClassVar[str] = "MIT"
@@ -60,7 +62,7 @@ class InfiniteBench(Task):
         return Request(
             id=f"sample-{i}",
             tokens=tokens,
-            ask=Text(max_new_tokens=self.room(right)),
+            ask=Text(max_new_tokens=self.room(right), stop=self.stop),
             cut=cut,
             about={"gold": self.said(right), "right": right, **about},
         )

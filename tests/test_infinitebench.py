@@ -310,6 +310,25 @@ def test_the_bare_name_means_all_twelve():
     assert set(_official_order()) == set(OFFICIAL)
 
 
+def test_a_parameter_of_the_bare_name_is_set_where_it_is_known():
+    members = catalog.members("tasks", "infinitebench,data=x,seed=1")
+    assert "infinitebench.passkey,seed=1" in members
+    assert "infinitebench.code_debug,data=x,seed=1" in members
+    with pytest.raises(ValueError, match="has no parameter 'sed'"):
+        catalog.load("tasks", catalog.members("tasks", "infinitebench,sed=1")[0])
+
+
+def test_where_files_lie_is_no_part_of_a_cell(books, tmp_path, monkeypatch):
+    from harness.plan import Options, plan
+
+    monkeypatch.setenv("CONTEXT_HARNESS_CACHE", str(tmp_path / "cache"))
+    spec = f"infinitebench.longbook_qa_eng,data={books / 'longbook_qa_eng.jsonl'},samples=2"
+    (planned,) = plan(Options(methods=("none",), tasks=(spec,), lengths=(300,)))
+    assert str(tmp_path) not in planned.cell.task and str(tmp_path) in planned.corpus
+    assert re.search(r",data=longbook_qa_eng.jsonl@[0-9a-f]{8},", planned.cell.task)
+    assert planned.tokens < 600 and planned.fits
+
+
 def _official_order():
     return [full.partition(".")[2] for full in catalog.variants("tasks", "infinitebench")]
 
