@@ -2,9 +2,10 @@
 
 import random
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from harness.task import Reader
 
@@ -99,26 +100,20 @@ class Niah(Ruler):
     @abstractmethod
     def haystack(self, reader: Reader, length: int) -> Haystack: ...
 
-    def depths(self, rng: random.Random, n: int) -> list[float]:
+    def drawn(self, rng: random.Random) -> Needles:
+        return needles(rng, self.keys, self.values, self.queries, self.key, self.value)
+
+    def places(self, rng: random.Random, n: int) -> list[float]:
         """Where n needles lie, as shares of the filler; published: anywhere."""
         return sorted(round(rng.random(), 4) for _ in range(n))
 
     def questions(self, reader: Reader, length: int) -> Iterator[Question]:
         haystack = self.haystack(reader, length)
         for i in range(self.samples):
-            hidden = needles(
-                self.draw(i, length), self.keys, self.values, self.queries, self.key, self.value
-            )
-            template, prefix = hidden.template()
-            depths = self.depths(self.draw(i, length, "depths"), len(hidden.hidden))
-            context = haystack(hidden, depths, self.draw(i, length, "hay"))
-            yield Question(
-                text=inside(template, context),
-                prefix=prefix,
-                answers=hidden.answers,
-                least=len(hidden.hidden),
-                about={"queries": list(hidden.queries), "depths": depths},
-            )
+            hidden = self.drawn(self.draw(i, length))
+            places = self.places(self.draw(i, length, "depths"), len(hidden.hidden))
+            context = haystack(hidden, places, self.draw(i, length, "hay"))
+            yield asked_of(hidden, context, {"depths": places})
 
 
 class InNoise(Niah):
@@ -137,7 +132,7 @@ class InEssays(Niah):
 
     corpus: str = "stdlib"
 
-    def depths(self, rng: random.Random, n: int) -> list[float]:
+    def places(self, rng: random.Random, n: int) -> list[float]:
         """Published: n of forty."""
         return sorted(percent / 100 for percent in rng.sample(DEPTHS, n))
 
@@ -170,5 +165,12 @@ def others(hidden: Needles, key: Kind, rng: random.Random) -> Iterator[str]:
             yield line(hidden.kind, name, value)
 
 
-def inside(template: str, context: Context) -> Context:
-    return lambda n: within(template, context(n))
+def asked_of(hidden: Needles, context: Context, about: Mapping[str, Any]) -> Question:
+    template, prefix = hidden.template()
+    return Question(
+        text=lambda n: within(template, context(n)),
+        prefix=prefix,
+        answers=hidden.answers,
+        least=len(hidden.hidden),
+        about={"queries": list(hidden.queries), **about},
+    )

@@ -31,6 +31,7 @@ class Question:
     most: int | None = None
     """Units of filler; None: there is no end of it."""
     about: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
 
 
 def spelled(reader: Reader, kind: Kind, text: str, prefix: str = "") -> list[int]:

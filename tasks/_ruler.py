@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from harness.metrics.ruler import cleaned, match_all
 from harness.stats import wilson
-from harness.task import Outcome, Reader, Request, Sample, Score, Task, Text
+from harness.task import Outcome, Reader, Request, Sample, Score, Task, Text, Verdict
 
 from ._prompt import Question, fitted
 
@@ -54,11 +54,14 @@ class Ruler(Task):
         for i, question in enumerate(self.questions(reader, length)):
             tokens, n = fitted(reader, self.prompt, question, length, self.max_new_tokens, near=n)
             yield Request(
-                id=f"sample-{i}",
+                id=question.name or f"sample-{i}",
                 tokens=tokens,
-                ask=Text(max_new_tokens=self.max_new_tokens),
+                ask=self.ask(reader, question, n),
                 about={"answers": list(question.answers), **question.about, "filler": n},
             )
+
+    def ask(self, reader: Reader, question: Question, filler: int) -> Text | Verdict:
+        return Text(max_new_tokens=self.max_new_tokens)
 
     def grade(self, request: Request, outcome: Outcome, reader: Reader) -> Sample:
         answers, said = request.about["answers"], reader.text(outcome)

@@ -1,0 +1,100 @@
+"""Needles in a haystack by length and depth: one, one of many, many values, many questions.
+
+The grid is Kamradt's, https://github.com/gkamradt/LLMTest_NeedleInAHaystack, and so is the rule
+that of several needles the first lies at the depth and the rest evenly behind it; the words are
+those of RULER, https://arxiv.org/abs/2404.06654. The hay is a corpus, whose name is part of the
+result's.
+"""
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from statistics import fmean
+
+from harness.task import Outcome, Reader, Request, Sample, Score, Text, Verdict
+
+from ._niah import InEssays, Needles, asked_of
+from ._prompt import Question, verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid(InEssays):
+    """Depths x trials; needles that nobody asks for lie anywhere.
+
+    All prompts of a cell begin alike up to the first needle. A single answer is asked for by its
+    tokens where it has one spelling, so that nothing need be written.
+    """
+
+    max_new_tokens = 64
+
+    samples: int = 1
+    """Trials a depth."""
+    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    """How much of the filler stands before the needle; 0 to 1, kept in order, to four decimals."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.depths or not all(0 <= depth <= 1 for depth in self.depths):
+            raise ValueError("Depths are shares of the filler before the needle, from 0 to 1.")
+        ordered = tuple(sorted({round(depth, 4) + 0.0 for depth in self.depths}))
+        object.__setattr__(self, "depths", ordered)  # the same depths are the same cell
+
+    def questions(self, reader: Reader, length: int) -> Iterator[Question]:
+        haystack = self.haystack(reader, length)
+        for i, (depth, trial) in enumerate(product(self.depths, range(self.samples))):
+            rng = self.draw(i, length)
+            hidden, places = self.laid(self.drawn(rng), depth, rng)
+            about = {"depth": depth, "trial": trial, "depths": places}
+            question = asked_of(hidden, haystack(hidden, places, rng), about)
+            yield replace(question, name=f"depth-{depth:g}-trial-{trial}")
+
+    def laid(
+        self, hidden: Needles, depth: float, rng: random.Random
+    ) -> tuple[Needles, list[float]]:
+        """The needles in the order in which they lie, and where."""
+        wanted = [pair for pair in hidden.hidden if pair[0] in hidden.queries]
+        others = [pair for pair in hidden.hidden if pair[0] not in hidden.queries]
+        places = [depth + (1 - depth) * i / len(wanted) for i in range(len(wanted))]
+        places += [rng.random() for _ in others]
+        laid = sorted(zip((round(p, 4) for p in places), [*wanted, *others], strict=True))
+        return replace(hidden, hidden=tuple(pair for _, pair in laid)), [at for at, _ in laid]
+
+    def ask(self, reader: Reader, question: Question, filler: int) -> Text | Verdict:
+        if len(question.answers) == 1 and self.value == "numbers":
+            answer = f" {question.answers[0]}."
+            exactly = verdict(reader, self.prompt, question.text(filler), question.prefix, answer)
+            if exactly:
+                return exactly
+        return super().ask(reader, question, filler)
+
+    def grade(self, request: Request, outcome: Outcome, reader: Reader) -> Sample:
+        """A verdict's last token is a full stop that need not be said; no digit may stand there."""
+        sample = super().grade(request, outcome, reader)
+        if not isinstance(request.ask, Verdict):
+            return sample
+        said = re.search(r"\d+", reader.text(outcome))
+        hit = said is not None and said[0] == sample.expected
+        hit = hit and tuple(outcome[:-1]) == request.ask.answer[:-1]
+        return replace(sample, score=float(hit))
+
+    def score(self, samples: Sequence[Sample]) -> Score:
+        by_depth: dict[float, list[float]] = {}
+        for sample in samples:
+            by_depth.setdefault(sample.about["depth"], []).append(sample.score)
+        parts = {f"depth {share(depth)}": fmean(hits) for depth, hits in sorted(by_depth.items())}
+        return replace(super().score(samples), parts=parts)
+
+
+def share(depth: float) -> str:
+    """At least two decimals, and as many as it has."""
+    return max(f"{depth:.2f}", f"{depth:.4f}".rstrip("0"), key=len)
+
+
+variants = {
+    "single": Grid(),
+    "multikey": Grid(keys=4),
+    "multivalue": Grid(values=4),
+    "multiquery": Grid(keys=4, queries=4),
+}
