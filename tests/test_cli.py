@@ -201,8 +201,11 @@ def test_a_flag_that_no_task_knows_is_refused(capsys, tmp_path, word):
 def test_a_word_reaches_the_tasks_that_know_it_and_no_other(task, word, value, written):
     for name in catalog.variants("tasks", task):
         known = word in {f.name for f in fields(catalog.load("tasks", name))}
-        spec = _task(name, Options(methods=("none",), tasks=(), lengths=(64,), **{word: value}))
-        assert (written in spec.split(",")) == known
+        wish = Options(methods=("none",), tasks=(), lengths=(64,), **{word: value})
+        try:
+            assert (written in _task(name, wish).split(",")) == known
+        except ValueError:
+            assert known and word == "no_context"  # it knows the word, and refuses it in words
 
 
 @pytest.mark.parametrize("key", GOOD)
