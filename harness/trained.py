@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harness.disk import write_whole
+
 FILE = "training.json"
 
 
@@ -68,6 +70,4 @@ def read(folder: Path) -> Trained | None:
 
 def write(folder: Path, trained: Trained) -> None:
     """Whole or not at all."""
-    beside = folder / f"{FILE}.part"
-    beside.write_text(trained.model_dump_json(indent=2) + "\n", "utf-8")
-    beside.replace(folder / FILE)
+    write_whole(folder / FILE, trained.model_dump_json(indent=2) + "\n")

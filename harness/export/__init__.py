@@ -136,18 +136,14 @@ def _round(model: "nn.Module", dtype: str) -> None:
 
 
 def _save(model: "nn.Module", tokenizer: Any, carry: "Carried", length: int, folder: Path) -> None:
-    from safetensors import SafetensorError
-
+    from harness.disk import saving
     from harness.model import quiet
 
     if tokenizer.model_max_length < length:
         tokenizer.model_max_length = length
-    try:
-        with quiet():
-            carry.save(model, folder)
-            tokenizer.save_pretrained(folder)
-    except SafetensorError as error:  # of a full disk it has no OSError
-        raise OSError(f"The weights could not be written to {folder.parent}: {error}") from None
+    with saving(folder.parent), quiet():
+        carry.save(model, folder)
+        tokenizer.save_pretrained(folder)
 
 
 def _spec(given: str | None, trained: "Trained | None") -> str:

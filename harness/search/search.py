@@ -12,6 +12,7 @@ from typing import Any
 
 from harness import catalog, machine
 from harness.corpora import label as corpus_label
+from harness.disk import takes_files, write_whole
 from harness.lengths import label
 from harness.model import Card, describe, tokenizer
 from harness.reader import TokenReader
@@ -19,7 +20,7 @@ from harness.rope import Encoding, Rope
 from harness.search.evolution import Generation, evolve
 from harness.search.objective import TASK, Objective
 from harness.search.space import SCHEMES, START_TOKENS, Individual, Space
-from harness.search.state import State, write_whole, written_to
+from harness.search.state import State
 from harness.search.wish import Forecast, Rescaling, Standing, Watch, Wish
 
 VALIDATION = "stdlib:validation"
@@ -80,7 +81,7 @@ def _places(wish: Wish, card: Card) -> tuple[Path, Path]:
     named = f"{catalog.split(wish.method)[0]}-{card.spec}-{label(wish.target)}.json"
     place = wish.append or wish.output or Path(named.replace("/", "-"))
     part = f".short-{label(wish.target)}" if wish.append else ""
-    written_to(place)
+    takes_files(place)
     kept = place.with_name(f"{place.stem}{part}.search.json")
     if place.exists() and not kept.exists() and not wish.append:
         raise ValueError(f"{place} is there already: give another --output, or delete it.")

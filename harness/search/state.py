@@ -5,13 +5,12 @@ all there is to keep: a second start proposes the same individuals and finds the
 """
 
 import json
-import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
+from harness.disk import write_whole
 from harness.search.evolution import Table
 from harness.search.space import Individual
 
@@ -67,39 +66,3 @@ class State:
         ]
         kept = {"search": self.search, "history": self.history, "individuals": individuals}
         write_whole(self.place, json.dumps(kept, allow_nan=False))
-
-
-def write_whole(place: Path, text: str) -> None:
-    """Beside, then renamed into place: there whole or not at all.
-
-    Raises:
-        OSError: the folder does not take it; what was there stays.
-    """
-    beside = place.with_name(f".{place.name}.{os.getpid()}.part")
-    try:
-        beside.write_text(text, "utf-8")
-        beside.replace(place)
-    except BaseException:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise
-
-
-def written_to(place: Path) -> None:
-    """See that this file can be written, before hours are spent on what goes into it.
-
-    Raises:
-        ValueError: it cannot; says why.
-    """
-    if place.is_dir():
-        raise ValueError(f"{place} is a folder: give a file with --output.")
-    if not place.parent.is_dir():
-        raise ValueError(f"There is no folder {place.parent}: make it, or give another --output.")
-    probe = place.with_name(f".{place.name}.{os.getpid()}.part")
-    try:
-        probe.write_text("")
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(
-            f"{place.parent} takes no files ({error.strerror}): give another --output."
-        ) from None

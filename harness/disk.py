@@ -1,0 +1,69 @@
+"""Files that are there whole or not at all, and disks that are full before they are."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+TORN = ("PytorchStreamWriter", "inline_container")
+"""Words of the errors that torch has for a file it could not end."""
+
+
+def write_whole(place: Path, text: str) -> None:
+    """Beside, then renamed into place; many processes may do so at once.
+
+    Raises:
+        OSError: the folder does not take it; what was there stays.
+    """
+    beside = place.with_name(f".{place.name}.{os.getpid()}.part")
+    try:
+        beside.write_text(text, "utf-8")
+        beside.replace(place)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+
+
+def takes_files(place: Path) -> None:
+    """See that this file can be written, before hours are spent on what goes into it.
+
+    Raises:
+        ValueError: it cannot; says why.
+    """
+    if place.is_dir():
+        raise ValueError(f"{place} is a folder: give a file with --output.")
+    if not place.parent.is_dir():
+        raise ValueError(f"There is no folder {place.parent}: make it, or give another --output.")
+    probe = place.with_name(f".{place.name}.{os.getpid()}.part")
+    try:
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"{place.parent} takes no files ({error.strerror}): give another --output."
+        ) from None
+
+
+@contextmanager
+def saving(folder: Path, safe: str = "") -> Iterator[None]:
+    """Say what fails in here as an OSError: torch and safetensors have none for a full disk.
+
+    Args:
+        folder: what is written.
+        safe: what is not lost, in a sentence.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(word in str(error) for word in TORN):
+            raise
+        said = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, RuntimeError):
+            said = "the disk took less than a save has, and may be full"
+        raise OSError(f"{folder} could not be written: {said}. {safe}".rstrip()) from error
