@@ -2,7 +2,7 @@
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 from harness.metrics.ruler import match_any
 from harness.task import Reader
 
+from ._filled import Context, within
 from ._prompt import Question
-from ._ruler import Context, Ruler, within
+from ._ruler import Ruler
 
 TEMPLATE = (
     "Answer the question based on the given documents. Only give me the answer and do not output "
@@ -48,7 +49,7 @@ class Documents(Ruler):
     def read(self, content: Any) -> tuple[list[Asked], list[str]]:
         """Questions and documents of the file."""
 
-    def matched(self, said: str, answers: Sequence[str]) -> float:
+    def matched(self, said: str, answers: Sequence[str], about: Mapping[str, Any]) -> float:
         return match_any(said, answers)
 
     def questions(self, reader: Reader, length: int) -> Iterator[Question]:

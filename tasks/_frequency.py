@@ -9,8 +9,9 @@ from math import pi
 
 from harness.task import Reader
 
+from ._filled import Context
 from ._prompt import Question, spelled
-from ._ruler import Context, Ruler
+from ._ruler import Ruler
 from ._words import kept, listed
 
 COMMON = (

@@ -9,9 +9,10 @@ from typing import Any
 
 from harness.task import Reader
 
+from ._filled import Context, placed, within
 from ._haystack import NOISE, Hay
 from ._prompt import Question
-from ._ruler import Context, Ruler, placed, within
+from ._ruler import Ruler
 from ._words import Kind, kept, unlike
 
 NEEDLE = "One of the special magic {kind} for {key} is: {value}."

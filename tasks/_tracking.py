@@ -8,9 +8,10 @@ from itertools import islice, pairwise
 
 from harness.task import Reader
 
+from ._filled import Context, placed
 from ._haystack import NOISE
 from ._prompt import Question
-from ._ruler import Context, Ruler, placed
+from ._ruler import Ruler
 
 TRACK = (
     "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n"

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from statistics import fmean
 
-from harness.task import Outcome, Reader, Request, Sample, Score, Text, Verdict
+from harness.task import Choice, Outcome, Reader, Request, Sample, Score, Text, Verdict
 
+from ._filled import by_depth, ordered
 from ._niah import InEssays, Needles, asked_of
 from ._prompt import Question, verdict
 
@@ -36,10 +36,7 @@ class Grid(InEssays):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.depths or not all(0 <= depth <= 1 for depth in self.depths):
-            raise ValueError("Depths are shares of the filler before the needle, from 0 to 1.")
-        ordered = tuple(sorted({round(depth, 4) + 0.0 for depth in self.depths}))
-        object.__setattr__(self, "depths", ordered)  # the same depths are the same cell
+        object.__setattr__(self, "depths", ordered(self.depths))
 
     def questions(self, reader: Reader, length: int) -> Iterator[Question]:
         haystack = self.haystack(reader, length)
@@ -61,7 +58,7 @@ class Grid(InEssays):
         laid = sorted(zip((round(p, 4) for p in places), [*wanted, *others], strict=True))
         return replace(hidden, hidden=tuple(pair for _, pair in laid)), [at for at, _ in laid]
 
-    def ask(self, reader: Reader, question: Question, filler: int) -> Text | Verdict:
+    def ask(self, reader: Reader, question: Question, filler: int) -> Text | Verdict | Choice:
         if len(question.answers) == 1 and self.value == "numbers":
             answer = f" {question.answers[0]}."
             exactly = verdict(reader, self.prompt, question.text(filler), question.prefix, answer)
@@ -80,16 +77,7 @@ class Grid(InEssays):
         return replace(sample, score=float(hit))
 
     def score(self, samples: Sequence[Sample]) -> Score:
-        by_depth: dict[float, list[float]] = {}
-        for sample in samples:
-            by_depth.setdefault(sample.about["depth"], []).append(sample.score)
-        parts = {f"depth {share(depth)}": fmean(hits) for depth, hits in sorted(by_depth.items())}
-        return replace(super().score(samples), parts=parts)
-
-
-def share(depth: float) -> str:
-    """At least two decimals, and as many as it has."""
-    return max(f"{depth:.2f}", f"{depth:.4f}".rstrip("0"), key=len)
+        return replace(super().score(samples), parts=by_depth(samples))
 
 
 variants = {
