@@ -86,13 +86,25 @@ class Choice:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Likelihoods:
+    """Ask of each continuation how likely it is after an input of its own, and if decoding says it.
+
+    Other than of a `Choice`, the inputs may differ; what they share is read once.
+    """
+
+    pairs: tuple[tuple["np.ndarray", tuple[int, ...]], ...]
+    """Input and continuation, in tokens; no input is empty, and none is longer than the request's
+    own."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Request:
     """One input and what is asked of it. The engine finds what inputs share."""
 
     id: str
     tokens: "np.ndarray"
     """(n,), int64, the start token included; never more than the cell's length."""
-    ask: Losses | Verdict | Text | Choice
+    ask: Losses | Verdict | Text | Choice | Likelihoods
     cut: int = 0
     """Tokens that were taken out of the input to make it fit."""
     about: dict[str, Any] = field(default_factory=dict)
@@ -102,7 +114,8 @@ class Request:
 Outcome = Any
 """Losses -> (stop - start,) float64; Verdict -> the argmax at each answer position, as a tuple of
 tokens; Text -> the tokens of the continuation, as a tuple; Choice -> the log-likelihood of each
-option in nats, as a tuple."""
+option in nats, as a tuple; Likelihoods -> of each pair the log-likelihood in nats, and whether the
+greedy continuation begins with it, as a tuple of tuples."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from harness.engine.generate import Spell, continuations
 from harness.engine.head import Head
 from harness.engine.layers import Stack, engaged, sweep
 from harness.engine.tree import Tree
-from harness.task import Choice, Losses, Outcome, Request, Text, Verdict
+from harness.task import Choice, Likelihoods, Losses, Outcome, Request, Text, Verdict
 
 BLOCK = 2048
 
@@ -73,7 +73,7 @@ class _Span:
 
 
 def _spans(request: Request) -> list[_Span]:
-    """One, or of a choice one for each option."""
+    """One, or one for each option of a choice and each continuation that is weighed."""
     match request.ask:
         case Losses(start=start, stop=stop):
             return [_Span(request.tokens[:start], request.tokens[start:stop])]
@@ -81,6 +81,8 @@ def _spans(request: Request) -> list[_Span]:
             return [_Span(request.tokens, np.asarray(answer, np.int64))]
         case Choice(options=options):
             return [_Span(request.tokens, np.asarray(option, np.int64)) for option in options]
+        case Likelihoods(pairs=pairs):
+            return [_Span(before, np.asarray(asked, np.int64)) for before, asked in pairs]
         case Text():
             return [_Span(request.tokens, np.empty(0, np.int64))]
     raise TypeError(f"Nothing is known of the question {request.ask!r}.")
@@ -132,6 +134,11 @@ def _outcome(
             return tuple(best[parts[0]].tolist())
         case Choice():
             return tuple(-float(losses[part].sum()) for part in parts)
+        case Likelihoods():
+            said = (np.array_equal(best[p], s.asked) for p, s in zip(parts, spans, strict=True))
+            return tuple(
+                (-float(losses[p].sum()), greedy) for p, greedy in zip(parts, said, strict=True)
+            )
     return losses[parts[0]].numpy()
 
 
