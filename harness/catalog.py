@@ -3,7 +3,7 @@
 A spec is a name with the parameters that differ from the default: `yarn,factor=8`. A task file may
 hold variants, named after a dot: `perplexity.sliding,window=4096`; the bare name is the first, or
 in a grid all of them where the file says `bare_name_means_all = True`, as a benchmark's does, or
-those that it lists there.
+those that it lists there. Behind a colon a file may know names of its own: `lm-eval:arc_easy`.
 """
 
 import typing
@@ -119,6 +119,10 @@ def members(kind: Kind, spec: str) -> list[str]:
         ValueError: a parameter is not written key=value.
     """
     name, parameters = split(spec)
+    file, colon, outside = name.partition(":")
+    if colon:
+        found = _open(kind, file).meant(outside, parameters.get("data", ""))
+        return [join(f"{file}:{full}", parameters) for full in found]
     meant = () if "." in name else getattr(_module(kind, name), "bare_name_means_all", ())
     if not meant:
         return [spec]
@@ -133,6 +137,9 @@ def members(kind: Kind, spec: str) -> list[str]:
 
 @cache
 def _default(kind: Kind, name: str) -> Any:
+    file, colon, outside = name.partition(":")
+    if colon:
+        return _open(kind, file).named(outside)
     file, dot, variant = name.partition(".")
     module = _module(kind, file)
     if not hasattr(module, "variants"):
@@ -150,7 +157,15 @@ def _default(kind: Kind, name: str) -> Any:
 
 
 def _full_name(kind: Kind, name: str) -> str:
-    return name if "." in name else variants(kind, name)[0]
+    return name if "." in name or ":" in name else variants(kind, name)[0]
+
+
+def _open(kind: Kind, file: str) -> ModuleType:
+    """A file that knows more names than it lists."""
+    module = _module(kind, file)
+    if not hasattr(module, "named"):
+        raise LookupError(f"{file!r} has no names of its own: write no colon behind it.")
+    return module
 
 
 def _module(kind: Kind, name: str) -> ModuleType:

@@ -42,7 +42,7 @@ KINDS = {
 }
 TITLES = ("title", "name", "id")
 """Columns that name a document; the first there is."""
-QUESTIONS = (".jsonl", ".json", ".zip")
+QUESTIONS = (".jsonl", ".json", ".zip", ".yaml")
 """What files of a benchmark's questions are called."""
 JOINT = "\n\n"
 """Stands behind each part of a joined document."""

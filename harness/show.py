@@ -2,9 +2,10 @@
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any, get_type_hints
 
@@ -98,8 +99,13 @@ def _sourced(numbers: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
             )
 
 
+def _file(spec: str) -> str:
+    """Whose name it begins with: `perplexity.sliding`, `lm-eval:arc_easy`."""
+    return re.split("[.:]", catalog.split(spec)[0])[0]
+
+
 def _kind(name: str) -> catalog.Kind:
-    bare = catalog.split(name)[0].split(".")[0]
+    bare = _file(name)
     kinds: tuple[catalog.Kind, ...] = ("methods", "tasks")
     for kind in kinds:
         if bare in catalog.names(kind):
@@ -142,13 +148,12 @@ def _resolved(
 
 def _task(name: str) -> dict[str, Any]:
     task = catalog.load("tasks", name)
-    bare = catalog.split(name)[0].split(".")[0]
     return _about("tasks", task, name) | {
         "kind": "task",
         "metric": task.metric,
         "version": task.version,
         "higher_is_better": task.higher_is_better,
-        "variants": catalog.variants("tasks", bare),
+        "variants": catalog.variants("tasks", _file(name)),
     }
 
 
@@ -187,7 +192,7 @@ def _type(hint: Any) -> str:
 def _meanings(kind: type) -> dict[str, str]:
     """The line of text below each field, in this class and those it builds on."""
     found: dict[str, str] = {}
-    for base in reversed([k for k in kind.__mro__ if is_dataclass(k)]):
+    for base in reversed([k for k in kind.__mro__ if "__dataclass_fields__" in vars(k)]):
         tree = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
         body = tree.body if isinstance(tree, ast.ClassDef) else []
         for line, below in pairwise(body):

@@ -33,7 +33,16 @@ MAY_SEE = {
         "harness.rotation",
         "harness.attention",
     },
-    "tasks": {"harness.task", "harness.stats", "harness.metrics", "harness.lengths"},
+    "harness/lmeval.py": {"harness.nearest"},
+    "harness/asking.py": {"harness.task"},
+    "tasks": {
+        "harness.task",
+        "harness.stats",
+        "harness.metrics",
+        "harness.lengths",
+        "harness.lmeval",
+        "harness.asking",
+    },
 }
 """Of this project, by file or folder; whoever is not listed is held by another law below."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import data, export, look, run, score, search, train
+from harness.cli import data, export, lmeval, look, run, score, search, train
 
 app = typer.Typer(
     help="Measure how far a method lets a pretrained transformer read.",
@@ -28,6 +28,16 @@ app.command("doctor")(look.doctor)
 app.add_typer(train.app, name="train")
 app.command("search", help=search.HELP, epilog=search.EXAMPLES)(search.search)
 app.add_typer(data.app, name="data")
+app.command(
+    "lm-eval",
+    help=lmeval.HELP,
+    epilog=lmeval.EXAMPLES,
+    context_settings={
+        "ignore_unknown_options": True,
+        "allow_extra_args": True,
+        "allow_interspersed_args": False,
+    },
+)(lmeval.lm_eval)
 app.command("export", help=export.HELP, epilog=export.EXAMPLES)(export.export)
 
 

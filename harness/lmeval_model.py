@@ -1,0 +1,167 @@
+"""This project's engine as a model of lm-eval's command line: `harness lm-eval --model harness`.
+
+Gao et al., https://github.com/EleutherAI/lm-evaluation-harness. Its own model for transformers
+makes all logits of a prompt, 6 GB for 32k tokens; here only those that are asked for are made, and
+what prompts have in common is read once.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+
+from harness import catalog
+from harness.asking import Asking, answered
+from harness.engine.evaluate import evaluate
+from harness.model import Live, load
+from harness.probe import check_engine, prove
+from harness.reader import TokenReader
+from harness.task import Outcome, Request
+
+
+class Parsing(TokenReader):
+    """Reads special tokens in a text as such: a chat template writes them."""
+
+    def tokens(self, text: str) -> list[int]:
+        return self._tokens(text)
+
+
+class HarnessLM(TemplateLM):
+    """A model with a method on, for all of lm-eval's tasks."""
+
+    def __init__(
+        self,
+        live: Live,
+        *,
+        length: int,
+        method: str = "none",
+        start_token: bool = True,
+    ) -> None:
+        """Put the method on, until `close`.
+
+        Args:
+            live: the model, in memory.
+            length: what lm-eval calls max_length.
+            method: a spec, such as `yarn,factor=4`.
+            start_token: it stands before every input; false: as lm-eval with a tokenizer that adds
+                none.
+
+        Raises:
+            ValueError: the method does not fit the model; says why.
+        """
+        super().__init__()
+        chosen = catalog.load("methods", method)
+        if reason := chosen.unfit(live.model, length):
+            raise ValueError(f"{method} cannot be put on {live.card.name}: {reason}.")
+        self.live, self.tokenizer = live, live.tokenizer
+        self.asking = Asking(Parsing(live.tokenizer), length, start_token)
+        self.applied = ExitStack()
+        self.applied.enter_context(chosen.applied_to(live.model, length))
+        prove(live.model, chosen, length)
+
+    @classmethod
+    def create_from_arg_obj(
+        cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
+    ) -> "HarnessLM":
+        """From `--model_args model=toy,method=yarn,factor=4,length=32768`.
+
+        What is none of model, length, dtype, device or start_token is a parameter of the method.
+
+        Raises:
+            LookupError: there is no such model or method.
+            ValueError: something is missing, or the method has no such parameter.
+        """
+        from harness.lengths import lengths
+
+        given = {key: value for key, value in arg_dict.items() if value is not None}
+        # Its flag --device says cuda:0 if nobody says anything.
+        flag = "cpu" if (additional_config or {}).get("device") == "cpu" else "auto"
+        if "length" not in given:
+            raise ValueError("Say how long inputs may be: --model_args model=toy,length=32k.")
+        length = lengths(str(given.pop("length")))[-1]
+        live = load(
+            str(given.pop("model", "toy")),
+            device=str(given.pop("device", flag)).partition(":")[0],
+            dtype=str(given.pop("dtype", "auto")),
+        )
+        check_engine(live.model)
+        start = str(given.pop("start_token", "true")).lower() != "false"
+        method = catalog.extended(str(given.pop("method", "none")), given)
+        return cls(live, length=length, method=method, start_token=start)
+
+    @classmethod
+    def create_from_arg_string(
+        cls, arg_string: str, additional_config: dict[str, Any] | None = None
+    ) -> "HarnessLM":
+        """As `create_from_arg_obj`."""
+        return cls.create_from_arg_obj(catalog.split(f"it,{arg_string}")[1], additional_config)
+
+    def close(self) -> None:
+        """Give the model back as it was."""
+        self.applied.close()
+
+    @property
+    def eot_token_id(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def prefix_token_id(self) -> int:
+        return self.asking.reader.bos
+
+    @property
+    def max_length(self) -> int:
+        return self.asking.length
+
+    @property
+    def tokenizer_name(self) -> str:
+        return str(self.tokenizer.name_or_path).replace("/", "__")
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """As the tokenizer's own template has it; a start token that it writes is left to us."""
+        said = self.tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+        return str(said).removeprefix(self.tokenizer.bos_token or "")
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
+    ) -> list[int]:
+        return self.asking.reader.tokens(string)
+
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[tuple[float, bool]]:
+        return self._answers(requests)
+
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        return self._answers(requests)
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        return self._answers(requests)
+
+    def _loglikelihood_tokens(self, requests: Any, **kwargs: Any) -> list[tuple[float, bool]]:
+        raise NotImplementedError("Instances are answered whole.")
+
+    def _answers(self, instances: Sequence[Instance]) -> list[Any]:
+        questions = [self.asking.question([one]) for one in instances]
+        asked = [
+            Request(id=f"{one.task_name}-{one.doc_id}-{one.idx}-{i}", tokens=q.tokens, ask=q.ask)
+            for i, (one, q) in enumerate(zip(instances, questions, strict=True))
+        ]
+        outcomes: list[Outcome] = evaluate(self.live.model, asked, text=self.asking.reader.text)
+        found = [
+            answered([one], q.ask, q.counts, outcome, self.asking.reader)[0]
+            for one, q, outcome in zip(instances, questions, outcomes, strict=True)
+        ]
+        for one, answer in zip(instances, found, strict=True):
+            self.cache_hook.add_partial(one.request_type, one.args, answer)
+        return found
