@@ -2,6 +2,7 @@
 
 import json
 from importlib.resources import files
+from importlib.util import find_spec
 from typing import Any
 
 SHIPPED = files("harness.train") / "settings"
@@ -25,6 +26,8 @@ def arguments(shared: str, context: int, device: str, *, trains: str = "all") ->
     if shared == "fsdp2":
         found = {"fsdp": True, "fsdp_config": settings("fsdp2")}
     elif shared != "none":
+        if not find_spec("deepspeed"):
+            raise ValueError(f"--distributed {shared} needs DeepSpeed. Run: pip install deepspeed")
         found = {"deepspeed": settings(shared)}
     if context > 1:
         from harness import machine
