@@ -101,6 +101,21 @@ class Method(ABC):
         """
         return self.applied_to(model, length)
 
+    def made_for(self, model: "nn.Module") -> float | None:
+        """How many times further than trained it is set to read; None: nothing says."""
+        return None
+
+    def trained_for(self, factor: float) -> dict[str, Any]:
+        """Its parameters that follow from how many times further it is trained to read."""
+        return {}
+
+    def files(self, model: "nn.Module") -> dict[str, str]:
+        """What it reads from files, as JSON, by the parameter that names such a file.
+
+        A checkpoint that is trained with it holds copies of them.
+        """
+        return {}
+
     def unfit(self, model: "nn.Module", length: int) -> str | None:
         """Why this method cannot run here, in a phrase; None if it can."""
         return None

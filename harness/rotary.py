@@ -128,6 +128,12 @@ class RotaryMethod(Reencoding):
             return float(self.factor)
         return max(1.0, length / rope.original_length)
 
+    def made_for(self, model: nn.Module) -> float | None:
+        return self.factor
+
+    def trained_for(self, factor: float) -> dict[str, Any]:
+        return {} if self.depends_on_length else {"factor": factor}  # else each length has its own
+
     def encoding(self, rope: Rope, length: int) -> Encoding:
         scale = self.scale(rope, length)
         return Encoding(

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from harness import catalog
 from harness.disk import write_whole
 
 FILE = "training.json"
@@ -21,6 +22,8 @@ class Trained(BaseModel):
 
     method: str
     """Spec, its factor written out: `yarn,factor=4`."""
+    files: tuple[str, ...] = ()
+    """Parameters of the method that name a file beside this one."""
     recipe: str
     """`paper`, `quick`."""
     numbers: dict[str, Any]
@@ -51,7 +54,7 @@ class Trained(BaseModel):
 
 
 def read(folder: Path) -> Trained | None:
-    """Of a checkpoint; None if it was not trained here.
+    """Of a checkpoint; None if it was not trained here. Files of its method are found beside it.
 
     Raises:
         ValueError: the file is there and does not parse.
@@ -61,11 +64,20 @@ def read(folder: Path) -> Trained | None:
     except OSError:
         return None
     try:
-        return Trained.model_validate_json(text)
+        return _found(Trained.model_validate_json(text), folder)
     except ValidationError as error:
         said = error.errors()[0]
         where = ".".join(map(str, said["loc"])) or "its text"
         raise ValueError(f"{folder / FILE} does not parse ({where}: {said['msg']}).") from None
+
+
+def _found(trained: Trained, folder: Path) -> Trained:
+    """With the method's files where the checkpoint is now."""
+    spelled = catalog.split(trained.method)[1]
+    here = {name: folder / spelled[name] for name in trained.files}
+    if not here:
+        return trained
+    return trained.model_copy(update={"method": catalog.extended(trained.method, here)})
 
 
 def write(folder: Path, trained: Trained) -> None:

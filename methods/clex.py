@@ -105,6 +105,9 @@ class CLEX(RotaryMethod):
         if self.activation not in ACTIVATIONS:  # a checkpoint's, which nobody has read before
             raise ValueError(f"CLEX's activation is tanh or silu, not {self.activation!r}.")
 
+    def trained_for(self, factor: float) -> dict[str, Any]:
+        return {"max_factor": min(self.max_factor, max(1, ceil(factor)))}
+
     def scale(self, rope: Rope, length: int) -> float:
         return float(self.factor or max(1, ceil(length / rope.original_length)))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.method import Recipe
 from harness.rope import Encoding, Rope, yarn_attention_factor
@@ -161,6 +161,15 @@ class LongRoPE(RotaryMethod):
             made_for = _read(self.factors).get("factor")
             return float(made_for) if made_for else super().scale(rope, length)
         return super().scale(rope, length)
+
+    def made_for(self, model: nn.Module) -> float | None:
+        """As given, else as far as the factors were searched for."""
+        searched = (self.found(Rope.of(model))[1] or {}).get("factor")
+        return self.factor or (float(searched) if searched else None)
+
+    def files(self, model: nn.Module) -> dict[str, str]:
+        source, found = self.found(Rope.of(model))
+        return {} if found is None or source == OWN else {"factors": json.dumps(found)}
 
     def native(self, rope: Rope, length: int) -> dict[str, Any]:
         scale = self.scale(rope, length)

@@ -419,8 +419,13 @@ def test_what_was_trained_and_saved_here_is_read_again(folder, tmp_path):
 
 def test_a_training_holds_no_time_for_all_lengths():
     """A factor in its checkpoint's spec would be the t of short inputs too."""
+    course = settle(describe("toy"), "clex", "quick", corpus="stdlib:train")
+    assert course.method == "clex" and course.target == 16 * 4096
+
+
+def test_it_reads_no_further_than_it_was_trained():
     course = settle(describe("toy"), "clex", "quick", corpus="stdlib:train", factor=4.0)
-    assert course.method == "clex" and course.target == 4 * 4096
+    assert course.method == "clex,max_factor=4" and course.target == 4 * 4096
 
 
 # The published numbers

@@ -99,16 +99,23 @@ def test_an_interrupted_training_draws_the_curve_it_would_have_drawn(novel, tmp_
     assert all(torch.equal(one[name], other[name]) for name in other)
 
 
-def test_a_disk_that_fills_up_costs_no_earlier_save(novel, tmp_path, monkeypatch):
+FULL = [
+    (OSError(errno.ENOSPC, "No space left on device"), "No space left"),
+    (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos"), "may be full"),
+]
+
+
+@pytest.mark.parametrize(("error", "said"), FULL)
+def test_a_disk_that_fills_up_costs_no_earlier_save(error, said, novel, tmp_path, monkeypatch):
     it, kept = course(novel, steps=6), torch.save
 
     def full(what, to, *rest, **more):
         if "checkpoint-4" in str(to):
-            raise OSError(errno.ENOSPC, "No space left on device", str(to))
+            raise error
         return kept(what, to, *rest, **more)
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=f"{said}.*saved before is there still"):
         follow(it, tmp_path / "a")
     assert newest(tmp_path / "a").name == "checkpoint-2"
     monkeypatch.setattr(torch, "save", kept)
@@ -137,6 +144,51 @@ def test_a_folder_keeps_the_training_it_has(novel, tmp_path):
     follow(course(novel), tmp_path / "a")
     with pytest.raises(ValueError, match="another recipe"):
         follow(course(novel, learning_rate=1e-4), tmp_path / "a")
+
+
+def test_a_folder_of_other_things_is_left_alone(novel, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="is there already"):
+        follow(course(novel), tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_training_that_is_done_is_not_taken_for_another(novel, tmp_path, capsys):
+    words = ["train", "-m", "pi", "--corpus", novel, "--output", str(tmp_path / "a"), "--steps",
+             "1", "--sequence-length", "64", "--batch-tokens", "64"]  # fmt: skip
+    for more, code in (([], 0), ([], 0), (["--seed", "7"], 2), (["-m", "ntk"], 2)):
+        with pytest.raises(SystemExit) as left:
+            main([*words, *more])
+        assert left.value.code == code
+    said = capsys.readouterr()
+    assert "is trained" in said.out and "was trained before" in said.out
+    assert "another seed" in said.err and "another method" in said.err
+
+
+def test_factors_go_with_the_checkpoint_that_was_trained_with_them(novel, tmp_path):
+    file, rows_ = tmp_path / "f.json", rows(course(novel))
+    file.write_text(json.dumps({"factors": [1 + i / 15 for i in range(16)], "factor": 2}))
+    it = course(novel, spec=f"longrope,factors={file}", steps=1)
+    assert it.method.startswith("longrope,factor=2,")  # as the file says, not as the recipe
+    train(it, rows_, tmp_path / "mine", watch=Silent())
+    factors = catalog.load("methods", it.method).provenance(describe("toy"), 8192)["factors"]
+    file.unlink()
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    said = trained.read(tmp_path / "moved")
+    method = catalog.load("methods", said.method)
+    assert method.provenance(describe("toy"), 8192)["factors"] == factors
+    assert method.factor == 2
+
+
+def test_an_interrupted_training_goes_on_with_the_same_factors_only(novel, tmp_path):
+    file, spec = tmp_path / "f.json", f"longrope,factor=2,factors={tmp_path}/f.json"
+    for last in (2.0, 1.5):
+        file.write_text(json.dumps([1.0] * 15 + [last]))
+        if last == 2:
+            with pytest.raises(KeyboardInterrupt):
+                follow(course(novel, spec=spec), tmp_path / "a", Stopping(1))
+    with pytest.raises(ValueError, match="another files"):
+        follow(course(novel, spec=spec), tmp_path / "a")
 
 
 @pytest.mark.parametrize("cap", [None, 5.0])
@@ -211,6 +263,22 @@ def test_a_loss_that_is_no_number_stops_it_and_keeps_what_was_good(novel, tmp_pa
     assert newest(tmp_path / "a") and not (tmp_path / "a" / "training.json").exists()
 
 
+def test_a_gradient_that_is_no_number_moves_no_weight(novel, tmp_path, monkeypatch):
+    from harness.train import loss
+
+    plain, passes = loss.summed, []
+
+    def broken(model, hidden, *rest):
+        total, count = plain(model, hidden, *rest)
+        passes.append(count)
+        return (total + (0 * hidden).sqrt().sum() if len(passes) > 4 else total), count
+
+    monkeypatch.setattr(loss, "summed", broken)
+    with pytest.raises(FloatingPointError, match=r"gradient is nan at update 3\. .*update 2\."):
+        follow(course(novel), tmp_path / "a")
+    assert len(losses(tmp_path / "a")) == 2
+
+
 def test_what_would_not_fit_is_said_before_it_starts(novel, tmp_path):
     it = course(novel, sequence_length=2**27, batch_tokens=2**27)
     corpus = rows(course(novel))
@@ -225,6 +293,7 @@ def test_longer_sequences_and_more_weights_need_more_memory(novel):
     assert memory(less, card) < memory(more, card)
     assert memory(course(novel, trains="lora"), card) < memory(less, card)
     assert memory(more, card) < memory(replace(more, checkpointing=False), card)
+    assert memory(less, card, processes=8) < memory(less, card)
 
 
 def test_a_budget_is_spent_and_not_passed(novel):
@@ -239,6 +308,8 @@ def test_a_budget_is_spent_and_not_passed(novel):
         ("yarn", "quick", {"budget": 10}, "less than one update"),
         ("yarm", "quick", {}, "No method named"),
         ("yarn", "quick", {"changes": {"learning_rate": -1.0}}, "learning rate"),
+        ("naive-ft", "quick", {"factor": 0.0}, "factor must be at least 1"),
+        ("yarn,factor=2", "quick", {"factor": 4.0}, "leave one out"),
     ],
 )
 def test_what_cannot_be_trained_is_said_in_a_sentence(spec, name, wishes, said):
@@ -266,14 +337,14 @@ def test_every_number_of_a_recipe_has_a_source():
 def test_shipped_settings_are_read_by_those_who_take_them(name, tmp_path):
     from transformers import TrainingArguments
 
-    given = parallel.arguments(name, 1, "cpu")
     if name == "fsdp2":
+        given = parallel.arguments(name, 1, "cpu")
         made = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **given)
         assert made.fsdp_plugin_args["fsdp_version"] == 2
     else:
         from accelerate.utils.deepspeed import HfDeepSpeedConfig
 
-        made = HfDeepSpeedConfig(given["deepspeed"])
+        made = HfDeepSpeedConfig(parallel.settings(name))
         assert made.is_zero3() == (name == "zero3") and not made.is_offload()
 
 

@@ -7,6 +7,7 @@ import typer
 from typer import Option
 
 if TYPE_CHECKING:
+    from harness.model import Card
     from harness.train.course import Course
     from harness.trained import Trained
 
@@ -23,7 +24,6 @@ HELP = (
     "`harness show recipe NAME/paper` prints a recipe with the source of every number."
 )
 app = typer.Typer(help=HELP, epilog=EXAMPLES, invoke_without_command=True)
-Number = Annotated[int | None, Option(min=1)]
 
 
 @app.callback()
@@ -85,6 +85,8 @@ def train(
         return
     if method is None or (output is None and not plan):
         raise typer.BadParameter("--method and --output say what to train and where to; see --help")
+    if steps and budget:
+        raise typer.BadParameter("--budget sets the steps: leave --steps out")
     from harness.model import describe
     from harness.train.course import settle
     from harness.train.parallel import arguments
@@ -103,34 +105,30 @@ def train(
         _print_plan(course, card)
         return
     assert output is not None
-    _follow(course, output, device=device, seed=seed, save_every=save_every,
+    _follow(course, card, output, device=device, seed=seed, save_every=save_every,
             distributed=shared, trust_remote_code=trust_remote_code)  # fmt: skip
 
 
-def _follow(course: "Course", output: Path, **how: Any) -> None:
+def _follow(course: "Course", card: "Card", output: Path, **how: Any) -> None:
     from harness.report.learning import Learning, Updates
     from harness.report.table import console
     from harness.train.checkpoint import done
     from harness.train.rows import rows
     from harness.train.trainer import train as follow
-    from harness.trained import read
 
-    if done(output):
-        trained = read(output)
-        assert trained is not None
-        _tell(trained, output, "was trained before")
-        return
-    screen = console()
+    screen, code = console(), how["trust_remote_code"]
     try:
         with Learning(screen) if screen.is_terminal else Updates() as watch:
-            trained = follow(course, rows(course), output, watch=watch, **how)
+            data = rows(course, trust_remote_code=code)
+            before = done(course, data, output, card, how["seed"])
+            trained = before or follow(course, data, output, watch=watch, **how)
     except KeyboardInterrupt:
         typer.echo("Interrupted. The same command goes on from the last save.", err=True)
         raise typer.Exit(130) from None
     except FloatingPointError as error:
         typer.echo(f"harness: {error}", err=True)
         raise typer.Exit(2) from None
-    _tell(trained, output, "is trained")
+    _tell(trained, output, "was trained before" if before else "is trained")
 
 
 def _tell(trained: "Trained", output: Path, state: str) -> None:
@@ -138,7 +136,7 @@ def _tell(trained: "Trained", output: Path, state: str) -> None:
     typer.echo(f"harness run --model {output} --method {trained.method.partition(',')[0]} ...")
 
 
-def _print_plan(course: "Course", card: Any) -> None:
+def _print_plan(course: "Course", card: "Card") -> None:
     from harness.report.live import size
     from harness.train.course import memory
 

@@ -1,22 +1,26 @@
 """A training on disk: whose folder it is, what is safe in it, and what it leaves when it ends."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from types import SimpleNamespace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from harness import machine
-from harness.model import Live
+from harness import catalog, machine
+from harness.disk import saving, write_whole
+from harness.model import Card, Live
 from harness.train.course import Course, memory
-from harness.trained import FILE, Trained, write
+from harness.trained import FILE, Trained, read, write
 
 PLAN = "course.json"
 SAVES = "saves"
+SAFE = "What was saved before is there still: make room, and the same command goes on from it."
 
 
 class Rows(Protocol):
@@ -30,34 +34,65 @@ class Rows(Protocol):
     def __getitem__(self, index: int) -> dict[str, Tensor]: ...
 
 
-def begin(course: Course, rows: Rows, output: Path, live: Live, seed: int) -> None:
-    """See that the folder is this course's, and that memory allows it.
+def afford(course: Course, card: Card, device: str, processes: int = 1) -> None:
+    """See that memory allows it, before any weight is read.
 
     Raises:
-        ValueError: it is another's, or the training would not fit.
+        ValueError: it does not; says by how much.
     """
-    free, taken = machine.free_memory(live.device), memory(course, live.card)
+    free, taken = machine.free_memory(device), memory(course, card, processes)
     if taken > free:
         raise ValueError(
             f"Sequences of {course.numbers.sequence_length:,} tokens need about "
             f"{taken / 2**30:.1f} GiB, and {free / 2**30:.1f} are free. "
             "Give a smaller --sequence-length, or train adapters with --trains lora."
         )
-    facts = course.identity() | {"weights": live.weights, "corpus": rows.label, "seed": seed}
+
+
+def facts(course: Course, rows: Rows, card: Card, seed: int) -> dict[str, Any]:
+    """What tells this training from another; weights on the hub are not known before they load."""
+    known: dict[str, Any] = {"weights": card.weights, "corpus": rows.label, "seed": seed}
+    if files := _files(course, card):
+        known["files"] = {k: hashlib.sha256(v.encode()).hexdigest() for k, v in files.items()}
+    return json.loads(json.dumps(course.identity() | known))
+
+
+def _files(course: Course, card: Card) -> dict[str, str]:
+    """What the method reads from files, by parameter."""
+    return catalog.load("methods", course.method).files(SimpleNamespace(config=card.config))
+
+
+def own(output: Path, facts: dict[str, Any]) -> None:
+    """See that the folder is this training's, or free.
+
+    Raises:
+        ValueError: it is another's.
+    """
     plan = output / PLAN
-    text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
-    if plan.exists() and plan.read_text("utf-8") != text:
-        was = json.loads(plan.read_text("utf-8"))
-        now = json.loads(text)
-        unlike = ", ".join(sorted(k for k in now if was.get(k) != now[k]))
+    if not plan.exists():
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise ValueError(
+                f"{output} is there already, and holds no training to go on with: give another "
+                "--output."
+            )
+        return
+    was = json.loads(plan.read_text("utf-8"))
+    unlike = [k for k in {**was, **facts} if was.get(k) != facts.get(k)]
+    if facts["weights"] is None:
+        unlike = [k for k in unlike if k != "weights"]
+    if unlike:
         raise ValueError(
-            f"{output} holds a training with another {unlike}. Give another --output, or the same "
-            "command to go on with that one."
+            f"{output} holds a training with another {', '.join(sorted(unlike))}. Give another "
+            "--output, or the same command to go on with that one."
         )
+
+
+def begin(output: Path, facts: dict[str, Any], course: Course, card: Card) -> None:
+    """Make the folder this training's; what the method reads from files is copied into it."""
     output.mkdir(parents=True, exist_ok=True)
-    beside = plan.with_suffix(".part")
-    beside.write_text(text, "utf-8")
-    beside.replace(plan)
+    for name, text in _files(course, card).items():
+        write_whole(output / f"{name}.json", text)
+    write_whole(output / PLAN, json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
 
 def newest(output: Path) -> Path | None:
@@ -78,9 +113,12 @@ def _whole(save: Path) -> bool:
 
 
 def account(course: Course, rows: Rows, live: Live, seed: int) -> Trained:
+    """What `training.json` says."""
+    beside = {name: f"{name}.json" for name in _files(course, live.card)}
     numbers = {k: v for k, v in asdict(course.numbers).items() if k != "sources"}
     return Trained(
-        method=course.method,
+        method=catalog.extended(course.method, beside),
+        files=tuple(beside),
         recipe=course.recipe,
         numbers=numbers,
         base=live.card.spec,
@@ -120,12 +158,20 @@ def publish(
     dtype = getattr(live.card.config, "dtype", None) or torch.float32
     model.config.dtype = dtype
     held = {name: w if name in own else w.to(dtype) for name, w in weights.items()}
-    model.save_pretrained(output, state_dict=held)
-    live.tokenizer.save_pretrained(output)
-    write(output, trained)
+    with saving(output, SAFE):
+        model.save_pretrained(output, state_dict=held)
+        live.tokenizer.save_pretrained(output)
+        write(output, trained)
     shutil.rmtree(output / SAVES, ignore_errors=True)
 
 
-def done(output: Path) -> bool:
-    """Whether a training into this folder has come to its end."""
-    return (output / FILE).exists()
+def done(course: Course, rows: Rows, output: Path, card: Card, seed: int) -> Trained | None:
+    """What came of this training, if it has come to its end.
+
+    Raises:
+        ValueError: the folder is another's.
+    """
+    if not (output / FILE).exists():
+        return None
+    own(output, facts(course, rows, card, seed))
+    return read(output)

@@ -4,7 +4,8 @@ From the command line's wishes to numbers that do not change; the same wishes gi
 so an interrupted one is found again and gone on with.
 """
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from harness import catalog, nearest
@@ -105,8 +106,8 @@ def settle(
         spec: the method's.
         name: the recipe's.
         corpus: what it reads, as `harness.corpora` names it, or a folder of sequences.
-        factor: how many times further than trained; None: the method's, else the recipe's, else as
-            far as the sequences are long.
+        factor: how many times further than trained; None: the method's or that of its factors'
+            file, else the recipe's, else as far as the sequences are long.
         budget: tokens in all: the steps follow. None: the recipe's steps.
         changes: the recipe's numbers that the command line gave.
         rest: further fields of `Course`.
@@ -118,12 +119,10 @@ def settle(
     method = catalog.load("methods", spec)
     wished = {key: value for key, value in (changes or {}).items() if value is not None}
     numbers = replace(recipe(method, name), **wished)
-    known = {f.name for f in fields(method)}
-    own = getattr(method, "factor", None)
-    reach = numbers.sequence_length / card.original_length
-    chosen = float(own or factor or numbers.factor or max(1.0, reach))
-    if "factor" in known and not method.depends_on_length:  # else each length has its own
-        spec = catalog.extended(spec, {"factor": chosen})
+    if factor is not None and "factor" in catalog.split(spec)[1]:
+        raise ValueError(f"--factor and {spec} both say how far: leave one out.")
+    chosen = _factor(method, numbers, card) if factor is None else factor
+    spec = catalog.extended(spec, method.trained_for(chosen))
     rows = max(1, round(numbers.batch_tokens / numbers.sequence_length))
     each = rows * numbers.sequence_length
     if budget is not None:
@@ -147,17 +146,28 @@ def settle(
     )
 
 
+def _factor(method: Method, numbers: Recipe, card: "Card") -> float:
+    """The method's own, else the recipe's, else as far as the sequences are long."""
+    own = method.made_for(SimpleNamespace(config=card.config))
+    longer = numbers.sequence_length / card.original_length
+    return float(own or numbers.factor or max(1.0, longer))
+
+
+LEAST = {"steps": 1, "sequence_length": 16, "learning_rate": 0, "factor": 1}
+
+
 def _check(numbers: Recipe) -> None:
-    for name, least in (("steps", 1), ("sequence_length", 16), ("learning_rate", 0)):
+    for name, least in LEAST.items():
         value = getattr(numbers, name)
         if not value >= least or value == float("inf"):
             raise ValueError(f"{name.replace('_', ' ')} must be at least {least}, not {value:g}.")
 
 
-def memory(course: Course, card: "Card") -> int:
+def memory(course: Course, card: "Card", processes: int = 1) -> int:
     """A rough peak in bytes: weights with all that moves them, and what a sequence leaves behind.
 
     Weights, gradients and AdamW's two averages are float32; products run in bfloat16 beside them.
+    Processes share what moves the weights; each has read them whole before it keeps its part.
     """
     from harness.plan import OVERHEAD, weights
 
@@ -171,4 +181,4 @@ def memory(course: Course, card: "Card") -> int:
     inside = n * (12 * s["hidden"] + 6 * s["intermediate"] + 8 * s["heads"] * s["head_dim"]) * 2
     activations = s["layers"] * (kept if course.checkpointing else inside) + inside
     logits = 1024 * s["vocabulary"] * 4 * 3
-    return OVERHEAD + 6 * whole + 12 * moved + activations + logits
+    return OVERHEAD + 6 * whole + 12 * moved // processes + activations + logits

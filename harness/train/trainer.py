@@ -18,10 +18,11 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from harness import catalog, machine
+from harness.disk import saving, write_whole
 from harness.method import Recipe
-from harness.model import load, quiet
-from harness.train import attention
-from harness.train.checkpoint import SAVES, Rows, account, begin, newest, publish
+from harness.model import describe, load, quiet
+from harness.train import attention, checkpoint
+from harness.train.checkpoint import SAFE, SAVES, Rows, newest
 from harness.train.course import Course
 from harness.train.loss import in_pieces
 from harness.trained import Trained
@@ -74,8 +75,13 @@ def train(
     """
     on = machine.device(device)
     machine.forget_peak(on)
+    card = describe(course.model, trust_remote_code=trust_remote_code)
+    checkpoint.afford(course, card, on, _processes(on) if distributed else 1)
+    facts = checkpoint.facts(course, rows, card, seed)
+    checkpoint.own(output, facts)
     live = load(course.model, device=on, dtype="float32", trust_remote_code=trust_remote_code)
-    begin(course, rows, output, live, seed)
+    facts["weights"] = live.weights
+    checkpoint.own(output, facts)
     method = catalog.load("methods", course.method)
     if reason := method.unfit(live.model, course.target):
         raise ValueError(f"{course.method} cannot be trained on {course.model}: {reason}.")
@@ -83,32 +89,41 @@ def train(
     with ExitStack() as stack:
         stack.enter_context(quiet())
         stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore", FutureWarning)  # peft's calls of transformers: not ours
+        warnings.filterwarnings("ignore", module="peft")
+        warnings.simplefilter("ignore", FutureWarning)  # its calls of transformers
         stack.enter_context(_attending(live.model))
         stack.enter_context(in_pieces(live.model))
         base = {name for name, _ in live.model.named_parameters()}
         stack.enter_context(method.in_training(live.model, course.target))
         own = {name for name, _ in live.model.named_parameters()} - base
         learner = _thawed(live.model, course.numbers, own)
+        arguments = _arguments(course, output, on, seed, save_every, distributed or {})
+        checkpoint.begin(output, facts, course, card)
         trainer = _Trainer(
             model=learner,
-            args=_arguments(course, output, on, seed, save_every, distributed or {}),
+            args=arguments,
             train_dataset=_Labelled(rows),
             data_collator=_stacked,
-            callbacks=[_Telling(watch, course, output)],
+            callbacks=[_Halting(), _Telling(watch, course, output)],
         )
         for callback in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(callback)
         last = newest(output)
         watch.begun(course, int(last.name.rpartition("-")[2]) if last else 0)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-        trained = account(course, rows, live, seed)
+        trained = checkpoint.account(course, rows, live, seed)
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # of all processes
         if trainer.is_world_process_zero():
             if template := getattr(rows, "template", None):  # it learned one it did not have
                 live.tokenizer.chat_template = template
-            publish(trainer.model, weights, live, own, output, trained)
+            checkpoint.publish(trainer.model, weights, live, own, output, trained)
     return trained
+
+
+def _processes(on: str) -> int:
+    from accelerate import PartialState
+
+    return PartialState(cpu=on == "cpu").num_processes
 
 
 @contextmanager
@@ -164,10 +179,7 @@ def _arguments(
     save_every: int,
     distributed: dict[str, Any],
 ) -> TrainingArguments:
-    from accelerate import PartialState
-
-    numbers = course.numbers
-    world = PartialState(cpu=on == "cpu").num_processes
+    numbers, world = course.numbers, _processes(on)
     if course.rows % world:
         raise ValueError(
             f"{course.rows} sequences an update cannot be shared by {world} processes: "
@@ -247,14 +259,33 @@ class _Trainer(Trainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         loss = super().training_step(*args, **kwargs)
-        if not loss.isfinite():
-            last = newest(Path(self.args.output_dir).parent)
-            safe = f"update {last.name[11:]}" if last else "none yet"
-            raise FloatingPointError(
-                f"The loss is {float(loss)} at update {self.state.global_step + 1}. "
-                f"Last save: {safe}. A lower --learning-rate may help."
-            )
+        _check_number("loss", loss, self.args, self.state)
         return loss
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with saving(Path(self.args.output_dir), SAFE):
+            super()._save_checkpoint(*args, **kwargs)
+
+
+def _check_number(what: str, value: Tensor, args: Any, state: Any) -> None:
+    if value.isfinite():
+        return
+    last = newest(Path(args.output_dir).parent)
+    safe = f"update {last.name[11:]}" if last else "none yet"
+    raise FloatingPointError(
+        f"The {what} is {float(value)} at update {state.global_step + 1}. Last save: {safe}. "
+        "A lower --learning-rate, into another --output, may help."
+    )
+
+
+class _Halting(TrainerCallback):
+    """Makes no update of gradients that are no numbers: what is saved stays good."""
+
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any
+    ) -> None:
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        _check_number("gradient", nn.utils.get_total_norm(gradients), args, state)
 
 
 class _Telling(TrainerCallback):
@@ -265,10 +296,12 @@ class _Telling(TrainerCallback):
         self.since = time.perf_counter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.since = time.perf_counter()
+        if not state.is_world_process_zero:
+            return
         kept = self.log.read_text("utf-8").splitlines() if self.log.exists() else []
         known = [line for line in kept if json.loads(line)["step"] <= state.global_step]
-        self.log.write_text("".join(f"{line}\n" for line in known), "utf-8")
-        self.since = time.perf_counter()
+        write_whole(self.log, "".join(f"{line}\n" for line in known))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict, **_: Any) -> None:
         if "loss" not in logs or not state.is_world_process_zero:
