@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from harness.method import Recipe
 from harness.rope import Encoding, Rope, parameters
 from harness.rotary import RotaryMethod
-from harness.rotation import Rotation, rotated
+from harness.rotation import Rotation, placed, rotated, untouched
 
 LAYER, UP, DOWN = "clex_layer", "proj_func.ode_up_proj", "proj_func.ode_down_proj"
 """Where a decoder holds the equation's weights, in published checkpoints and in ours."""
@@ -205,9 +205,7 @@ class CLEX(RotaryMethod):
             layer.proj_func = equation.to(model.device)
             decoder.add_module(LAYER, layer)
         try:
-            with rotated(model, Encoding(frequencies=rope.frequencies)):
-                drawn = Drawn(decoder.rotary_emb, method, rope, equation, length)
-                decoder.rotary_emb = drawn.train(decoder.training)
+            with placed(model, Timed(model, method, equation, length)):
                 yield
         finally:
             if not there:
@@ -286,38 +284,31 @@ class Equation(nn.Module):
         return u
 
 
-class Drawn(nn.Module):
-    """A rotary module that in training mode turns at a time, and by positions, drawn at random.
+class Timed(Rotation):
+    """A rotation that in training mode turns at a time, and by positions, drawn at random.
 
     Otherwise it turns at the time of `length`. It solves at each pass, with the weights of then.
     """
 
-    def __init__(
-        self, plain: Rotation, method: CLEX, rope: Rope, equation: Equation, length: int
-    ) -> None:
-        super().__init__()
-        self._kept = (plain, equation)  # in a tuple, so that they are no submodules
+    def __init__(self, model: nn.Module, method: CLEX, equation: Equation, length: int) -> None:
+        rope, before = Rope.of(model), model.get_decoder().rotary_emb
+        super().__init__(Encoding(frequencies=rope.frequencies), untouched(model), before=before)
+        self._equation = [equation]  # in a list, so that it is no submodule: the decoder has it
         self.method, self.rope, self.length = method, rope, length
-
-    @property
-    def before(self) -> nn.Module | None:
-        """The module that this one stands in for."""
-        return self._kept[0].before
 
     def forward(
         self, x: Tensor, position_ids: Tensor, layer_type: str | None = None
     ) -> tuple[Tensor, Tensor]:
         """Cos and sin, (batch, n, dim); in training position_ids count from 0 up."""
-        plain, equation = self._kept
-        if layer_type in plain.others:
-            return plain(x, position_ids, layer_type)
+        if layer_type in self.others:
+            return super().forward(x, position_ids, layer_type)
         method, length = self.method, self.length
         if self.training:
             t = int(torch.randint(1, ceil(method.scale(self.rope, length)) + 1, ()))
             length, method = position_ids.shape[-1], replace(method, factor=float(t))
             drawn = positions(length, t, self.rope.original_length)
             position_ids = drawn.to(position_ids.device)[position_ids]
-        return Rotation(method.encoding(self.rope, length, equation))(x, position_ids)
+        return Rotation(method.encoding(self.rope, length, self._equation[0]))(x, position_ids)
 
 
 def positions(n: int, t: int, original_length: int) -> Tensor:
