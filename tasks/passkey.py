@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from statistics import fmean
+from typing import ClassVar
 
 import numpy as np
 
@@ -33,6 +34,10 @@ class Retrieval(Task):
     """What the standard test and the published generators share: how an answer is graded."""
 
     metric = "accuracy"
+    source: ClassVar[str] = "generated"
+    licence: ClassVar[str] = "none is needed"
+    size: ClassVar[str] = "any length"
+    offline: ClassVar[bool] = True
 
     samples: int
     seed: int = 0

@@ -69,6 +69,10 @@ class Perplexity(Task):
     metric = "perplexity"
     higher_is_better = False
     base: ClassVar[float] = e
+    source: ClassVar[str] = "the corpus; the running Python's own library unless another is named"
+    licence: ClassVar[str] = "of the corpus; PSF-2.0 for the library"
+    size: ClassVar[str] = "3 documents unless told otherwise"
+    offline: ClassVar[bool] = True
 
     corpus: str = "stdlib"
     samples: int = 3
