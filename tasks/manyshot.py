@@ -1,9 +1,10 @@
 """Many-shot classification: which label a text has must be learned from the examples before it.
 
-As many examples fill the length as it holds, each label as often as any other. As in HELMET, Yen et
-al. 2024, https://arxiv.org/abs/2410.02694, labels are numbers that say nothing by themselves;
-`labels=names` takes the words. All questions of a cell stand behind the same examples, which are
-read once.
+Yen et al. 2024, https://arxiv.org/abs/2410.02694
+
+That is HELMET. As many examples as the length holds, each label as often as any other; labels are
+numbers that say nothing by themselves, and `labels=names` takes the words. All questions of a cell
+stand behind the same examples, which are read once.
 
 `categories` is made of this project's lists: an adjective and a noun, whose kind is the label, and
 no noun that is asked for is in an example. `file` reads TREC or its like from a file: a .jsonl of

@@ -1,9 +1,10 @@
 """Needles in a haystack by length and depth: one, one of many, many values, many questions.
 
-The grid is Kamradt's, https://github.com/gkamradt/LLMTest_NeedleInAHaystack, and so is the rule
-that of several needles the first lies at the depth and the rest evenly behind it; the words are
-those of RULER, https://arxiv.org/abs/2404.06654. The hay is a corpus, whose name is part of the
-result's.
+Kamradt 2023, https://github.com/gkamradt/LLMTest_NeedleInAHaystack
+
+His is also the rule that of several needles the first lies at the depth and the rest evenly behind
+it; the words are those of RULER, https://arxiv.org/abs/2404.06654. The hay is a corpus, whose name
+is part of the result's.
 """
 
 import random
