@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ from harness import catalog, trained
 from harness.cli import main
 from harness.method import Recipe
 from harness.model import describe, load
-from harness.train import parallel
+from harness.train import parallel, trainer
 from harness.train.checkpoint import newest
 from harness.train.course import memory, recipe, settle
 from harness.train.loss import in_pieces
@@ -211,6 +212,31 @@ def test_the_loss_in_pieces_is_the_loss(cap):
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-6)
     assert model(tokens).logits.shape == (2, 50, 2048)  # and its forward is back
+
+
+def test_a_part_of_a_sequence_keeps_its_places_and_its_next_token():
+    """What accelerate hands to each of the processes that share a sequence."""
+    model = load("toy", device="cpu", dtype="float32").model
+    tokens = torch.randint(2048, (1, 50), generator=torch.Generator().manual_seed(0))
+    part, at = tokens[:, 20:], torch.arange(20, 50)[None] * 3
+    next_ = functional.pad(part[:, 1:], (0, 1), value=7)
+    logits = model(part, position_ids=at, use_cache=False).logits
+    plain = functional.cross_entropy(logits.flatten(0, 1), next_.flatten())
+    with in_pieces(model, piece=7):
+        ours = model(input_ids=part, labels=part, position_ids=at, shift_labels=next_)["loss"]
+    torch.testing.assert_close(ours, plain)
+
+
+SHARED = {"yarn,factor=2": True, "pose,factor=2": False, "clex": False, "longlora": False}
+
+
+@pytest.mark.parametrize(("spec", "shared"), SHARED.items())
+def test_a_sequence_is_shared_only_by_what_encodes_its_parts_alike(spec, shared):
+    model = load("toy", device="cpu", dtype="float32").model
+    refused = nullcontext() if shared else pytest.raises(ValueError, match="leave it out")
+    method = catalog.load("methods", spec)
+    with trainer._attending(model, "sdpa"), method.in_training(model, 8192), refused:
+        trainer._check_shared(model, spec)
 
 
 def test_adapters_leave_the_rest_of_the_model_alone(novel, tmp_path):

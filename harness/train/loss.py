@@ -33,11 +33,16 @@ def in_pieces(model: nn.Module, piece: int = PIECE) -> Iterator[None]:
         input_ids: Tensor,
         labels: Tensor,
         num_items_in_batch: Tensor | int | None = None,
+        position_ids: Tensor | None = None,
+        shift_labels: Tensor | None = None,
         **_: Any,
     ) -> dict[str, Tensor]:
         decoder = self.get_decoder()
-        hidden = decoder(input_ids=input_ids, use_cache=False).last_hidden_state
-        total, count = summed(self, hidden, labels, piece)
+        ways = {"position_ids": position_ids, "use_cache": False}
+        hidden = decoder(input_ids=input_ids, **ways).last_hidden_state
+        if shift_labels is None:  # else it is a part of a sequence: the next token may be elsewhere
+            hidden, shift_labels = hidden[:, :-1], labels[:, 1:]
+        total, count = summed(self, hidden, shift_labels, piece)
         return {"loss": total / (count if num_items_in_batch is None else num_items_in_batch)}
 
     model.forward = MethodType(forward, model)
@@ -55,12 +60,12 @@ def summed(
     Args:
         model: a causal language model; its head and soft-capping are used.
         hidden: the decoder's output, (batch, n, hidden).
-        labels: (batch, n), unshifted: token i is predicted from the output at i - 1.
+        labels: (batch, n): what is predicted from each output.
         piece: most tokens whose logits are alive.
     """
     head = model.get_output_embeddings()
     cap = getattr(model.get_decoder().config, "final_logit_softcapping", None)
-    flat, wanted = hidden[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+    flat, wanted = hidden.flatten(0, 1), labels.flatten()
 
     def loss(part: Tensor, target: Tensor) -> Tensor:
         logits = head(part).float()

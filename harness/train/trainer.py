@@ -21,6 +21,7 @@ from harness import catalog, machine
 from harness.disk import saving, write_whole
 from harness.method import Recipe
 from harness.model import describe, load, quiet
+from harness.rotation import Rotation
 from harness.train import attention, checkpoint
 from harness.train.checkpoint import SAFE, SAVES, Rows, newest
 from harness.train.course import Course
@@ -91,10 +92,13 @@ def train(
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", module="peft")
         warnings.simplefilter("ignore", FutureWarning)  # its calls of transformers
-        stack.enter_context(_attending(live.model))
+        split = "parallelism_config" in (distributed or {})
+        stack.enter_context(_attending(live.model, "sdpa" if split else attention.INTERFACE))
         stack.enter_context(in_pieces(live.model))
         base = {name for name, _ in live.model.named_parameters()}
         stack.enter_context(method.in_training(live.model, course.target))
+        if split:
+            _check_shared(live.model, course.method)
         own = {name for name, _ in live.model.named_parameters()} - base
         learner = _thawed(live.model, course.numbers, own)
         arguments = _arguments(course, output, on, seed, save_every, distributed or {})
@@ -127,15 +131,28 @@ def _processes(on: str) -> int:
 
 
 @contextmanager
-def _attending(model: nn.Module) -> Iterator[None]:
-    """Attention whose memory does not grow with the square, and whose output is kept."""
+def _attending(model: nn.Module, interface: str) -> Iterator[None]:
+    """Attention whose memory does not grow with the square, and whose output is kept.
+
+    Where processes share a sequence it must be torch's own, which accelerate then splits.
+    """
     config = model.get_decoder().config
     before = config._attn_implementation
-    config._attn_implementation = attention.INTERFACE
+    config._attn_implementation = interface
     try:
         yield
     finally:
         config._attn_implementation = before
+
+
+def _check_shared(model: nn.Module, method: str) -> None:
+    """See that processes which share a sequence encode their parts of it as one would the whole."""
+    decoder = model.get_decoder()
+    if type(decoder.rotary_emb) is not Rotation or decoder.config._attn_implementation != "sdpa":
+        raise ValueError(
+            f"{method} draws positions or bends attention over a whole sequence, which "
+            "--context-parallel splits: leave it out."
+        )
 
 
 def _thawed(model: nn.Module, numbers: Recipe, own: Collection[str]) -> nn.Module:
