@@ -19,9 +19,11 @@ def write_whole(place: Path, text: str) -> None:
     try:
         beside.write_text(text, "utf-8")
         beside.replace(place)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # of a full disk it names no file
+            raise OSError(error.errno, error.strerror, str(place)) from error
         raise
 
 
