@@ -419,15 +419,15 @@ def test_a_killed_training_goes_on(novel, tmp_path):
 WATCHED = """
 import sys
 from harness.cli import main
-from harness.train import trainer
+from harness.train import checkpoint
 
-publish = trainer.publish
+publish = checkpoint.publish
 
 def told(learner, *rest):
     print("kept as", {type(weight.data).__name__ for weight in learner.parameters()})
     publish(learner, *rest)
 
-trainer.publish = told
+checkpoint.publish = told
 main(sys.argv[1:])
 """
 

@@ -7,10 +7,10 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +19,17 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from harness import catalog, machine
 from harness.disk import saving, write_whole
-from harness.method import Recipe
 from harness.model import describe, load, quiet
 from harness.rotation import Rotation
 from harness.train import attention, checkpoint
 from harness.train.checkpoint import SAFE, SAVES, Rows, newest
 from harness.train.course import Course
 from harness.train.loss import in_pieces
+from harness.train.moving import thawed
 from harness.trained import Trained
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 LOG = "log.jsonl"
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
@@ -77,7 +80,8 @@ def train(
     on = machine.device(device)
     machine.forget_peak(on)
     card = describe(course.model, trust_remote_code=trust_remote_code)
-    checkpoint.afford(course, card, on, _processes(on) if distributed else 1)
+    processes = _processes(on)
+    checkpoint.afford(course, card, on, processes.num_processes if distributed else 1)
     facts = checkpoint.facts(course, rows, card, seed)
     checkpoint.own(output, facts)
     live = load(course.model, device=on, dtype="float32", trust_remote_code=trust_remote_code)
@@ -100,9 +104,11 @@ def train(
         if split:
             _check_shared(live.model, course.method)
         own = {name for name, _ in live.model.named_parameters()} - base
-        learner = _thawed(live.model, course.numbers, own)
+        learner = thawed(live.model, course.numbers, own)
         arguments = _arguments(course, output, on, seed, save_every, distributed or {})
-        checkpoint.begin(output, facts, course, card)
+        processes.wait_for_everyone()  # all have seen that the folder is free
+        if processes.is_main_process:
+            checkpoint.begin(output, facts, course, card)
         trainer = _Trainer(
             model=learner,
             args=arguments,
@@ -124,10 +130,10 @@ def train(
     return trained
 
 
-def _processes(on: str) -> int:
+def _processes(on: str) -> "PartialState":
     from accelerate import PartialState
 
-    return PartialState(cpu=on == "cpu").num_processes
+    return PartialState(cpu=on == "cpu")
 
 
 @contextmanager
@@ -155,39 +161,6 @@ def _check_shared(model: nn.Module, method: str) -> None:
         )
 
 
-def _thawed(model: nn.Module, numbers: Recipe, own: Collection[str]) -> nn.Module:
-    """The model with the weights that the recipe moves ready to be moved; `own`: the method's."""
-    if numbers.trains == "encoding" and not own:
-        raise ValueError("This method has no weights of its own: train all, or adapters.")
-    learner = _adapted(model, numbers) if numbers.trains == "lora" else model
-    for name, parameter in learner.named_parameters():
-        if numbers.trains == "all" or name.endswith(tuple(own)):
-            parameter.requires_grad_(True)
-    return learner
-
-
-def _adapted(model: nn.Module, numbers: Recipe) -> nn.Module:
-    """Low-rank adapters on attention, and the modules a recipe trains beside them."""
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            "Adapters need peft. Run: pip install 'context-harness[train]'"
-        ) from None
-    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    attention_names = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "query_key_value")
-    config = LoraConfig(
-        r=numbers.rank,
-        lora_alpha=numbers.alpha,
-        lora_dropout=0.0,
-        bias="none",
-        target_modules=[n for n in (*attention_names, "dense") if n in names],
-        modules_to_save=[n for n in sorted(names) if any(a in n for a in numbers.also)] or None,
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, config)
-
-
 def _arguments(
     course: Course,
     output: Path,
@@ -196,7 +169,7 @@ def _arguments(
     save_every: int,
     distributed: dict[str, Any],
 ) -> TrainingArguments:
-    numbers, world = course.numbers, _processes(on)
+    numbers, world = course.numbers, _processes(on).num_processes
     if course.rows % world:
         raise ValueError(
             f"{course.rows} sequences an update cannot be shared by {world} processes: "
