@@ -1,10 +1,11 @@
 """What there is to run, in a line each: methods, tasks, models, corpora. No torch.
 
-But for recipes: those are values, so their methods are imported.
+But for recipes: those are values, so their methods are imported; and so are tasks, which are light.
 """
 
 import ast
 import re
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ KINDS = ("methods", "tasks", "models", "corpora", "recipes")
 
 
 def listed(kind: str) -> list[dict[str, Any]]:
-    """Name and description; of methods and tasks also the source, of tasks the variants.
+    """Name and description; of methods and tasks also the source, of tasks the variants and data.
 
     Raises:
         LookupError: there is no such kind.
     """
-    if kind == "methods" or kind == "tasks":
-        return [_described(kind, name) for name in catalog.names(kind)]
+    if kind == "methods":
+        return [_method(name) for name in catalog.names(kind)]
+    if kind == "tasks":
+        return [_task(name) for name in catalog.names(kind)]
     if kind == "models":
         from harness.model import KNOWN
 
@@ -35,21 +38,43 @@ def listed(kind: str) -> list[dict[str, Any]]:
     raise LookupError(f"Nothing is listed as {kind!r}. There are: {', '.join(KINDS)}.")
 
 
-def _described(kind: str, name: str) -> dict[str, Any]:
+def _method(name: str) -> dict[str, Any]:
     """What a file says of itself: read, not imported, for most would bring torch."""
-    module = f"harness.{kind}.{name.replace('-', '_')}"
-    first, _, rest = (ast.get_docstring(_tree(module)) or "").partition("\n")
+    spec = find_spec(f"harness.methods.{name.replace('-', '_')}")
+    text = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
+    return _described(name, ast.get_docstring(ast.parse(text)) or "")
+
+
+def _task(name: str) -> dict[str, Any]:
+    about = import_module(f"harness.tasks.{name.replace('-', '_')}").__doc__ or ""
+    variants = catalog.variants("tasks", name)
+    named = {"variants": variants} if variants != [name] else {}
+    return _described(name, about) | named | {"data": _data(variants)}
+
+
+def _described(name: str, about: str) -> dict[str, Any]:
+    """The first line of a file's own words, and the first source that they name."""
+    first, _, rest = about.partition("\n")
     source = re.search(r"[^(\n]*?https?://[^\s,;)]+", rest)
-    about = {
-        "name": name,
-        "description": first,
-        "source": source[0].strip().rstrip(".") if source else "",
-    }
-    known = _value(module, "variants")
-    if isinstance(known, ast.Dict):
-        keys = [key.value for key in known.keys if isinstance(key, ast.Constant)]
-        about["variants"] = [f"{name}.{key}" for key in keys]
-    return about
+    where = source[0].strip().rstrip(".") if source else ""
+    return {"name": name, "description": first, "source": where}
+
+
+FACTS = ("offline", "size", "licence", "source")
+
+
+def _data(variants: list[str]) -> list[dict[str, Any]]:
+    """What variants of a task ask about, those together that have it in common.
+
+    `of` names them; `offline` says that all of it is here, `size` how much it is, `licence` what
+    one may do with it, `source` where it is from.
+    """
+    kinds: dict[tuple[Any, ...], list[str]] = {}
+    for variant in variants:
+        task = catalog.load("tasks", variant)
+        facts = tuple(getattr(task, fact, None) for fact in FACTS)
+        kinds.setdefault(facts, []).append(variant)
+    return [{"of": of, **dict(zip(FACTS, facts, strict=True))} for facts, of in kinds.items()]
 
 
 def _recipes(name: str) -> list[str]:
@@ -67,17 +92,3 @@ def _recipe(name: str, key: str) -> dict[str, Any]:
         f"{numbers.sequence_length:,}"
     )
     return {"name": f"{name}/{key}", "description": about, "source": numbers.data}
-
-
-def _value(module: str, variable: str) -> ast.expr | None:
-    """What a name is set to at the top of a module; None if it is not."""
-    for line in _tree(module).body:
-        targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
-        if any(isinstance(t, ast.Name) and t.id == variable for t in targets):
-            return getattr(line, "value", None)
-    return None
-
-
-def _tree(module: str) -> ast.Module:
-    spec = find_spec(module)
-    return ast.parse(Path(spec.origin).read_text("utf-8") if spec and spec.origin else "")

@@ -147,7 +147,7 @@ class By(LongPPL):
     """The evaluator's losses are given."""
 
     offline: ClassVar[bool] = False
-    size: ClassVar[str] = "3 documents, and an evaluator's losses of them"
+    source: ClassVar[str] = "an evaluator's losses, the .npz beside a result of longppl.self"
 
     losses: str = ""
     """The .npz beside a result of longppl.self, of the same documents and of this length or a

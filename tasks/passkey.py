@@ -35,8 +35,8 @@ class Retrieval(Task):
 
     metric = "accuracy"
     source: ClassVar[str] = "generated"
-    licence: ClassVar[str] = "none is needed"
-    size: ClassVar[str] = "any length"
+    licence: ClassVar[str] = "Apache-2.0"
+    size: ClassVar[str] = "any"
     offline: ClassVar[bool] = True
 
     samples: int

@@ -69,9 +69,9 @@ class Perplexity(Task):
     metric = "perplexity"
     higher_is_better = False
     base: ClassVar[float] = e
-    source: ClassVar[str] = "the corpus; the running Python's own library unless another is named"
-    licence: ClassVar[str] = "of the corpus; PSF-2.0 for the library"
-    size: ClassVar[str] = "3 documents unless told otherwise"
+    source: ClassVar[str] = "a corpus; unless named, Python's library"
+    licence: ClassVar[str] = "PSF-2.0, or of the corpus"
+    size: ClassVar[str] = "a few documents"
     offline: ClassVar[bool] = True
 
     corpus: str = "stdlib"

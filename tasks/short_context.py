@@ -1,9 +1,9 @@
 """The short-context tax: four tests that need no long context, and must not suffer for it.
 
-ARC-Challenge with 25 examples, HellaSwag with 10, MMLU with 5, TruthfulQA with its own 6: as the
-first Open LLM Leaderboard had them, https://huggingface.co/docs/leaderboards/open_llm_leaderboard/archive
+Open LLM Leaderboard 2023, https://huggingface.co/docs/leaderboards/open_llm_leaderboard/archive
 
-They are lm-eval's, by `lm-eval:NAME` with the leaderboard's metrics and numbers of examples.
+They are lm-eval's, with the leaderboard's metrics and numbers of examples: ARC-Challenge with 25,
+HellaSwag with 10, MMLU with 5, TruthfulQA with its own 6.
 """
 
 from functools import partial

@@ -491,6 +491,19 @@ def test_everything_is_listed_with_a_line_about_it(capsys, kind):
     assert all(item["name"] in capsys.readouterr().out for item in items[:1])
 
 
+def test_every_task_says_where_its_data_is_from_how_much_and_if_it_works_offline(capsys):
+    call("list", "tasks", "--json")
+    for item in json.loads(capsys.readouterr().out):
+        of = [name for data in item["data"] for name in data["of"]]
+        assert sorted(of) == sorted(item.get("variants", [item["name"]]))
+        for data in item["data"]:
+            assert isinstance(data["offline"], bool), item["name"]
+            assert data["source"] and data["licence"] and data["size"], item["name"]
+    call("list", "tasks")
+    said = capsys.readouterr().out
+    assert "standard, yarn, longrope: offline · any · Apache-2.0 · generated" in said
+
+
 def test_every_method_and_task_names_its_source(capsys):
     for kind in ("methods", "tasks"):
         call("list", kind, "--json")

@@ -3,12 +3,13 @@ import io
 import json
 import re
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from harness.cell import Cell, Result
 from harness.plan import Planned
-from harness.report import plot
+from harness.report import plot, position
 from harness.report.forecast import forecast, objects
 from harness.report.live import Display, Lines, Progress, duration, size
 from harness.report.sheet import entry, number, readable, sheets
@@ -289,3 +290,26 @@ def test_a_picture_of_nothing_or_of_no_known_kind_is_refused(tmp_path):
         plot.depth(EXAMPLE, tmp_path / "a.png")
     with pytest.raises(ValueError, match="end in one of"):
         plot.curve(EXAMPLE, tmp_path / "a.docx")
+
+
+def test_losses_by_position_are_means_of_all_tokens_of_a_bin():
+    rng = np.random.default_rng(0)
+    losses = [rng.random(500).astype(np.float32) for _ in range(3)]
+    edges, mean, error = position.binned(losses)
+    assert edges[0] == 16 and edges[-1] == 500 and (np.diff(edges) > 0).all()
+    first = [one[:16].mean() for one in losses]
+    assert mean[0] == pytest.approx(np.mean(first), rel=1e-6)
+    assert error[0] == pytest.approx(np.std(first, ddof=1) / 3**0.5, rel=1e-5)
+    widths = np.diff(edges, prepend=0)
+    assert (mean * widths).sum() / 500 == pytest.approx(np.mean(losses), rel=1e-6)
+    assert position.binned(losses[:1])[2].tolist() == [0] * len(edges)
+
+
+def test_the_loss_by_position_is_drawn_of_whole_inputs_only(tmp_path):
+    kept = {"document-0": np.ones(4095, np.float32), "document-0-from-64": np.ones(64, np.float32)}
+    assert [len(one) for one in position.whole(kept, 4096)] == [4095]
+    picture = tmp_path / "a.png"
+    position.position([(result(), kept), (result("pi,factor=8"), kept)], picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="No losses are kept"):
+        position.position([(result(), {})], picture)

@@ -57,9 +57,17 @@ def list_(
     widest = max((len(item["name"]) for item in items), default=0)
     for item in items:
         print(f"{item['name']:{widest}}  {item['description']}")
-        for line in (item.get("source"), ", ".join(item.get("variants", []))):
-            if line:
-                print(f"{'':{widest}}  {line}")
+        lines = [item.get("source", ""), *map(_of_data, item.get("data", []))]
+        for line in filter(None, lines):
+            print(f"{'':{widest}}  {line}")
+
+
+def _of_data(data: dict[str, Any]) -> str:
+    """`standard, yarn, longrope: offline · any · Apache-2.0 · generated`."""
+    names = ", ".join(name.partition(".")[2] for name in data["of"])
+    where = "offline" if data["offline"] else "needs its data"
+    told = " · ".join(filter(None, (where, data["size"], data["licence"], data["source"])))
+    return f"{names}: {told}" if names else told
 
 
 def show(
@@ -144,8 +152,11 @@ def results(
 def plot(
     output: Annotated[Path, Option(help="The picture to write: .png, .svg or .pdf.")],
     kind: Annotated[
-        Literal["curve", "depth"],
-        Option(help="Value by length, or one map of length by depth for each method."),
+        Literal["curve", "depth", "position"],
+        Option(
+            help="Value by length; one map of length by depth for each method; or the mean loss by "
+            "position, of results whose losses are still beside them."
+        ),
     ] = "curve",
     where: Where = None,
     folder: Folder = Path("results"),
@@ -154,7 +165,13 @@ def plot(
     from harness.report import plot as draw
 
     found = _found(folder, where)
-    (draw.curve if kind == "curve" else draw.depth)(found, output)
+    if kind == "position":
+        from harness.report.position import position
+        from harness.store import Store
+
+        position([(result, Store(folder).losses(result.cell)) for result in found], output)
+    else:
+        (draw.curve if kind == "curve" else draw.depth)(found, output)
 
 
 def doctor(as_json: Json = False) -> None:

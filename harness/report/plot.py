@@ -30,26 +30,14 @@ def curve(results: Sequence[Result], path: Path) -> None:
         ValueError: nothing was scored, or the picture is of an unknown kind.
     """
     groups = _groups(_scored(results))
-    methods = _methods(results)
-    figure, panels = _panels(len(groups), 6.4, 3.9)
+    methods = methods_of(results)
+    figure, panels = empty_panels(len(groups), 6.4, 3.9)
     for axes, (title, group) in zip(panels, groups.items(), strict=True):
         for index, method in enumerate(methods):
             _line(axes, [r for r in group if named(r.cell) == method], index, len(methods))
         _dress(axes, title, group)
-    handles = {
-        name: handle
-        for axes in panels
-        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    names = [method for method in methods if method in handles]
-    figure.legend(
-        [handles[name] for name in names],
-        names,
-        loc="outside lower center",
-        ncols=min(len(names), 3 + 2 * (len(groups) > 1)),
-        frameon=False,
-    )
-    _save(figure, path)
+    legend(figure, panels, methods, columns=3 + 2 * (len(groups) > 1))
+    save(figure, path)
 
 
 def depth(results: Sequence[Result], path: Path) -> None:
@@ -65,19 +53,38 @@ def depth(results: Sequence[Result], path: Path) -> None:
     panels = [
         (title if len(groups) > 1 else "", [r for r in group if named(r.cell) == method])
         for title, group in groups.items()
-        for method in _methods(group)
+        for method in methods_of(group)
     ]
-    figure, axes = _panels(len(panels), 3.5, 2.5)
+    figure, axes = empty_panels(len(panels), 3.5, 2.5)
     for one, (title, row) in zip(axes, panels, strict=True):
         picture = _map(one, row, found)
-        one.set_title(_folded(f"{title}\n{named(row[0].cell)}".strip()), fontsize=10)
+        one.set_title(folded(f"{title}\n{named(row[0].cell)}".strip()), fontsize=10)
         one.label_outer()
     if len(groups) == 1:
         figure.suptitle(next(iter(groups)))
     bar = figure.colorbar(picture, ax=axes, aspect=40, pad=0.01, format="{x:.0%}")
     bar.set_label("found")
     bar.outline.set_visible(False)
-    _save(figure, path)
+    save(figure, path)
+
+
+def legend(
+    figure: "Figure", panels: "Sequence[Axes]", methods: Sequence[str], *, columns: int
+) -> None:
+    """One for all panels, below them: each method that any of them shows, once."""
+    handles = {
+        name: handle
+        for axes in panels
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    names = [method for method in methods if method in handles]
+    figure.legend(
+        [handles[name] for name in names],
+        names,
+        loc="outside lower center",
+        ncols=min(len(names), columns),
+        frameon=False,
+    )
 
 
 def _scored(results: Sequence[Result]) -> list[Result]:
@@ -97,12 +104,12 @@ def _groups(results: Sequence[Result]) -> dict[str, list[Result]]:
     return groups
 
 
-def _methods(results: Sequence[Result]) -> list[str]:
+def methods_of(results: Sequence[Result]) -> list[str]:
     """The model as it is first, then by name: a method looks alike in every panel."""
     return sorted({named(r.cell) for r in results}, key=lambda name: (name != UNEXTENDED, name))
 
 
-def _panels(count: int, width: float, height: float) -> "tuple[Figure, list[Axes]]":
+def empty_panels(count: int, width: float, height: float) -> "tuple[Figure, list[Axes]]":
     """So many axes, none of them empty, about twice as many across as down."""
     from matplotlib.figure import Figure
 
@@ -141,7 +148,7 @@ def _line(axes: "Axes", row: list[Result], index: int, count: int) -> None:
 
 def _dress(axes: "Axes", title: str, group: list[Result]) -> None:
     metric = group[0].metric
-    axes.set_title(_folded(title), fontsize=11)
+    axes.set_title(folded(title), fontsize=11)
     axes.set_xlabel("tokens")
     axes.set_xscale("log", base=2)
     _ticks(axes, sorted({r.cell.length for r in group}))
@@ -202,13 +209,13 @@ def _map(axes: "Axes", row: list[Result], every: list[Result]) -> Any:
     return picture
 
 
-def _folded(title: str, width: int = 60) -> str:
+def folded(title: str, width: int = 60) -> str:
     from textwrap import fill
 
     return "\n".join(fill(line, width) for line in title.split("\n"))
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save(figure: "Figure", path: Path) -> None:
     known = sorted(figure.canvas.get_supported_filetypes())
     if path.suffix.removeprefix(".") not in known:
         raise ValueError(f"{path} is no picture: its name must end in one of {', '.join(known)}.")
