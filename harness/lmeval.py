@@ -3,11 +3,8 @@
 Gao et al., https://github.com/EleutherAI/lm-evaluation-harness, of which 0.4.13 was read.
 """
 
-import os
 import random
 import re
-import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from functools import cache
@@ -18,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness import nearest
+from harness import nearest, network
 
 
 class Found(NamedTuple):
@@ -162,8 +159,8 @@ def loaded(name: str, data: str, shots: int | None) -> dict[str, Any]:
         ValueError: it cannot be asked here, or has its own number of examples.
     """
     found = find(name, data)
-    if not reachable():
-        offline()
+    if not network.reachable():
+        network.offline()
     with _quiet(), _seeded():
         try:
             objects: dict[str, Any] = found.manager.load(name)
@@ -171,7 +168,7 @@ def loaded(name: str, data: str, shots: int | None) -> dict[str, Any]:
             why = _first_line(error).rstrip(".")
             raise LookupError(
                 f"The data of lm-eval's {name} cannot be loaded ({why}). Where there is a network, "
-                f"run: harness data fetch lm-eval:{name}"
+                f"run harness data fetch lm-eval:{name}, and copy its cache, HF_HOME, here."
             ) from error
     for task in objects["tasks"].values():
         _check(task)
@@ -196,30 +193,6 @@ def _set_shots(task: Any, shots: int | None) -> None:
         raise ValueError(f"{task.task_name} fixes its examples itself: leave shots={shots} out.")
     if shots is not None or own is None:
         task.set_config(key="num_fewshot", value=shots or 0)
-
-
-def offline() -> None:
-    """Take everything of the hub from the cache, also where libraries have been imported."""
-    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    for module, constant in (
-        ("huggingface_hub.constants", "HF_HUB_OFFLINE"),
-        ("datasets.config", "HF_HUB_OFFLINE"),
-    ):
-        if module in sys.modules:
-            setattr(sys.modules[module], constant, True)
-
-
-@cache
-def reachable() -> bool:
-    """There is a network: else datasets would wait half a minute for one."""
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
-        return True
-    host = os.environ.get("HF_ENDPOINT", "https://huggingface.co").split("//")[-1]
-    try:
-        socket.getaddrinfo(host.partition("/")[0].partition(":")[0], 443)
-    except OSError:
-        return False
-    return True
 
 
 @contextmanager

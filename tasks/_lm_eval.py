@@ -28,7 +28,7 @@ class LmEval(Task):
     """METRIC, or METRIC:FILTER; empty: the main one."""
     source: ClassVar[str] = "https://github.com/EleutherAI/lm-evaluation-harness"
     licence: ClassVar[str] = "of each dataset its own"
-    size: ClassVar[str] = "of each dataset its own"
+    size: ClassVar[str] = "14,000 tasks"
     offline: ClassVar[bool] = False
     truncation: ClassVar[str] = "left"
 
@@ -83,9 +83,11 @@ class LmEval(Task):
     def needs(self) -> list[str]:
         """The datasets it reads, as they are named on the hub."""
         found = lmeval.find(self.name, self.data)
-        configs = [found.config(leaf) for leaf in found.leaves()]
-        sets = (f"{c.get('dataset_path')} {c.get('dataset_name') or ''}" for c in configs)
-        return list(dict.fromkeys(map(str.rstrip, sets)))
+        parts: dict[str, list[str]] = {}
+        for config in map(found.config, found.leaves()):
+            held = parts.setdefault(str(config.get("dataset_path")), [])
+            held += [config["dataset_name"]] if config.get("dataset_name") else []
+        return [f"{path} {'+'.join(dict.fromkeys(names))}".strip() for path, names in parts.items()]
 
     def requests(self, reader: Reader, length: int) -> Iterator[Request]:
         asking = Asking(reader, length, self.start_token)

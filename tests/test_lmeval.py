@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness import asking, catalog, lmeval
+from harness import asking, catalog, lmeval, network
 from harness.asking import Asking, answered
 from harness.cell import Cell
 from harness.cli import main
@@ -318,6 +318,12 @@ def said_with_code_2(capsys, *argv):
     return capsys.readouterr().err
 
 
+def main_code(*argv):
+    with pytest.raises(SystemExit) as stop:
+        main(list(argv))
+    return stop.value.code
+
+
 def grid(task, length="512"):
     return ["run", "-m", "none", "-t", task, "-l", length, "--dry-run"]
 
@@ -368,10 +374,44 @@ def test_data_that_cannot_be_reached_is_said_with_the_command_that_gets_it(
         monkeypatch.setattr(module, "HF_HUB_OFFLINE", module.HF_HUB_OFFLINE)
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
         monkeypatch.setenv(name, "0")
-    monkeypatch.setattr(lmeval, "reachable", lambda: False)
-    with pytest.raises(LookupError, match="run: harness data fetch lm-eval:arc_challenge"):
+    monkeypatch.setattr(network, "reachable", lambda: False)
+    with pytest.raises(LookupError, match="run harness data fetch lm-eval:arc_challenge"):
         lmeval.loaded("arc_challenge", "", None)
     assert capfd.readouterr() == ("", "")
+
+
+def test_fetching_says_what_it_needs_and_what_works_without(capsys):
+    assert main_code("data", "fetch", "short-context.mmlu,passkey", "longppl.by", "--dry-run") == 0
+    mmlu, passkey, by = capsys.readouterr().out.splitlines()
+    assert mmlu.startswith("short-context.mmlu: cais/mmlu abstract_algebra+anatomy+")
+    assert passkey == "passkey: works offline, there is nothing to fetch"
+    assert by == "longppl.by: an evaluator's losses, the .npz beside a result of longppl.self"
+    assert main_code("data", "fetch", f"lm-eval:tiny_days,data={SETS}") == 0
+    assert capsys.readouterr().out.endswith(": json is in the cache\n")
+
+
+def test_offline_is_said_to_every_library_that_asks(monkeypatch):
+    import datasets.config
+    import huggingface_hub.constants
+
+    for module in (datasets.config, huggingface_hub.constants):
+        monkeypatch.setattr(module, "HF_HUB_OFFLINE", False)
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.setenv(name, "0")
+    network.offline()
+    assert datasets.config.HF_HUB_OFFLINE and huggingface_hub.constants.HF_HUB_OFFLINE
+    assert huggingface_hub.constants.is_offline_mode()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_command_line_of_lm_eval_knows_our_models(capsys, monkeypatch):
+    monkeypatch.setattr("lm_eval.__main__.setup_logging", lambda: None)
+    arguments = "model=toy,method=yarn,factor=2,length=256,dtype=float32"
+    words = ["run", "--model", "harness", "--model_args", arguments, "--include_path", SETS]
+    manager = lmeval.find(TINY[0], SETS).manager
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", lambda **_: manager)
+    assert main_code("lm-eval", *words, "--tasks", "tiny_days", "--limit", "6") == 0
+    assert "|tiny_days|" in capsys.readouterr().out
 
 
 def test_sampling_is_refused():

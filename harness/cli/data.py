@@ -28,7 +28,11 @@ DECONTAMINATE_EXAMPLES = (
     "harness data decontaminate --train parquet:novels.parquet --test parquet:held-out.parquet "
     "--ngrams 13 -o clean.jsonl"
 )
-app = typer.Typer(help="Make training data.", no_args_is_help=True)
+FETCH_EXAMPLES = (
+    "harness data fetch short-context\n\n"
+    "harness data fetch lm-eval:arc_easy longbench.hotpotqa --dry-run"
+)
+app = typer.Typer(help="Make training data, and fetch that of tasks.", no_args_is_help=True)
 LONG = 8
 """Words of an n-gram that two texts have in common only if one has it from the other."""
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
@@ -286,3 +290,32 @@ def _print_report(found: dict[str, Any], output: Path, screen: "Console") -> Non
             "None stays: so short n-grams are common to all prose of one language. --ngrams 13 "
             "finds copies only."
         )
+
+
+@app.command(epilog=FETCH_EXAMPLES)
+def fetch(
+    task: Annotated[list[str], typer.Argument(metavar="TASK...", help="As in `list tasks`.")],
+    dry_run: Annotated[bool, Option("--dry-run", help="Only list what would be fetched.")] = False,
+) -> None:
+    """Put the data of tasks into the cache, so that run --offline finds it.
+
+    The cache is the hub's, in HF_HOME; copy that folder to a machine that has no network.
+    """
+    from harness import catalog, network
+    from harness.gridfile import specs
+
+    if not dry_run and not network.reachable():
+        network.offline()
+    for spec in [one for name in specs(task) for one in catalog.members("tasks", name)]:
+        wanted = catalog.load("tasks", spec)
+        needs = wanted.needs() if hasattr(wanted, "needs") else [wanted.source]
+        if getattr(wanted, "offline", True):
+            typer.echo(f"{spec}: works offline, there is nothing to fetch")
+        elif dry_run:
+            typer.echo(f"{spec}: {', '.join(needs)}")
+        elif not hasattr(wanted, "fetch") and not hasattr(wanted, "rows"):
+            typer.echo(f"{spec}: comes from {', '.join(needs)}, which is to be given as a file")
+        else:
+            # What reads rows from the hub leaves the file they came in in the cache.
+            wanted.fetch() if hasattr(wanted, "fetch") else next(iter(wanted.rows()), None)
+            typer.echo(f"{spec}: {', '.join(needs)} is in the cache")

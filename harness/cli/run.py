@@ -119,6 +119,10 @@ def run(
     trust_remote_code: Annotated[
         bool, Option("--trust-remote-code", help="Run code that comes with a model.")
     ] = False,
+    no_network: Annotated[
+        bool,
+        Option("--offline", help="Take everything from the cache that `data fetch` has filled."),
+    ] = False,
 ) -> None:
     """Measure methods on tasks over lengths; cells that have a result are not run again."""
     flags = {
@@ -128,6 +132,10 @@ def run(
         "device": device, "dtype": dtype,
     }  # fmt: skip
     given = {key: value for key, value in flags.items() if value not in (None, [])}
+    if no_network:
+        from harness.network import offline
+
+        offline()
     try:
         from harness.gridfile import options
         from harness.plan import plan

@@ -22,7 +22,7 @@ MEANINGS = {
 }
 CUT = "†"
 """Beside a number some of whose inputs were cut to fit."""
-SHARES = {"accuracy", "recall", "substring match"}
+SHARES = {"accuracy", "recall", "substring match", "acc", "acc_norm", "exact_match"}
 """Metrics that are shares of one, and read best in percent."""
 
 
