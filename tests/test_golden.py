@@ -16,7 +16,9 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from harness import catalog
 from harness.rope import Rope
 
-GOLDEN = {p.stem: json.loads(p.read_text()) for p in (Path(__file__).parent / "golden").glob("*.json")}
+GOLDEN = {
+    p.stem: json.loads(p.read_text()) for p in (Path(__file__).parent / "golden").glob("*.json")
+}
 
 
 def rope(entry):
