@@ -115,7 +115,8 @@ def peak_memory(on: str) -> int:
 def versions() -> dict[str, str]:
     """Of all that can move a number."""
     found = {"python": platform.python_version()}
-    for name in ("context-harness", "torch", "transformers", "tokenizers", "numpy", "flash-attn"):
+    packages = ("context-harness", "torch", "transformers", "tokenizers", "numpy", "flash-attn")
+    for name in (*packages, "lm_eval"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -57,7 +57,7 @@ class LmEval(Task):
 
     @property
     def metric(self) -> str:  # type: ignore[override]
-        return self.key[0]
+        return self.key[0] if self.name else "the task's own"
 
     @property
     def loaded(self) -> dict[str, Any]:
@@ -66,6 +66,8 @@ class LmEval(Task):
     @property
     def higher_is_better(self) -> bool:  # type: ignore[override]
         """As its file says; a perplexity's does."""
+        if not self.name:
+            return True
         config = lmeval.find(self.name, self.data)
         named = config.config(config.leaves()[0]).get("metric_list") or ()
         said = {str(it["metric"]): it.get("higher_is_better") for it in named}
@@ -131,7 +133,8 @@ class LmEval(Task):
             known = ", ".join(key.replace(",none", "") for key in metrics_in(values))
             raise ValueError(f"{self.name} has no metric {main.replace(',none', '')!r}: {known}.")
         low, high = self._interval(samples, group, values)
-        parts = {key.removesuffix(",none"): values[key] for key in metrics_in(values)}
+        others = (key for key in metrics_in(values) if key != main)
+        parts = {key.removesuffix(",none"): values[key] for key in others}
         if group:
             parts |= {n: totals[main] for n, totals in scores.items() if main in totals}
         return Score(
@@ -139,7 +142,7 @@ class LmEval(Task):
             low=low,
             high=high,
             n=len(samples),
-            parts={key: float(value) for key, value in parts.items() if key != self.metric},
+            parts={key: float(value) for key, value in parts.items()},
         )
 
     def _interval(
