@@ -77,6 +77,9 @@ class Result(BaseModel):
     """The share of inputs that something was taken out of, to make them fit."""
     factor: float | None = None
     parts: dict[str, float] = {}
+    items: dict[str, float] = {}
+    """What the value is made of, and two methods are paired by: the score of each trial, the mean
+    loss in nats of each document."""
     reason: str | None = None
     notice: str | None = None
     seconds: float = 0.0

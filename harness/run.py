@@ -24,6 +24,9 @@ from harness.model import Live
 from harness.probe import NotOn, prove
 from harness.task import Outcome, Request, Sample, Task
 
+MOST_ITEMS = 1000
+"""Of more, the scores lie only beside the result."""
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -144,6 +147,7 @@ def _finished(
         cell=cell,
         status="scored",
         **asdict(score),
+        items=task.items(samples) if len(samples) <= MOST_ITEMS else {},
         **_of_task(cell, task),
         seconds=round(seconds, 3),
         tokens=len(tree_of(requests).tokens),

@@ -180,6 +180,10 @@ class Task(ABC):
     @abstractmethod
     def score(self, samples: Sequence[Sample]) -> Score: ...
 
+    def items(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """Each independent item's own score; two methods are compared item by item."""
+        return {sample.id: sample.score for sample in samples}
+
 
 class Judge(Protocol):
     """A task that can grade what anybody's model has said: `harness score` asks it.

@@ -123,6 +123,12 @@ class LmEval(Task):
             cut=request.cut,
         )
 
+    def items(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """None where the metric is no mean of numbers, as a corpus's BLEU."""
+        main = ",".join(self.key)
+        found = {s.id: s.about["metrics"].get(main) for s in samples}
+        return {key: float(x) for key, x in found.items() if isinstance(x, int | float)}
+
     def score(self, samples: Sequence[Sample]) -> Score:
         """By lm-eval's aggregation, of a group by its weights; the other metrics are parts."""
         main, tasks = ",".join(self.key), self.loaded["tasks"]

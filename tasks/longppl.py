@@ -83,11 +83,21 @@ class LongPPL(Perplexity):
         """The losses by which tokens are key, of long inputs and of short windows."""
         raise NotImplementedError
 
+    def items(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """The mean loss of each document's key tokens, in nats."""
+        picked = self.picked(samples)
+        return {key: float(losses.mean()) for key, losses in picked.items() if len(losses)}
+
+    def picked(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+        """The losses of each document's key tokens."""
+        evaluator = self.evaluator({sample.id: kept(sample) for sample in samples})
+        return {
+            key: losses[self.keys(key, len(losses), evaluator)]
+            for key, losses in whole(samples).items()
+        }
+
     def score(self, samples: Sequence[Sample]) -> Score:
-        measured = {sample.id: kept(sample) for sample in samples}
-        evaluator = self.evaluator(measured)
-        long = {s.id: kept(s) for s in samples if s.about["begin"] == 0}
-        picked = {key: found[self.keys(key, len(found), evaluator)] for key, found in long.items()}
+        picked = self.picked(samples)
         values = np.concatenate(list(picked.values()))
         if not len(values):
             raise ValueError(
@@ -98,8 +108,9 @@ class LongPPL(Perplexity):
         low, high = None, None
         if len(set(clusters)) > 1:
             low, high = (e ** max(x, 0) for x in mean_interval(values, clusters))
-        every = np.concatenate(list(long.values()))
-        eligible = sum(max(0, len(found) - self.short - self.stride) for found in long.values())
+        long = whole(samples).values()
+        every = np.concatenate(list(long))
+        eligible = sum(max(0, len(losses) - self.short - self.stride) for losses in long)
         parts = {"perplexity": every.mean(), "perplexity of key tokens": values.mean()}
         names = {s.id: s.about["document"] for s in samples}
         parts |= {names[key]: found.mean() for key, found in picked.items() if len(found)}
@@ -184,6 +195,11 @@ def stored(path: str) -> dict[str, np.ndarray]:
 
 def short_of(key: str, begin: int) -> str:
     return f"{key}-from-{begin}"
+
+
+def whole(samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+    """Each document's losses, all of what is before them seen."""
+    return {s.id: kept(s) for s in samples if s.about["begin"] == 0}
 
 
 def kept(sample: Sample) -> np.ndarray:

@@ -133,6 +133,13 @@ class Perplexity(Task):
             value=self.base ** fmean(values), low=low, high=high, n=len(values), parts=parts
         )
 
+    def items(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """The mean loss of each document, in nats: its windows are no items of their own."""
+        losses: dict[str, list[float]] = {}
+        for value, document in zip(*self.means(samples), strict=True):
+            losses.setdefault(document, []).append(value)
+        return {document: fmean(values) for document, values in losses.items()}
+
 
 class Whole(Perplexity):
     """The start token and the first N-1 tokens of each document, every prediction scored."""

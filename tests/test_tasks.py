@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from harness import catalog
-from harness.task import Choice, Document, Losses, Text, Verdict
+from harness.task import Choice, Document, Losses, Sample, Text, Verdict
 from harness.tasks.passkey import HAY, INTRO, QUESTION
 
 TOY = Path(__file__).parents[1] / "harness" / "toy"
@@ -451,3 +451,13 @@ def test_a_stride_that_nothing_would_use_is_refused():
     with pytest.raises(ValueError, match="truncate=false"):
         task("perplexity.yarn,stride=128")
     assert task("perplexity.longrope,stride=128,truncate=false").stride == 128
+
+
+def test_items_average_to_the_value():
+    windows = [("a", 1.0), ("a", 3.0), ("b", 1.0), ("b", 4.0)]
+    losses = [Sample(id=f"{d}-{x}", score=x, about={"document": d}) for d, x in windows]
+    task = catalog.load("tasks", "perplexity.sliding")
+    assert task.items(losses) == {"a": 2.0, "b": 2.5}
+    assert task.score(losses).value == pytest.approx(exp(2.25))
+    trials = [Sample(id=str(i), score=float(i > 0)) for i in range(4)]
+    assert catalog.load("tasks", "ruler.vt").items(trials) == {"0": 0, "1": 1, "2": 1, "3": 1}
