@@ -487,6 +487,7 @@ def test_without_weights_it_is_the_published_ntk(dim):
             torch.testing.assert_close(mine.exp(), ntk.frequencies, rtol=1e-12, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("theta", "param_factor", "activation"), [(1e4, 2, "tanh"), (1e6, 1, "tanh"), (1e6, 1, "silu")]
 )

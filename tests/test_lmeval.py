@@ -83,6 +83,7 @@ def _published(live, length, shots):
 # parity
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("length", "shots"), [(512, 1), (SHORT, 0)])
 def test_every_number_is_that_of_lm_evals_own_model(live, reader, length, shots):
@@ -112,6 +113,7 @@ def test_every_answer_is_that_of_lm_evals_own_model(live, reader):
                     assert np.allclose(np.ravel(mine), np.ravel(their), rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_with_a_tokenizer_that_adds_the_start_token_the_default_is_what_lm_eval_does(live):
     from copy import deepcopy
@@ -130,6 +132,7 @@ def test_with_a_tokenizer_that_adds_the_start_token_the_default_is_what_lm_eval_
         assert ours.value == pytest.approx(theirs[name][f"{ours.metric},none"], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_as_a_model_of_lm_eval_it_gives_the_numbers_of_the_cell(live, reader):
     from lm_eval import simple_evaluate

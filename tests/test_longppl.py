@@ -113,6 +113,7 @@ def test_its_own_value_is_below_what_the_threshold_allows(live, reader):
         assert done.result.value < exp(3)
 
 
+@pytest.mark.slow
 def test_a_longer_evaluation_serves_shorter_lengths(tmp_path, live, reader):
     task = SMALL + ",reach=400"
     _, path = stored(tmp_path, live, reader, task, lengths=(300, 400))

@@ -259,6 +259,7 @@ def test_without_it_torchs_kernel_serves(missing, elsewhere, monkeypatch):
     assert chosen("cpu", torch.bfloat16, 64).name == "torch-flash-cpu"
 
 
+@pytest.mark.slow
 @here
 def test_it_is_compiled_once_and_leaves_one_file(elsewhere):
     assert native.library() and len(list((elsewhere / "native").iterdir())) == 1
@@ -266,6 +267,7 @@ def test_it_is_compiled_once_and_leaves_one_file(elsewhere):
     assert native.library() and len(list((elsewhere / "native").iterdir())) == 1
 
 
+@pytest.mark.slow
 @here
 def test_a_forked_process_attends():
     code = (

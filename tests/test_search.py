@@ -370,6 +370,7 @@ def test_given_again_the_command_ends_alike_and_reads_nothing(wish, monkeypatch)
     assert again.forecast().done == first["documents_read"]
 
 
+@pytest.mark.slow
 def test_more_iterations_go_on_from_there(wish, tmp_path):
     prepare(wish).run(Quiet())
     more = replace(wish, settings=replace(SMALL, iterations=3))
@@ -416,6 +417,7 @@ def switched(flags, tmp_path):
     return file
 
 
+@pytest.mark.slow
 def test_a_part_for_short_inputs_is_appended_and_chosen_by_the_cells_length(
     switched, folder, corpus, tmp_path, capsys
 ):
@@ -443,6 +445,7 @@ def test_a_part_for_short_inputs_is_appended_and_chosen_by_the_cells_length(
     assert (short["length"], short["factor"], long["factor"]) == (1024, 4, 4)
 
 
+@pytest.mark.slow
 def test_appended_again_a_part_takes_the_place_of_the_one_before(switched, flags):
     kept = switched.with_name("factors.short-1k.search.json")
     kept.unlink()
@@ -507,6 +510,7 @@ def test_a_model_without_rope_is_refused(tmp_path, capsys):
     assert "harness: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_state_of_another_search_is_left_alone(wish, flags, capsys):
     prepare(wish).run(Quiet())
     kept = wish.output.with_suffix(".search.json")
@@ -614,6 +618,7 @@ def staged(wish, tmp_path):
     return stages, asked
 
 
+@pytest.mark.slow
 def test_stages_follow_one_another_and_none_is_made_twice(staged, folder, tmp_path):
     stages, asked = staged
     with pytest.raises(KeyboardInterrupt):

@@ -176,6 +176,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_two_writers_leave_whole_files_only(tmp_path):
     def writer(value):
         command = [sys.executable, "-P", "-c", WRITER, str(tmp_path), str(value)]

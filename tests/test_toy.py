@@ -95,6 +95,7 @@ def test_it_retrieves_at_its_original_length_and_yarn_far_beyond(tmp_path, capsy
     assert found["none", 32768] <= 0.3
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path, library):
     def killed(line: str) -> None:
         if line.startswith("step 2/"):

@@ -80,12 +80,14 @@ def follow(it, output, watch=None, **how):
     return train(it, rows(it), output, watch=watch or Silent(), save_every=2, **how)
 
 
+@pytest.mark.slow
 def test_it_learns_what_it_reads(novel, tmp_path):
     follow(course(novel, steps=8), tmp_path / "a")
     curve = losses(tmp_path / "a")
     assert len(curve) == 8 and curve[-1] < curve[0] - 0.5
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_draws_the_curve_it_would_have_drawn(novel, tmp_path):
     it = course(novel, spec="random-pos")  # draws positions anew at each pass
     follow(it, tmp_path / "whole")
@@ -105,6 +107,7 @@ FULL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "said"), FULL)
 def test_a_disk_that_fills_up_costs_no_earlier_save(error, said, novel, tmp_path, monkeypatch):
     it, kept = course(novel, steps=6), torch.save
@@ -124,6 +127,7 @@ def test_a_disk_that_fills_up_costs_no_earlier_save(error, said, novel, tmp_path
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_another_seed_reads_in_another_order(novel, tmp_path):
     follow(course(novel), tmp_path / "a", seed=1)
     follow(course(novel), tmp_path / "b", seed=1)
@@ -140,6 +144,7 @@ def test_a_half_written_save_is_passed_over(tmp_path):
     assert newest(tmp_path) == state.parent
 
 
+@pytest.mark.slow
 def test_a_folder_keeps_the_training_it_has(novel, tmp_path):
     follow(course(novel), tmp_path / "a")
     with pytest.raises(ValueError, match="another recipe"):
@@ -238,6 +243,7 @@ def test_a_sequence_is_shared_only_by_what_encodes_its_parts_alike(spec, shared)
         trainer._check_shared(model, spec)
 
 
+@pytest.mark.slow
 def test_adapters_leave_the_rest_of_the_model_alone(novel, tmp_path):
     pytest.importorskip("peft", reason="adapters are an extra: context-harness[train]")
     follow(course(novel, trains="lora"), tmp_path / "a")
@@ -258,6 +264,7 @@ def test_a_checkpoint_says_how_it_was_trained_and_is_evaluated_so(novel, tmp_pat
     assert row["factor"] == 3 and "1,024 tokens" in row["trained"]
 
 
+@pytest.mark.slow
 def test_a_chat_is_learned_with_the_template_that_is_saved(tmp_path):
     talk = [
         {"role": "user", "content": "What is it?"},

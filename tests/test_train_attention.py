@@ -77,6 +77,7 @@ class Calls(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 def test_its_gradient_is_that_of_its_values():
     qkv = inputs(torch.float64, tokens=9)
     # the kernel's exponential is of single precision
@@ -85,6 +86,7 @@ def test_its_gradient_is_that_of_its_values():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_torch_finds_the_operator_well_made(dtype):
     torch.library.opcheck(torch.ops.context_harness.attention.default, (*inputs(dtype), 0.25))
