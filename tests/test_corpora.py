@@ -123,7 +123,7 @@ def test_too_few_tokens_say_how_many_there_are_and_where_are_more():
     ],
 )
 def test_what_the_library_cannot_hold_is_refused_before_it_is_read(monkeypatch, wanted, why):
-    monkeypatch.setattr("harness.corpora._read", None)
+    monkeypatch.setattr("harness.corpora.stdlib.read", None)
     with pytest.raises(LookupError, match=why):
         read("stdlib", **wanted)
 
