@@ -1,0 +1,190 @@
+"""Effective context length: how far a score holds, by the field's named rules.
+
+What is measured holds contiguously: a length counts only if every shorter one holds too. Each rule
+gives an interval with the length: how far even the score's lower end holds, and how far its upper
+end still does. A length that was not measured (None) is passed over; where an end of an interval is
+not known, the lower one is taken not to hold, and the upper one to hold.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite, log, sqrt
+
+NOLIMA = 0.85
+"""NoLiMa's share of the base score, section 4.1: https://arxiv.org/abs/2502.05167."""
+SHORT = 1024
+"""The longest of the lengths that NoLiMa takes the base score from."""
+RULER = 0.856
+"""RULER's threshold, what LLaMA-2-7B scores at 4k: https://arxiv.org/abs/2404.06654, section 4."""
+
+Maybe = Sequence[float | None]
+Items = Mapping[int, Mapping[str, float]]
+"""Each item's own score, by length and id."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far a score holds. None: not even at the shortest length that was measured."""
+
+    length: int | None
+    """The longest measured length that still holds."""
+    low: int | None
+    high: int | None
+    rule: str
+    censored: bool
+    """The longest measured length still holds: it may reach further."""
+
+
+def by_share(
+    lengths: Sequence[int],
+    values: Maybe,
+    lows: Maybe,
+    highs: Maybe,
+    *,
+    of: float = NOLIMA,
+    base: float | None = None,
+    short: int = SHORT,
+    rule: str = "nolima",
+) -> Reach:
+    """The longest length with at least a share of the base score; higher is better.
+
+    The base is the best score at up to `short` tokens, or at the shortest length that was measured
+    if that is longer. NoLiMa takes the best of 250, 500 and 1k for each question and needle, and
+    then the mean; here it is of the whole. The base is taken as known, and holds: its own error is
+    not in the interval.
+
+    Raises:
+        ValueError: nothing was measured, or a length twice.
+    """
+    points = _points(lengths, values, lows, highs)
+    if base is not None:
+        return _at_least(points, of * base, rule)
+    best = max(
+        (p for p in points if p.length <= max(short, points[0].length)), key=lambda p: p.value
+    )
+    return _at_least(
+        [replace(p, low=p.value) if p is best else p for p in points], of * best.value, rule
+    )
+
+
+def by_threshold(
+    lengths: Sequence[int],
+    values: Maybe,
+    lows: Maybe,
+    highs: Maybe,
+    threshold: float = RULER,
+    rule: str = "ruler",
+) -> Reach:
+    """The longest length with at least a fixed score, in the unit of the values.
+
+    RULER's is LLaMA-2-7B's at 4k, 85.6 %, and stands for no other mix of tasks: give your own.
+
+    Raises:
+        ValueError: nothing was measured, or a length twice.
+    """
+    return _at_least(_points(lengths, values, lows, highs), threshold, rule)
+
+
+def by_perplexity(
+    lengths: Sequence[int],
+    values: Maybe,
+    lows: Maybe = (),
+    highs: Maybe = (),
+    *,
+    original: int,
+    items: Items | None = None,
+    rule: str = "perplexity",
+) -> Reach:
+    """The longest length at which perplexity is not significantly worse than at the original one.
+
+    Significantly: the 95 % interval of the difference in nats lies above 0. `low` is how far it is
+    surely no worse, the interval lying at or below 0; `high` is the length itself. With more to
+    read, perplexity normally falls, so a model may lose a part of what the longer context is worth
+    and still hold; and the measure is the method's own, however bad it is at the original length.
+
+    Documents are paired where `items` has their mean losses in nats at both lengths. Else the two
+    intervals give that of the difference as if they were independent, which is too wide for the
+    same documents: Zou & Donner 2008, https://doi.org/10.1002/sim.3095, equation 9.
+
+    Args:
+        lengths: in tokens; those below the original one do not matter.
+        values: perplexities.
+        lows: of their intervals.
+        highs: of their intervals.
+        original: the length the model was pretrained on. If it was not measured, the longest below
+            stands for it.
+        items: by length, each document's mean loss in nats.
+        rule: what to call it.
+
+    Raises:
+        ValueError: a perplexity is not above zero, no length up to the original one was measured, or a length twice.
+    """
+    blank = [None] * len(lengths)
+    points = _points(lengths, values, lows or blank, highs or blank)
+    if not all(point.value > 0 for point in points):
+        raise ValueError("A perplexity is above zero, and one here is not.")
+    start = max((p.length for p in points if p.length <= original), default=None)
+    if start is None:
+        raise ValueError(
+            f"Nothing was measured at up to {original} tokens, the original length, to compare "
+            "longer ones with: measure it there."
+        )
+    points = [p for p in points if p.length >= start]
+    worse = [_difference(points[0], point, items or {}) for point in points[1:]]
+    reached = _contiguous([p.length for p in points], [True, *(low <= 0 for low, _ in worse)])
+    surely = _contiguous([p.length for p in points], [True, *(high <= 0 for _, high in worse)])
+    return Reach(reached, surely, reached, rule, reached == points[-1].length)
+
+
+@dataclass(frozen=True)
+class _Point:
+    length: int
+    value: float
+    low: float | None
+    high: float | None
+
+
+def _points(lengths: Sequence[int], values: Maybe, lows: Maybe, highs: Maybe) -> list[_Point]:
+    """What was measured, shortest first."""
+    if len(set(lengths)) < len(lengths):
+        raise ValueError("A length stands there twice: how far a score holds is of one row.")
+    rows = sorted(zip(lengths, values, lows, highs, strict=True), key=lambda row: row[0])
+    points = [_Point(n, v, low, high) for n, v, low, high in rows if v is not None]
+    if not points:
+        raise ValueError("Nothing was measured at any length, so there is nothing to hold.")
+    if not all(isfinite(point.value) for point in points):
+        raise ValueError("How far a score holds is of finite scores, and one is not.")
+    return points
+
+
+def _at_least(points: list[_Point], bar: float, rule: str) -> Reach:
+    lengths = [point.length for point in points]
+    length = _contiguous(lengths, [p.value >= bar for p in points])
+    low = _contiguous(lengths, [p.low is not None and min(p.low, p.value) >= bar for p in points])
+    high = _contiguous(lengths, [p.high is None or max(p.high, p.value) >= bar for p in points])
+    return Reach(length, low, high, rule, length == lengths[-1])
+
+
+def _contiguous(lengths: Sequence[int], holds: Sequence[bool]) -> int | None:
+    """The longest length before the first that does not hold."""
+    first = holds.index(False) if False in holds else len(lengths)
+    return lengths[first - 1] if first else None
+
+
+def _difference(original: _Point, longer: _Point, items: Items) -> tuple[float, float]:
+    """The interval of how much worse the longer one is, in nats."""
+    first, second = items.get(original.length, {}), items.get(longer.length, {})
+    shared = [name for name in first if name in second]
+    if len(shared) > 1:
+        from harness.stats import mean_interval
+
+        return mean_interval([second[name] - first[name] for name in shared])
+    by = log(longer.value / original.value)
+    below = _apart(longer.low, longer.value), _apart(original.value, original.high)
+    above = _apart(longer.value, longer.high), _apart(original.low, original.value)
+    return by - sqrt(sum(x**2 for x in below)), by + sqrt(sum(x**2 for x in above))
+
+
+def _apart(low: float | None, high: float | None) -> float:
+    """Two perplexities, in nats; without end where one is not known."""
+    return float("inf") if low is None or high is None else log(high / low)
