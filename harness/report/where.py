@@ -3,6 +3,7 @@
 import operator
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from harness import nearest
@@ -26,17 +27,44 @@ NUMBERS = {
 }
 
 
+@dataclass(frozen=True)
+class Condition:
+    """One test of one key: `length>=8192`, `method=yarn,pi`."""
+
+    key: str
+    sign: str
+    wanted: tuple[Any, ...]
+    """What it is compared with; more than one after = and != only."""
+
+    def holds(self, row: dict[str, Any]) -> bool:
+        value = row[self.key]
+        if self.sign in ("=", "!="):
+            return (value in self.wanted) == (self.sign == "=")
+        return value is not None and TESTS[self.sign](value, self.wanted[0])
+
+
 def matching(results: Iterable[Result], where: str | None) -> list[Result]:
     """Those for which every condition holds; `method=yarn,pi` holds for either.
 
     Raises:
         ValueError: a condition is not key, comparison, value; or no result has such a key.
     """
-    conditions = [_condition(text) for text in (where or "").split()]
-    return [r for r in results if all(holds(r.row()) for holds in conditions)]
+    every = conditions(where)
+    if not every:
+        return list(results)
+    return [r for r in results if (row := r.row()) and all(c.holds(row) for c in every)]
 
 
-def _condition(text: str) -> Callable[[dict[str, Any]], bool]:
+def conditions(where: str | None) -> list[Condition]:
+    """What a person wrote after `--where`; nothing means every result.
+
+    Raises:
+        ValueError: a condition is not key, comparison, value; or no result has such a key.
+    """
+    return [_condition(text) for text in (where or "").split()]
+
+
+def _condition(text: str) -> Condition:
     parts = re.fullmatch(r"([a-z_]+)(!=|>=|<=|=|>|<)(.+)", text)
     if not parts:
         raise ValueError(
@@ -49,12 +77,10 @@ def _condition(text: str) -> Callable[[dict[str, Any]], bool]:
         raise ValueError(
             f"Results have no {key!r}.{nearest.hint(key, keys)} They have: {', '.join(keys)}."
         )
-    wanted = [_value(key, one) for one in given.split(",")]
-    if sign in ("=", "!="):
-        return lambda row: (row[key] in wanted) == (sign == "=")
-    if key not in NUMBERS or len(wanted) > 1:
+    wanted = tuple(_value(key, one) for one in given.split(","))
+    if sign not in ("=", "!=") and (key not in NUMBERS or len(wanted) > 1):
         raise ValueError(f"In {text!r}, {sign} compares with one number; use = or != instead.")
-    return lambda row: row[key] is not None and TESTS[sign](row[key], wanted[0])
+    return Condition(key, sign, wanted)
 
 
 def _value(key: str, text: str) -> Any:
