@@ -117,7 +117,8 @@ def by_perplexity(
         rule: what to call it.
 
     Raises:
-        ValueError: a perplexity is not above zero, no length up to the original one was measured, or a length twice.
+        ValueError: no length up to the original one was measured, or a length twice, or a
+            perplexity is not above zero.
     """
     blank = [None] * len(lengths)
     points = _points(lengths, values, lows or blank, highs or blank)
