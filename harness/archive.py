@@ -1,20 +1,44 @@
-"""Many results at once: as columns, from single JSON files and from Parquet packs alike."""
+"""Many results at once: found by conditions, or as columns, from single files and packs alike.
 
-import json
-from collections.abc import Iterable
+What lies in a pack is sought by Parquet's columns; a `Result` is made only of what was meant.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import packs
 from harness.cell import Result
-from harness.report.where import KNOWN, NUMBERS, matching
+from harness.report.where import TESTS, Condition, conditions, matching
+from harness.store import Broken, Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    from harness.store import Broken
 
-WHOLE = ("length", "n", "tokens", "peak_memory")
-"""Columns of whole numbers; what else is a number may have a fraction."""
+@dataclass(frozen=True)
+class Found:
+    """The results that were meant, rows together, short lengths first."""
+
+    results: list[Result]
+    among: int
+    """Of how many; counted only where few are, or none was meant."""
+    broken: list[Broken]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What packing came to."""
+
+    path: Path | None
+    """The new pack; None where nothing was left to pack."""
+    cells: int
+    """In the new pack."""
+    removed: int
+    """Single files whose cell is in a pack, as they say it, and that are gone now."""
+    broken: list[Broken]
 
 
 def columns(
@@ -22,12 +46,14 @@ def columns(
     where: str | None = None,
     *,
     only: Iterable[str] | None = None,
-    broken: "list[Broken] | None" = None,
+    broken: list[Broken] | None = None,
 ) -> "pa.Table":
     """One row a cell: the keys of `Result.row()`, nested ones as JSON, and `cell`, its path.
 
+    Rows of a table stand together, short lengths first, as in a `Store`.
+
     Args:
-        folder: of results, with `runs/` in it.
+        folder: of results, with `runs/` or `packed/` in it.
         where: conditions, as `--where` takes them.
         only: the columns wanted, which is faster; None: all.
         broken: filled with the files that are no results, and were skipped.
@@ -35,30 +61,142 @@ def columns(
     Raises:
         ValueError: a condition is none, or there is no such column.
     """
-    import pyarrow as pa
-
-    from harness.store import Store
-
     store = Store(folder)
-    rows = [_row(result) for result in matching(store.results(), where)]
+    names = packs.schema(nested=False).names if only is None else list(only)
+    if unknown := set(names) - set(packs.schema().names):
+        raise ValueError(f"Results have no column {min(unknown)!r}.")
+    table = _table(store, where, names)
     if broken is not None:
         broken += store.broken
-    table = pa.Table.from_pylist(rows, schema=schema())
-    return table if only is None else table.select(list(only))
+    return table
 
 
-def schema() -> "pa.Schema":
-    """Names and types of the columns."""
+def found(folder: Path, where: str | None = None) -> Found:
+    """The results meant, to be looked at: without items and provenance where any are packed.
+
+    Raises:
+        ValueError: a condition is none.
+    """
+    store = Store(folder)
+    conditions(where)  # a slip in them is said before anything is read
+    if not list(store.opened()):
+        every = list(store.results())
+        return Found(matching(every, where), len(every), store.broken)
+    names = [name for name in packs.schema().names if name not in packs.HEAVY]
+    results = []
+    for batch in _table(store, where, names).to_batches(max_chunksize=1024):
+        for row in batch.to_pylist():
+            with store.skipping(store.runs / row["cell"]):
+                results.append(packs.result(row))
+    return Found(results, 0 if results else _table(store, None, ["cell"]).num_rows, store.broken)
+
+
+def pack(folder: Path, *, remove: bool = False) -> Packed:
+    """Put every single result that is in no pack yet into a new one.
+
+    Args:
+        folder: of results.
+        remove: then take away the single files that a pack holds, each read again and compared.
+
+    Raises:
+        OSError: the folder does not take it.
+    """
+    store = Store(folder)
+    opened = list(store.opened())
+    count = 0
+
+    def fresh() -> Iterable[dict[str, Any]]:
+        nonlocal count
+        for result in store.single():
+            with store.skipping(store.path(result.cell)):
+                if _packed(opened, result) != result:
+                    row = packs.row(result)
+                    count += 1
+                    yield row
+
+    path = packs.write(store.root, fresh())
+    removed = _remove(store) if remove else 0
+    return Packed(path, count, removed, store.broken)
+
+
+def _packed(opened: Sequence[packs.Pack], result: Result) -> Result | None:
+    found = (pack.get(result.cell) for pack in opened)
+    return next((result for result in found if result is not None), None)
+
+
+def _remove(store: Store) -> int:
+    opened, removed = list(store.opened()), 0
+    for result in store.single():
+        if _packed(opened, result) == result:
+            store.path(result.cell).unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+def _table(store: Store, where: str | None, names: list[str]) -> "pa.Table":
+    wanted = conditions(where)
+    single = list(store.single())
+    tables = [_of_single(store, matching(single, where), names)]
+    seen = {str(result.cell.path) for result in single}
+    opened = list(store.opened())
+    for pack in opened:
+        with store.skipping(pack.path):
+            tables.append(pack.columns(names, _meaning(wanted, seen)))
+            if pack is not opened[-1]:
+                seen.update(pack.columns(["cell"])["cell"].to_pylist())
+    filled = [table for table in tables if table.num_rows] or tables[:1]
+    return filled[0] if len(filled) == 1 else _ordered(filled)
+
+
+def _of_single(store: Store, results: list[Result], names: list[str]) -> "pa.Table":
     import pyarrow as pa
 
-    kinds = {key: pa.int64() if key in WHOLE else pa.float64() for key in NUMBERS}
-    return pa.schema([("cell", pa.string())] + [(k, kinds.get(k, pa.string())) for k in KNOWN])
+    nested = bool(set(names) & set(packs.NESTED))
+    rows = []
+    for result in results:
+        with store.skipping(store.path(result.cell)):
+            rows.append(packs.row(result, nested=nested))
+    return pa.Table.from_pylist(rows, schema=packs.schema(nested=nested)).select(names)
 
 
-def _row(result: Result) -> dict[str, Any]:
-    row = {key: _flat(value) for key, value in result.row().items()}
-    return {"cell": str(result.cell.path), **row}
+def _ordered(tables: list["pa.Table"]) -> "pa.Table":
+    """Several tables as one, rows together, short lengths first."""
+    import numpy as np
+    import pyarrow as pa
+
+    table = pa.concat_tables(tables)
+    if not {"cell", "length"} <= set(table.column_names):
+        return table
+    places = map(packs.place, table["cell"].to_pylist())
+    order = sorted(enumerate(places), key=lambda numbered: numbered[1])
+    return table.take(np.array([number for number, _ in order]))
 
 
-def _flat(value: Any) -> Any:
-    return json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else value
+def _meaning(wanted: list[Condition], seen: set[str]) -> "pc.Expression | None":
+    """The conditions as Parquet's reader takes them, and none of the cells seen before."""
+    import operator
+    from functools import reduce
+
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    every = [_expression(condition) for condition in wanted]
+    if seen:
+        every.append(~pc.field("cell").isin(pa.array(sorted(seen), pa.string())))
+    return reduce(operator.and_, every) if every else None
+
+
+def _expression(condition: Condition) -> "pc.Expression":
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    field, kind = pc.field(condition.key), packs.schema().field(condition.key).type
+    if condition.sign in ("=", "!="):
+        given = [v for v in condition.wanted if v is not None]
+        if pa.types.is_integer(kind):
+            given = [int(v) for v in given if float(v).is_integer() and abs(v) < packs.LARGEST]
+        same = field.isin(pa.array(given, kind))
+        if None in condition.wanted:
+            same = same | field.is_null()
+        return same if condition.sign == "=" else ~same
+    return TESTS[condition.sign](field, condition.wanted[0])

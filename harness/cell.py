@@ -4,7 +4,7 @@ import re
 from itertools import product
 from pathlib import PurePosixPath
 from typing import Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -47,6 +47,23 @@ class Cell(BaseModel):
         row = (quote(part, safe=" ,=+@-_.~") for part in (self.model, self.task, self.method))
         dots = {".": "%2E", "..": ".%2E"}
         return PurePosixPath(*(dots.get(p, p) for p in row), f"{self.length}.json")
+
+    @classmethod
+    def at(cls, path: PurePosixPath | str) -> "Cell":
+        """Whose path this is: the way back.
+
+        Raises:
+            ValueError: no cell's.
+        """
+        parts = PurePosixPath(path).parts
+        length = PurePosixPath(path).stem
+        if len(parts) != 4 or not length.isdecimal():
+            raise ValueError(f"{str(path)!r} is no model/task/method/length.json")
+        model, task, method = map(unquote, parts[:3])
+        cell = cls(model=model, task=task, method=method, length=int(length))
+        if cell.path != PurePosixPath(path):
+            raise ValueError(f"{str(path)!r} is written {str(cell.path)!r}")
+        return cell
 
 
 def grid(models: list[str], methods: list[str], tasks: list[str], lengths: list[int]) -> list[Cell]:

@@ -1,7 +1,8 @@
 """Results on disk: one JSON file a cell, whole or not there; a cell that has one is done.
 
 Below a results folder, `runs/<model>/<task>/<method>/<length>.json`; beside it, outside git, the
-per-token losses (`<length>.npz`) and the answers (`<length>.samples.jsonl`).
+per-token losses (`<length>.npz`) and the answers (`<length>.samples.jsonl`). Many cells may lie
+together in a pack (`harness.packs`); where a cell has a file of its own too, that one counts.
 """
 
 import json
@@ -11,9 +12,13 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from heapq import merge
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from harness import packs
 from harness.cell import SCHEMA, Cell, Result
 
 if TYPE_CHECKING:
@@ -60,19 +65,22 @@ class Store:
         return path
 
     def has(self, cell: Cell) -> bool:
-        """Whether it is done: its file exists, whatever it says; see `retry`."""
-        path = self.path(cell)
-        if not path.exists():
-            return False
-        if not self.retry:
+        """Whether it is done: its file exists, whatever it says, or it is packed; see `retry`."""
+        if not self.retry and self.path(cell).exists():
             return True
-        result = self._read_or_skip(path)
-        return result is not None and result.status not in RETRIED
+        result = self.get(cell)
+        return result is not None and not (self.retry and result.status in RETRIED)
 
     def get(self, cell: Cell) -> Result | None:
         """The cell's result; None if there is none, or none that can be read."""
         path = self.path(cell)
-        return self._read_or_skip(path) if path.exists() else None
+        if path.exists() and (result := self._read_or_skip(path)):
+            return result
+        for pack in self.opened():
+            with self.skipping(pack.path):
+                if result := pack.get(cell):
+                    return result
+        return None
 
     def ready(self) -> None:
         """Make the folder and see that it takes files, before hours are spent on filling it.
@@ -120,7 +128,7 @@ class Store:
         try:
             result = Result.model_validate_json(path.read_bytes())
         except ValueError as error:
-            raise ValueError(_why(error)) from None
+            raise ValueError(_sentence(error)) from None
         if result.schema_version != SCHEMA:
             raise ValueError(
                 f"it is of schema {result.schema_version}, and this harness reads {SCHEMA}"
@@ -131,10 +139,24 @@ class Store:
 
     def results(self) -> Iterator[Result]:
         """All results, rows together, short lengths first; what is none goes to `broken`."""
-        files = (path for path in self.runs.rglob("*.json") if path.is_file())
-        for path in sorted(files, key=_in_rows):
+        streams = [self._placed(self.single()), *map(self._unpacked, self.opened())]
+        last = None
+        for at, result in merge(*streams, key=lambda placed: placed[0]):
+            if at != last:
+                last = at
+                yield result
+
+    def single(self) -> Iterator[Result]:
+        """Those that have a file of their own, in the same order."""
+        for path in sorted(self._files(), key=self._place):
             if result := self._read_or_skip(path):
                 yield result
+
+    def opened(self) -> Iterator[packs.Pack]:
+        """The packs, the one that counts first."""
+        for path in packs.paths(self.root):
+            with self.skipping(path):
+                yield packs.Pack.open(path)
 
     def losses(self, cell: Cell) -> "dict[str, np.ndarray]":
         """Per-token losses by document; empty if none were kept."""
@@ -153,13 +175,37 @@ class Store:
             return []
         return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
+    def _files(self) -> Iterator[Path]:
+        for folder, below, names in os.walk(self.runs):
+            below.sort()
+            yield from (Path(folder, name) for name in names if name.endswith(".json"))
+
+    def _place(self, path: Path) -> tuple[str, int]:
+        return packs.place(path.relative_to(self.runs).as_posix())
+
+    def _placed(self, results: Iterator[Result]) -> Iterator[tuple[tuple[str, int], Result]]:
+        return ((packs.place(result.cell.path), result) for result in results)
+
+    def _unpacked(self, pack: packs.Pack) -> Iterator[tuple[tuple[str, int], Result]]:
+        with self.skipping(pack.path):
+            for row in pack.rows():
+                with self.skipping(pack.path, of=row["cell"]):
+                    yield packs.place(row["cell"]), packs.result(row)
+
     def _read_or_skip(self, path: Path) -> Result | None:
-        try:
+        with self.skipping(path):
             return self.read(path)
-        except (OSError, ValueError) as error:
+        return None
+
+    @contextmanager
+    def skipping(self, path: Path, of: str = "") -> Iterator[None]:
+        """Name a file that is none, or a row `of` it, and go on."""
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError, NotImplementedError) as error:
             if path not in (b.path for b in self.broken):
-                self.broken.append(Broken(path=path, reason=_sentence(error)))
-            return None
+                said = f"{of}: " if of else ""
+                self.broken.append(Broken(path=path, reason=said + _sentence(error)))
 
     @contextmanager
     def _said_clearly(self) -> Iterator[None]:
@@ -223,19 +269,11 @@ def _lines(file: IO[bytes], samples: list[dict[str, Any]]) -> None:
         file.write(f"{line}\n".encode())
 
 
-def _in_rows(path: Path) -> tuple[str, int, str]:
-    return str(path.parent), int(path.stem) if path.stem.isdecimal() else 0, path.name
-
-
-def _why(error: ValueError) -> str:
-    """The first of what pydantic has to say, in one phrase."""
-    if not hasattr(error, "errors"):
-        return str(error)
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where + ': ' if where else ''}{first['msg']}"
-
-
 def _sentence(error: Exception) -> str:
+    """What the system says; of what pydantic has to say, the first."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return f"{where + ': ' if where else ''}{first['msg']}"
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split())

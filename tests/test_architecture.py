@@ -24,7 +24,8 @@ MAY_SEE = {
     "harness/rope.py": set(),
     "harness/rotation.py": {"harness.rope"},
     "harness/rotary.py": {"harness.method", "harness.rope", "harness.rotation"},
-    "harness/store.py": {"harness.cell"},
+    "harness/store.py": {"harness.cell", "harness.packs"},
+    "harness/packs.py": {"harness.cell"},
     "methods": {
         "harness.method",
         "harness.recipes",
