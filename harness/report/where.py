@@ -2,7 +2,7 @@
 
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,11 @@ KNOWN = Result(
 NUMBERS = {
     *("factor", "length", "value", "low", "high"),
     *("n", "truncated", "seconds", "tokens", "peak_memory"),
+    *("train_length", "window", "regenerated"),
 }
+LENGTHS = {"length", "train_length", "window"}
+ABSENT = {"factor", "value", "low", "high", "regenerated", *LENGTHS}
+"""Numbers that there may be none of: `factor=none`."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,20 @@ def matching(results: Iterable[Result], where: str | None) -> list[Result]:
     return [r for r in results if (row := r.row()) and all(c.holds(row) for c in every)]
 
 
-def conditions(where: str | None) -> list[Condition]:
+def conditions(where: str | None, known: Mapping[str, Any] = KNOWN) -> list[Condition]:
     """What a person wrote after `--where`; nothing means every result.
+
+    Args:
+        where: conditions with spaces between.
+        known: a row with every key there is.
 
     Raises:
         ValueError: a condition is not key, comparison, value; or no result has such a key.
     """
-    return [_condition(text) for text in (where or "").split()]
+    return [_condition(text, known) for text in (where or "").split()]
 
 
-def _condition(text: str) -> Condition:
+def _condition(text: str, known: Mapping[str, Any]) -> Condition:
     parts = re.fullmatch(r"([a-z_]+)(!=|>=|<=|=|>|<)(.+)", text)
     if not parts:
         raise ValueError(
@@ -72,8 +80,8 @@ def _condition(text: str) -> Condition:
             "with spaces between: --where 'method=yarn length>=8k status=scored'."
         )
     key, sign, given = parts.groups()
-    if key not in KNOWN or isinstance(KNOWN[key], dict):
-        keys = [k for k, v in KNOWN.items() if not isinstance(v, dict)]
+    if key not in known or isinstance(known[key], dict | list):
+        keys = [k for k, v in known.items() if not isinstance(v, dict | list)]
         raise ValueError(
             f"Results have no {key!r}.{nearest.hint(key, keys)} They have: {', '.join(keys)}."
         )
@@ -84,13 +92,13 @@ def _condition(text: str) -> Condition:
 
 
 def _value(key: str, text: str) -> Any:
-    if text == "none" and key in ("factor", "value", "low", "high"):
+    if text == "none" and key in ABSENT:
         return None
     if key not in NUMBERS:
         return text
     try:
         return float(text)
     except ValueError:
-        if key == "length":
+        if key in LENGTHS:
             return lengths(text)[0]
         raise ValueError(f"{key} is a number, and {text!r} is none.") from None
