@@ -1,4 +1,4 @@
-"""Effective context length: how far a score holds, by the field's named rules.
+"""Effective context length: how far a score holds, by the field's named rules; and its price.
 
 What is measured holds contiguously: a length counts only if every shorter one holds too. Each rule
 gives an interval with the length: how far even the score's lower end holds, and how far its upper
@@ -8,7 +8,7 @@ not known, the lower one is taken not to hold, and the upper one to hold.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite, log, sqrt
+from math import exp, hypot, inf, isfinite, log
 
 NOLIMA = 0.85
 """NoLiMa's share of the base score, section 4.1: https://arxiv.org/abs/2502.05167."""
@@ -122,8 +122,6 @@ def by_perplexity(
     """
     blank = [None] * len(lengths)
     points = _points(lengths, values, lows or blank, highs or blank)
-    if not all(point.value > 0 for point in points):
-        raise ValueError("A perplexity is above zero, and one here is not.")
     start = max((p.length for p in points if p.length <= original), default=None)
     if start is None:
         raise ValueError(
@@ -131,10 +129,36 @@ def by_perplexity(
             "longer ones with: measure it there."
         )
     points = [p for p in points if p.length >= start]
-    worse = [_difference(points[0], point, items or {}) for point in points[1:]]
+    worse = [_worse(points[0], point, items or {}) for point in points[1:]]
     reached = _contiguous([p.length for p in points], [True, *(low <= 0 for low, _ in worse)])
     surely = _contiguous([p.length for p in points], [True, *(high <= 0 for _, high in worse)])
     return Reach(reached, surely, reached, rule, reached == points[-1].length)
+
+
+def tax(
+    value: float,
+    low: float | None,
+    high: float | None,
+    plain: float,
+    plain_low: float | None,
+    plain_high: float | None,
+    *,
+    ratio: bool = False,
+) -> tuple[float, float | None, float | None]:
+    """What a method changes within the original length, and its interval: its score less the plain.
+
+    With `ratio`, as perplexities are compared, by how many times; `plain` is the model as it is.
+    From the intervals alone, as in `by_perplexity`, and so too wide: `harness.compare.tax` pairs
+    items.
+
+    Raises:
+        ValueError: a ratio is of perplexities that are not above zero.
+    """
+    ours, theirs = (value, low, high), (plain, plain_low, plain_high)
+    if not ratio:
+        return value - plain, *map(_known, _difference(ours, theirs))
+    low, high = (_known(x) for x in _difference(_logs(ours), _logs(theirs)))
+    return value / plain, None if low is None else exp(low), None if high is None else exp(high)
 
 
 @dataclass(frozen=True)
@@ -172,7 +196,7 @@ def _contiguous(lengths: Sequence[int], holds: Sequence[bool]) -> int | None:
     return lengths[first - 1] if first else None
 
 
-def _difference(original: _Point, longer: _Point, items: Items) -> tuple[float, float]:
+def _worse(original: _Point, longer: _Point, items: Items) -> tuple[float, float]:
     """The interval of how much worse the longer one is, in nats."""
     first, second = items.get(original.length, {}), items.get(longer.length, {})
     shared = [name for name in first if name in second]
@@ -180,12 +204,30 @@ def _difference(original: _Point, longer: _Point, items: Items) -> tuple[float, 
         from harness.stats import mean_interval
 
         return mean_interval([second[name] - first[name] for name in shared])
-    by = log(longer.value / original.value)
-    below = _apart(longer.low, longer.value), _apart(original.value, original.high)
-    above = _apart(longer.value, longer.high), _apart(original.low, original.value)
-    return by - sqrt(sum(x**2 for x in below)), by + sqrt(sum(x**2 for x in above))
+    ends = ((p.value, p.low, p.high) for p in (longer, original))
+    return _difference(*map(_logs, ends))
 
 
-def _apart(low: float | None, high: float | None) -> float:
-    """Two perplexities, in nats; without end where one is not known."""
-    return float("inf") if low is None or high is None else log(high / low)
+Ends = tuple[float, float | None, float | None]
+"""A value and its interval."""
+
+
+def _difference(a: Ends, b: Ends) -> tuple[float, float]:
+    """The interval of a difference, from those of both; without end where one is not known."""
+    (x, x_low, x_high), (y, y_low, y_high) = a, b
+    below, above = (
+        inf if p is None or q is None else hypot(x - p, y - q)
+        for p, q in ((x_low, y_high), (x_high, y_low))
+    )
+    return x - y - below, x - y + above
+
+
+def _logs(ends: Ends) -> Ends:
+    value, low, high = ends
+    if value <= 0:
+        raise ValueError("A perplexity is above zero, and one here is not.")
+    return log(value), *(log(x) if x else None for x in (low, high))
+
+
+def _known(end: float) -> float | None:
+    return end if isfinite(end) else None

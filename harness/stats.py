@@ -83,7 +83,8 @@ def bootstrap_mean(
 
 
 EXACT = 18
-"""Up to so many pairs every assignment of signs is looked at; of more, some are drawn."""
+"""Up to so many pairs every assignment of signs is looked at; of more, so many are drawn:"""
+DRAWS = 9999
 ROUNDING = 1e-12
 """What two equal sums may differ by, as a share of what was summed."""
 
@@ -169,7 +170,7 @@ def sign_flip(
     differences: "Sequence[float] | np.ndarray",
     clusters: Sequence[Hashable] | None = None,
     seed: int = 0,
-    draws: int = 9999,
+    draws: int = DRAWS,
 ) -> float:
     """The two-sided p of a mean difference: as if it were chance which of each pair is which.
 
