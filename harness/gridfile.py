@@ -183,8 +183,8 @@ Loader.add_constructor("tag:yaml.org,2002:int", Loader.number)
 Loader.add_constructor("tag:yaml.org,2002:float", Loader.construct_scalar)
 
 
-def read(file: Path) -> dict[str, Any]:
-    """The words of a grid file.
+def read(file: Path, kind: str = "grid") -> dict[str, Any]:
+    """The words of a grid file, or of another kind that people write by hand.
 
     Raises:
         ValueError: it is too large, no YAML, or no mapping.
@@ -193,17 +193,17 @@ def read(file: Path) -> dict[str, Any]:
     with file.open("rb") as opened:
         text = opened.read(LARGEST + 1)
     if len(text) > LARGEST:
-        raise ValueError(f"{file} is larger than {LARGEST // 1024} kB: that is no grid file.")
+        raise ValueError(f"{file} is larger than {LARGEST // 1024} kB: that is no {kind} file.")
     if text.count(b"[") + text.count(b"{") > DEEPEST:
-        raise ValueError(f"{file} has more than {DEEPEST} brackets: that is no grid file.")
+        raise ValueError(f"{file} has more than {DEEPEST} brackets: that is no {kind} file.")
     try:
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise ValueError("it uses an alias, and a grid file needs none")
+            raise ValueError(f"it uses an alias, and a {kind} file needs none")
         words = yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is no grid file: {error}.") from None
+        raise ValueError(f"{file} is no {kind} file: {error}.") from None
     if not isinstance(words, dict):
-        raise ValueError(f"{file} is no grid file: write lines such as 'method: yarn'.")
+        raise ValueError(f"{file} is no {kind} file: write lines such as 'method: yarn'.")
     return {str(key).replace("-", "_"): value for key, value in words.items()}
 
 
