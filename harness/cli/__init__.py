@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import data, export, lmeval, look, run, score, search, train
+from harness.cli import data, export, lmeval, look, published, run, score, search, train
 
 app = typer.Typer(
     help="Measure how far a method lets a pretrained transformer read.",
@@ -23,6 +23,7 @@ app.command("list")(look.list_)
 app.command("show", epilog=look.SHOW_EXAMPLES)(look.show)
 app.command("score", help=score.HELP, epilog=score.EXAMPLES)(score.score)
 app.command("results", epilog=look.RESULTS_EXAMPLES)(look.results)
+app.command("published", help=published.HELP, epilog=published.EXAMPLES)(published.published)
 app.command("plot")(look.plot)
 app.command("doctor")(look.doctor)
 app.add_typer(train.app, name="train")
