@@ -23,6 +23,10 @@ WEIGHED = ("clex",)
 """Rope types made of weights that transformers does not know: plain within the trained window."""
 
 
+class Unread(LookupError):
+    """A model that may be there, and could not be read now: others of a grid may be."""
+
+
 @dataclass(frozen=True, eq=False)
 class Card:
     """What a configuration says, before any weight is read."""
@@ -264,7 +268,7 @@ def _readable(name: str) -> Iterator[None]:
     except Exception as error:  # other people's code on other people's files raises anything
         said = " ".join(str(error).split()) or type(error).__name__
         short = said if len(said) <= 200 else said[:200].rsplit(" ", 1)[0] + " ..."
-        raise LookupError(f"The model {name!r} could not be read: {short}") from error
+        raise Unread(f"The model {name!r} could not be read: {short}") from error
 
 
 @contextlib.contextmanager

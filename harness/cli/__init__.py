@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import data, export, lmeval, look, published, run, score, search, train
+from harness.cli import cell, data, export, lmeval, look, published, run, score, search, train
 
 app = typer.Typer(
     help="Measure how far a method lets a pretrained transformer read.",
@@ -19,6 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run", help=run.HELP, epilog=run.EXAMPLES)(run.run)
+app.command("run-cell", help=cell.HELP, epilog=cell.EXAMPLES)(cell.run_cell)
 app.command("list")(look.list_)
 app.command("show", epilog=look.SHOW_EXAMPLES)(look.show)
 app.command("score", help=score.HELP, epilog=score.EXAMPLES)(score.score)

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer import Option
@@ -12,6 +13,7 @@ from harness.cli.look import Folder
 
 if TYPE_CHECKING:
     from harness.cell import Result
+    from harness.executors import Executor
     from harness.plan import Options, Planned
     from harness.store import Store
 
@@ -123,6 +125,32 @@ def run(
         bool,
         Option("--offline", help="Take everything from the cache that `data fetch` has filled."),
     ] = False,
+    engine: Annotated[
+        Literal["local", "ray", "slurm"],
+        Option(help="Run cells in this process, on Ray's workers, or as Slurm's jobs."),
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        Option(metavar="N", help="Cells at a time, with ray or slurm; else one a GPU or machine."),
+    ] = None,
+    address: Annotated[
+        str | None,
+        Option(metavar="HOST:PORT", help="Ray's head; without, Ray is started on this machine."),
+    ] = None,
+    job: Annotated[
+        str | None,
+        Option(
+            metavar="WORDS",
+            help="What a Slurm job is given, as gpus_per_node=1,slurm_partition=long.",
+        ),
+    ] = None,
+    write_cells: Annotated[
+        Path | None,
+        Option(
+            metavar="DIR",
+            help="Run nothing: write a cell file for each pass, for `run-cell` and any launcher.",
+        ),
+    ] = None,
 ) -> None:
     """Measure methods on tasks over lengths; cells that have a result are not run again."""
     flags = {
@@ -137,41 +165,95 @@ def run(
 
         offline()
     try:
+        from harness.executors import chosen
         from harness.gridfile import options
-        from harness.plan import plan
         from harness.store import Store
 
-        chosen = options(given, grid, trust_remote_code=trust_remote_code)
-        store, cells = Store(results, retry=retry), plan(chosen)
-        code = 0 if dry_run else _measure(cells, store, chosen, as_json)
+        executor = chosen(engine, workers=workers, address=address, job=_words(job))
+        asked = options(given, grid, trust_remote_code=trust_remote_code)
+        store = Store(results, retry=retry)
+        cells, unread = _planned(asked)
+        if write_cells:
+            raise typer.Exit(_write(cells, store, asked, write_cells) or int(unread))
+        code = 0 if dry_run else _measure(cells, store, asked, executor, as_json)
     except KeyboardInterrupt:
         typer.echo(INTERRUPTED, err=True)
         raise typer.Exit(130) from None
     if dry_run:
         _print_plan(cells, store, as_json)
-    raise typer.Exit(code)
+    raise typer.Exit(code or int(unread))
 
 
-def _measure(plan: "Sequence[Planned]", store: "Store", options: "Options", as_json: bool) -> int:
+def _planned(options: "Options") -> "tuple[list[Planned], bool]":
+    """The grid; and whether a model of several could not be read, so that its cells have no name.
+
+    Raises:
+        LookupError, ValueError: what `harness.plan.plan` raises, or no model could be read.
+    """
+    from harness.model import Unread
+    from harness.plan import plan
+
+    found: list[Planned] = []
+    unread: list[Unread] = []
+    for name in options.models:
+        try:
+            found += plan(replace(options, models=(name,)))
+        except Unread as error:
+            unread.append(error)
+    if unread and not found:
+        raise unread[0]
+    for error in unread:
+        typer.echo(f"note: {error} The other models go on.", err=True)
+    return found, bool(unread)
+
+
+def _words(job: str | None) -> dict[str, Any] | None:
+    """`gpus_per_node=1,slurm_partition=long` as names and values."""
+    if job is None:
+        return None
+    pairs = [part.partition("=") for part in job.split(",")]
+    if not all(name.strip().isidentifier() and value.strip() for name, _, value in pairs):
+        raise ValueError(f"--job takes name=value,name=value, and {job!r} is not written so.")
+    given = {name.strip(): value.strip() for name, _, value in pairs}
+    return {name: int(v) if v.isdecimal() else v for name, v in given.items()}
+
+
+def _write(plan: "Sequence[Planned]", store: "Store", options: "Options", folder: Path) -> int:
+    from harness.executors.work import write
+    from harness.plan import missing
+
+    files = write(missing(plan, store), options, folder)
+    typer.echo(f"{len(files)} cell files are in {folder}; run each with: harness run-cell FILE")
+    return 0
+
+
+def _measure(
+    plan: "Sequence[Planned]",
+    store: "Store",
+    options: "Options",
+    executor: "Executor",
+    as_json: bool,
+) -> int:
     """Run what is missing, print everything; the exit code."""
-    from harness.executors.local import execute
+    from harness.cli.interrupt import second_at_once
     from harness.plan import missing as not_measured
 
     missing = not_measured(plan, store)
     code = measured = 0
-    if missing:
-        store.ready()
-        with _watch(plan, missing, store, as_json) as watch:
-            try:
-                for _ in execute(missing, store, options, watch):
-                    measured += 1
-            except KeyboardInterrupt:
-                code = 130
-    if code and not measured:
-        typer.echo(INTERRUPTED, err=True)
-    found = [result for planned in plan if (result := store.get(planned.cell))]
-    _name_broken(store)
-    _print_results(plan, found, as_json)
+    with second_at_once():
+        if missing:
+            store.ready()
+            with _watch(plan, missing, store, as_json) as watch:
+                try:
+                    for _ in executor.execute(missing, store, options, watch):
+                        measured += 1
+                except KeyboardInterrupt:
+                    code = 130
+        if code and not measured:
+            typer.echo(INTERRUPTED, err=True)
+        found = [result for planned in plan if (result := store.get(planned.cell))]
+        _name_broken(store)
+        _print_results(plan, found, as_json)
     unread = len(found) < len(plan)
     return code or int(unread or any(result.status == "failed" for result in found))
 

@@ -1,1 +1,68 @@
-"""Which process runs which cells, and where."""
+"""Which process runs which cells, and where.
+
+An executor is given what has no result yet and yields each result once it is on this machine's
+disk. It keeps no account of its own: what is done, the results folder knows.
+"""
+
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+if TYPE_CHECKING:
+    from harness.cell import Result
+    from harness.plan import Options, Planned, Watch
+    from harness.store import Store
+
+Engine = Literal["local", "ray", "slurm"]
+
+
+class Executor(Protocol):
+    """Whoever can run cells; the module `harness.executors.local` is one."""
+
+    def execute(
+        self, plan: "Sequence[Planned]", store: "Store", options: "Options", watch: "Watch"
+    ) -> "Iterator[Result]":
+        """Run these cells, and yield each result once it is stored.
+
+        Raises:
+            OSError: the results folder takes no files.
+            ModuleNotFoundError: the engine is not installed; says how to.
+        """
+
+
+def chosen(
+    engine: Engine,
+    *,
+    workers: int | None = None,
+    address: str | None = None,
+    job: dict[str, Any] | None = None,
+) -> Executor:
+    """The executor of this name.
+
+    Args:
+        engine: in this process, on a Ray cluster, or in Slurm's queue.
+        workers: cells at the same time; None: one for each GPU, else one for each machine.
+        address: the cluster's head; None: this machine alone.
+        job: what Slurm is asked for, in submitit's words.
+
+    Raises:
+        ValueError: the engine takes no such wish.
+    """
+    for flag, given, takes in (
+        ("--workers", workers, ("ray", "slurm")),
+        ("--address", address, ("ray",)),
+        ("--job", job, ("slurm",)),
+    ):
+        if given is not None and engine not in takes:
+            raise ValueError(f"{flag} is for --engine {' or '.join(takes)}, not for {engine}.")
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers must be at least 1, and {workers} is less.")
+    if engine == "ray":
+        from harness.executors.ray import Ray
+
+        return Ray(address=address, workers=workers)
+    if engine == "slurm":
+        from harness.executors.slurm import Slurm
+
+        return Slurm(job=job or {}, workers=workers)
+    return cast(Executor, import_module("harness.executors.local"))

@@ -1,11 +1,15 @@
 """One process, one cell after the other; a row in one pass where that is exact."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import groupby
 
 from harness import catalog, machine
-from harness.cell import Cell, Result
+from harness.cell import Cell, Result, Status
+from harness.corpora import label_of, place_of
 from harness.engine.evaluate import BLOCK
+from harness.executors.holding import held
+from harness.executors.work import units
 from harness.model import Live, load
 from harness.plan import Options, Planned, Watch
 from harness.probe import check_engine, check_identity, reads_alike
@@ -22,18 +26,67 @@ def execute(
 ) -> Iterator[Result]:
     """Run these cells, and yield each result once it is stored.
 
-    Raises:
-        LookupError: a model cannot be read, or the engine is not exact on it.
+    What another run on the same folder finishes meanwhile is not run again; of two such runs the
+    second begins at the other end.
     """
-    for _, of_model in groupby(plan, lambda p: p.cell.model):
-        cells = list(of_model)
-        live = _loaded(cells[0], options)
-        reader = TokenReader(live.tokenizer, machine.cache_folder())
-        for together in passes(live, cells):
-            for finished in _attempt(live, reader, together, watch):
-                store.write(finished.result, losses=finished.losses, samples=finished.samples)
-                watch.cell_finished(finished.result)
-                yield finished.result
+    with held(store.runs) as alone:
+        if not alone:
+            watch.note(
+                f"Another harness run is filling {str(store.root)!r}: this one begins at the other "
+                "end, and what either has finished is not run again."
+            )
+            plan = [planned for unit in reversed(units(plan)) for planned in unit]
+        for finished in Host(options, watch).measure(plan, store.has):
+            store.write(finished.result, losses=finished.losses, samples=finished.samples)
+            watch.cell_finished(finished.result)
+            yield finished.result
+
+
+class Host:
+    """A process that measures: the model it has read stays until another is asked for."""
+
+    def __init__(self, options: Options, watch: Watch) -> None:
+        self._options, self._watch = options, watch
+        self._name: str | None = None
+        self._held: tuple[Live, TokenReader] | None = None
+        self._fault: tuple[Status, str] | None = None
+        """Why the model cannot be asked; said of each of its cells without trying again."""
+
+    def measure(
+        self, plan: Iterable[Planned], done: Callable[[Cell], bool] = lambda cell: False
+    ) -> Iterator[Finished]:
+        """What comes of these cells, whatever goes wrong; but for those done when their turn is."""
+        for name, of_model in groupby(plan, lambda p: p.cell.model):
+            for _, of_row in groupby(of_model, lambda p: (p.cell.method, p.cell.task)):
+                row = [planned for planned in of_row if not done(planned.cell)]
+                if row:
+                    yield from self._measure(name, row)
+
+    def _measure(self, name: str, row: list[Planned]) -> Iterator[Finished]:
+        self._hold(name, row[0])
+        if self._fault:
+            yield from (refused(planned.cell, *self._fault) for planned in row)
+            return
+        live, reader = self._held
+        try:
+            _check_text(row[0].cell.task, row[0].corpus)
+            together = list(passes(live, row))
+        except Exception as error:  # such as of a corpus that is not on this machine
+            yield from (refused(planned.cell, *_fault(error)) for planned in row)
+            return
+        for one_pass in together:
+            yield from _attempt(live, reader, one_pass, self._watch)
+
+    def _hold(self, name: str, planned: Planned) -> None:
+        """Have this model ready, or know why it cannot be."""
+        if name == self._name:
+            return
+        self._name, self._held, self._fault = name, None, None
+        try:
+            live = _loaded(planned, self._options)
+            self._held = live, TokenReader(live.tokenizer, machine.cache_folder())
+        except Exception as error:  # one model's fault, whatever it is, must not end the grid
+            self._fault = _fault(error)
 
 
 def passes(live: Live, plan: Iterable[Planned]) -> Iterator[list[Planned]]:
@@ -50,6 +103,18 @@ def passes(live: Live, plan: Iterable[Planned]) -> Iterator[list[Planned]]:
         yield from [cells] if together else ([cell] for cell in cells)
 
 
+@cache
+def _check_text(spec: str, corpus: str | None) -> None:
+    """Raises LookupError: what is read here is not what the cell is named after."""
+    task = catalog.load("tasks", spec)
+    meant = catalog.split(spec)[1].get(place_of(task) or "")
+    if corpus and meant and label_of(task, corpus) != meant:
+        raise LookupError(
+            f"The corpus {corpus!r} is {label_of(task, corpus)} here, and the grid was planned "
+            f"with {meant}. Copy it anew."
+        )
+
+
 def _loaded(planned: Planned, options: Options) -> Live:
     live = load(
         planned.model,
@@ -57,6 +122,12 @@ def _loaded(planned: Planned, options: Options) -> Live:
         dtype=planned.dtype,
         trust_remote_code=options.trust_remote_code,
     )
+    meant = planned.made_of.get("weights")
+    if meant and meant != live.weights:
+        raise LookupError(
+            f"The model {planned.model!r} has other weights here than where the grid was planned: "
+            f"sha256 {live.weights[:8]}, not {meant[:8]}. Copy or download it anew."
+        )
     check_engine(live.model)
     check_identity(live.model)
     return live
@@ -94,6 +165,14 @@ def _attempt(
     else:
         tried = f"in blocks of {block * 4} tokens"
         yield refused(cells[0], "out_of_memory", f"out of memory, {tried}: {said}")
+
+
+def _fault(error: Exception) -> tuple[Status, str]:
+    """What is said of cells that were never begun: our own sentences as they are."""
+    said = _first_line(error)
+    ours = isinstance(error, ValueError | LookupError) and not isinstance(error, KeyError)
+    reason = said if ours and said else f"{type(error).__name__}: {said}"
+    return ("out_of_memory" if _out_of_memory(error) else "failed"), reason
 
 
 def _first_line(error: Exception) -> str:

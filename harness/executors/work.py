@@ -1,0 +1,170 @@
+"""The unit of work: what one pass needs, as a cell file that `harness run-cell` takes anywhere.
+
+Paths in it are of the machine that reads it; whether what lies there is what was meant, hashes say.
+It cannot ask for code that comes with a model: who runs it must.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness import catalog
+from harness.cell import Cell, Result
+from harness.plan import Options, Planned, Watch
+from harness.store import Store
+
+LARGEST = 2**20
+"""Bytes of a cell file: far more than an honest one takes."""
+
+
+class Share(BaseModel):
+    """A cell of the pass, and what it is expected to take."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    cell: Cell
+    tokens: int = Field(ge=0)
+    seconds: float = Field(ge=0)
+    bytes: int = Field(ge=0)
+    why: str | None = None
+    """Why it would not fit where it was planned."""
+
+
+class Work(BaseModel):
+    """A pass."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    """Where the cells' model is: a known name, a folder, a hub name."""
+    weights: str | None = None
+    """sha256 of the weights that are meant."""
+    dtype: Literal["bfloat16", "float32", "auto"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    corpus: str | None = None
+    """Where its text is."""
+    cells: tuple[Share, ...] = Field(min_length=1)
+    schema_version: Literal[1] = 1
+
+    @classmethod
+    def of(cls, unit: Sequence[Planned], options: Options) -> "Work":
+        first = unit[0]
+        shares = [
+            Share(cell=p.cell, tokens=p.tokens, seconds=p.seconds, bytes=p.bytes, why=p.why)
+            for p in unit
+        ]
+        return cls(
+            model=first.model,
+            weights=first.made_of.get("weights"),
+            dtype=first.dtype,
+            device=options.device,
+            corpus=first.corpus,
+            cells=shares,
+        )
+
+    def plan(self) -> list[Planned]:
+        return [
+            Planned(
+                **{**dict(share), "cell": share.cell},
+                fits=share.why is None,
+                model=self.model,
+                dtype=self.dtype,
+                corpus=self.corpus,
+                made_of={"weights": self.weights},
+            )
+            for share in self.cells
+        ]
+
+    def options(self, trust_remote_code: bool = False) -> Options:
+        """As much of a person's wish as a worker needs."""
+        return Options(
+            methods=(),
+            tasks=(),
+            lengths=(),
+            device=self.device,
+            trust_remote_code=trust_remote_code,
+        )
+
+
+def units(plan: Sequence[Planned]) -> list[list[Planned]]:
+    """What workers are given: a row that may be read in one pass stays together."""
+    found = []
+    for (_, method, task), same in groupby(
+        plan, lambda p: (p.cell.model, p.cell.method, p.cell.task)
+    ):
+        row = list(same)
+        together = (
+            catalog.load("tasks", task).one_pass
+            and not catalog.load("methods", method).depends_on_length
+        )
+        found += [row] if together else [[planned] for planned in row]
+    return found
+
+
+def longest_first(found: Sequence[list[Planned]]) -> list[list[Planned]]:
+    """Those of a model together, and of these the longest first."""
+    models = list(dict.fromkeys(unit[0].cell.model for unit in found))
+    return sorted(found, key=lambda u: (models.index(u[0].cell.model), -seconds(u)))
+
+
+def seconds(unit: Sequence[Planned]) -> float:
+    return sum(planned.seconds for planned in unit)
+
+
+def perform(work: Work, store: Store, watch: Watch, trust_remote_code: bool) -> Iterator[Result]:
+    """Run those cells of a pass here that have no result yet."""
+    from harness.executors import local
+
+    left = [planned for planned in work.plan() if not store.has(planned.cell)]
+    if left:
+        store.ready()
+        yield from local.execute(left, store, work.options(trust_remote_code), watch)
+
+
+def write(plan: Sequence[Planned], options: Options, folder: Path) -> list[Path]:
+    """A cell file for each pass, `0.json` the longest of the first model, and so on.
+
+    Raises:
+        ValueError: there are cell files already, which these would be mixed with.
+        OSError: the folder does not take them.
+    """
+    if folder.is_dir() and any(folder.glob("*.json")):
+        raise ValueError(f"{folder} holds cell files already: empty it, or give another folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for i, unit in enumerate(longest_first(units(plan))):
+        files.append(folder / f"{i}.json")
+        files[-1].write_text(Work.of(unit, options).model_dump_json(indent=2) + "\n", "utf-8")
+    return files
+
+
+def read(file: Path) -> Work:
+    """A cell file.
+
+    Raises:
+        ValueError: it is none.
+        LookupError: it names a method or a task that is not here.
+        OSError: it cannot be read.
+    """
+    with file.open("rb") as opened:
+        text = opened.read(LARGEST + 1)
+    if len(text) > LARGEST:
+        raise ValueError(f"{file} is larger than {LARGEST // 1024} kB: that is no cell file.")
+    try:
+        work = Work.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(
+            f"{file} is no cell file{where and f', at {where}'}: {first['msg']}. "
+            "Make some with: harness run ... --write-cells DIR"
+        ) from None
+    if len({share.cell.model for share in work.cells}) > 1:
+        raise ValueError(f"{file} is no cell file: its cells are of more than one model.")
+    for share in work.cells:
+        catalog.load("methods", share.cell.method)
+        catalog.load("tasks", share.cell.task)
+    return work
