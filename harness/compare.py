@@ -14,7 +14,7 @@ from math import exp
 from harness import catalog
 from harness.cell import UNEXTENDED, Result
 from harness.pairing import Items, aligned, comparable, meant, name
-from harness.stats import DRAWS, EXACT, holm, paired, sign_flip
+from harness.stats import holm, least_p, paired, sign_flip
 
 __all__ = ["between", "comparable", "compare", "floor", "matrix", "pareto", "tax"]
 
@@ -54,6 +54,8 @@ class Comparison:
     ratio: float | None
     """Of perplexities: a's is so many times b's."""
     p: float
+    least: float
+    """The smallest p that a sample of this size can give."""
     corrected: float
     """The p after Holm, for all comparisons made together."""
     detectable: float | None
@@ -81,10 +83,11 @@ class Wins:
 class Matrix:
     """Every method against every other; who is ahead most often comes first."""
 
+    models: list[str]
     names: list[str]
     wins: dict[tuple[str, str], Wins]
-    items: list[int]
-    """How many each comparison had."""
+    least: list[float]
+    """The smallest p that each comparison could have."""
     left_out: list[str]
     """What could not be compared, and why."""
 
@@ -134,6 +137,7 @@ def matrix(results: Sequence[Result], items: Items = own) -> Matrix:
     pairs, left_out = _possible(((a, b) for a, b in met if name(a.cell) != name(b.cell)), items)
     scores = [aligned(a, b, items) for a, b in pairs]
     differences = [[p - q for p, q in zip(x, y, strict=True)] for x, y in scores]
+    least = [least_p(len(x), shares={*x, *y} <= {0, 1}) for x, y in scores]
     sure = [p < SIGNIFICANT for p in holm([sign_flip(d) for d in differences])]
     wins: dict[tuple[str, str], Wins] = {}
     for (a, b), difference, surely in zip(pairs, differences, sure, strict=True):
@@ -144,7 +148,8 @@ def matrix(results: Sequence[Result], items: Items = own) -> Matrix:
             wins[key] = Wins(old.ahead + lead, old.sure + (lead and surely), old.of + 1)
     names = dict.fromkeys(name(result.cell) for result in results)
     order = sorted(names, key=lambda row: -_standing(row, wins))
-    return Matrix(order, wins, [len(d) for d in differences], left_out)
+    models = list(dict.fromkeys(result.cell.base for result in results))
+    return Matrix(models, order, wins, least, left_out)
 
 
 def tax(results: Sequence[Result], original: int, items: Items = own) -> list[Comparison]:
@@ -161,20 +166,18 @@ def tax(results: Sequence[Result], original: int, items: Items = own) -> list[Co
     return compare(_possible(last.values(), items)[0], items)
 
 
-def floor(items: Sequence[int]) -> str | None:
+def floor(least: Sequence[float]) -> str | None:
     """Why none of these comparisons can be significant, in a sentence; None: one can.
 
     Args:
-        items: how many each comparison has.
+        least: the smallest p that each could have.
     """
-    if not items:
+    best = min(least, default=0.0)
+    if best * len(least) < SIGNIFICANT:
         return None
-    least = 2.0 ** (1 - max(items)) if max(items) <= EXACT else 1 / (DRAWS + 1)
-    if least * len(items) < SIGNIFICANT:
-        return None
-    corrected = f", and of {len(items)} comparisons none below {min(1, least * len(items)):.2g}"
+    corrected = f", and corrected for {len(least)} none below {min(1, best * len(least)):.2g}"
     return (
-        f"With {max(items)} items no p is below {least:.2g}{corrected if len(items) > 1 else ''}: "
+        f"With so few items no p can be below {best:.2g}{corrected if len(least) > 1 else ''}: "
         "nothing here can be significant. Measure more items, or compare less at once."
     )
 
@@ -222,6 +225,7 @@ def _compared(a: Result, b: Result, items: Items) -> Comparison:
         high=high,
         ratio=exp(it.mean) if nats else None,
         p=it.p,
+        least=it.least,
         corrected=it.p,
         detectable=least,
         n=it.n,

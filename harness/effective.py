@@ -50,8 +50,8 @@ def by_share(
 
     The base is the best score at up to `short` tokens, or at the shortest length that was measured
     if that is longer. NoLiMa takes the best of 250, 500 and 1k for each question and needle, and
-    then the mean; here it is of the whole. The base is taken as known, and holds: its own error is
-    not in the interval.
+    then the mean; here it is of the whole. The base is taken as known, its own
+    error is not in the interval; what is shorter than where it was reached is not asked for.
 
     Raises:
         ValueError: nothing was measured, or a length twice.
@@ -59,12 +59,10 @@ def by_share(
     points = _points(lengths, values, lows, highs)
     if base is not None:
         return _at_least(points, of * base, rule)
-    best = max(
-        (p for p in points if p.length <= max(short, points[0].length)), key=lambda p: p.value
-    )
-    return _at_least(
-        [replace(p, low=p.value) if p is best else p for p in points], of * best.value, rule
-    )
+    short = max(short, points[0].length)
+    best = max((p for p in points if p.length <= short), key=lambda p: p.value)
+    longer = [p for p in points if p.length > best.length]
+    return _at_least([replace(best, low=best.value), *longer], of * best.value, rule)
 
 
 def by_threshold(

@@ -38,8 +38,9 @@ def meant(spec: str, results: Sequence[Result]) -> str:
         return found[0]
     if found:
         raise LookupError(f"{spec!r} may be any of {', '.join(found)}: write one of them whole.")
+    methods = {catalog.split(cell.method)[0] for cell in cells.values()}
     raise LookupError(
-        f"No result here is of {spec!r}.{nearest.hint(spec, list(cells))} "
+        f"No result here is of {spec!r}.{nearest.hint(spec, [*cells, *methods])} "
         f"There are: {', '.join(cells) or 'none'}."
     )
 

@@ -99,6 +99,8 @@ class Paired:
     high: float | None
     p: float
     """How likely so large a difference is, either way, if it is chance which of a pair is which."""
+    least: float
+    """The smallest p that a sample of this size can give."""
     detectable: float | None
     """The smallest true difference that such a sample shows four times of five; None: none."""
     n: int
@@ -124,7 +126,7 @@ def paired(
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if len(a) != len(b) or not len(a):
         raise ValueError(f"Pairs are of the same items, and here are {len(a)} and {len(b)}.")
-    difference, shares = a - b, clusters is None and _binary(a) and _binary(b)
+    difference, shares = a - b, clusters is None and _binary(a, b)
     low, high = None, None
     if shares:
         low, high = difference_of_shares(a, b, level)
@@ -135,6 +137,7 @@ def paired(
         low=low,
         high=high,
         p=sign_flip(difference, clusters, seed),
+        least=least_p(len(a) if clusters is None else len(set(clusters)), shares=shares),
         detectable=detectable(difference, clusters, level=level, shares=shares),
         n=len(a),
     )
@@ -203,6 +206,11 @@ def sign_flip(
     return (beyond + 1) / (draws + 1)
 
 
+def least_p(n: int, *, shares: bool = False) -> float:
+    """The smallest p that so many pairs can give; `shares`: of scores that are 0 or 1."""
+    return 2.0 ** (1 - n) if shares or n <= EXACT else 1 / (DRAWS + 1)
+
+
 def holm(ps: Sequence[float]) -> list[float]:
     """Several p-values, raised so that one below 0.05 is not chance among so many.
 
@@ -243,8 +251,8 @@ def detectable(
     return float(found) or None
 
 
-def _binary(scores: "np.ndarray") -> bool:
-    return bool(((scores == 0) | (scores == 1)).all())
+def _binary(*rows: "np.ndarray") -> bool:
+    return all(bool(((scores == 0) | (scores == 1)).all()) for scores in rows)
 
 
 def _error(sums: "np.ndarray", counts: "np.ndarray") -> float:

@@ -110,7 +110,7 @@ def test_swapping_two_rows_flips_the_sign_and_nothing_else(n):
 
 
 def test_one_pair_has_no_interval_and_shows_nothing():
-    assert paired([3.5], [2.0]) == Paired(1.5, None, None, p=1.0, detectable=None, n=1)
+    assert paired([3.5], [2.0]) == Paired(1.5, None, None, p=1.0, least=1.0, detectable=None, n=1)
 
 
 @pytest.mark.parametrize("n", [3, 8, 11])
@@ -143,6 +143,17 @@ def test_signs_drawn_at_random_agree_with_all_of_them(monkeypatch):
 
 def test_no_p_is_below_what_was_drawn():
     assert sign_flip(1 + pairs(40)[0] / 100, draws=999) == 1 / 1000
+
+
+@pytest.mark.parametrize("n", [1, 4, 9, 18, 25])
+def test_no_sample_gives_less_than_its_least_p(n):
+    together, apart = np.ones(n), 1 + pairs(n)[0] / 100
+    assert paired(together, 0 * together).p == paired(together, 0 * together).least
+    assert (
+        paired(apart, 0 * apart).p
+        == paired(apart, 0 * apart).least
+        == pytest.approx(max(2.0 ** (1 - n), 1e-4 * (n > 18)))
+    )
 
 
 def test_a_cluster_has_one_sign():
