@@ -114,17 +114,17 @@ def _beside(store: Store, result: Result) -> Scores:
 def _fits(spec: str, cell: Cell) -> bool:
     if cell.training and spec == cell.training:
         return True
-    method, parameters = catalog.split(_canonical(spec.removesuffix(f"+{cell.training}")))
+    method, given = catalog.split(spec.removesuffix(f"+{cell.training}"))
     known, own = catalog.split(cell.method)
-    return method == known and parameters.items() <= own.items()
+    return method == known and all(_number(own.get(key)) == _number(given[key]) for key in given)
 
 
-def _canonical(spec: str) -> str:
-    """With values as results have them; as it is where it is no method's that is known here."""
+def _number(value: str | None) -> float | str | None:
+    """4.0 is 4. Without the catalog, which would load the method, and torch with it."""
     try:
-        return catalog.canonical("methods", spec)
-    except LookupError:
-        return spec
+        return float(value or "")
+    except ValueError:
+        return value
 
 
 def _protocol(result: Result) -> str:

@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import cell, data, export, lmeval, look, published, run, score, search, train
+from harness.cli import (
+    cell,
+    compare,
+    data,
+    export,
+    lmeval,
+    look,
+    published,
+    run,
+    score,
+    search,
+    train,
+)
 
 app = typer.Typer(
     help="Measure how far a method lets a pretrained transformer read.",
@@ -25,6 +37,7 @@ app.command("show", epilog=look.SHOW_EXAMPLES)(look.show)
 app.command("score", help=score.HELP, epilog=score.EXAMPLES)(score.score)
 app.command("results", epilog=look.RESULTS_EXAMPLES)(look.results)
 app.command("published", help=published.HELP, epilog=published.EXAMPLES)(published.published)
+app.command("compare", help=compare.HELP, epilog=compare.EXAMPLES)(compare.compare)
 app.command("plot")(look.plot)
 app.command("doctor")(look.doctor)
 app.add_typer(train.app, name="train")
