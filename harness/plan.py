@@ -10,12 +10,10 @@ from harness import catalog
 from harness.cell import UNEXTENDED, Cell, Result, grid
 
 if TYPE_CHECKING:
+    from harness.cost import Shape, Speed, Work
     from harness.model import Card
     from harness.store import Store
     from harness.task import Task
-
-OVERHEAD = 700 * 2**20
-"""Bytes of a process before any model: Python, torch, transformers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +68,12 @@ class Planned:
     """Where the cell's corpus is on this machine."""
     made_of: dict[str, Any] = field(default_factory=dict)
     """What its provenance must say, or it is another number: weights, task version, encoding."""
+    work: "Work | None" = None
+    """What its pass does."""
+    share: float = 1.0
+    """Of the pass, as in the results: a row that is read in one pass shares it."""
+    shape: "Shape | None" = None
+    """Of the model."""
 
 
 class Watch(Protocol):
@@ -88,11 +92,16 @@ class Watch(Protocol):
         """What a person should know, in a sentence."""
 
 
-def plan(options: Options) -> list[Planned]:
+def plan(options: Options, *, stand_in: bool = False) -> list[Planned]:
     """Every cell of the grid and its cost; reads configurations and corpora, but no weights.
 
     A method's scale is settled here, once for the whole grid: with `factor` None it is the longest
     length over the model's original length. Documents are those that reach the longest length.
+
+    Args:
+        options: what was asked for.
+        stand_in: count without what is not on this machine: documents are of no words, and models
+            that `harness.standin` knows need no hub. Nothing is timed here.
 
     Raises:
         ValueError: a malformed or impossible wish: a factor below 1, a length below the minimum.
@@ -103,7 +112,7 @@ def plan(options: Options) -> list[Planned]:
     for kind, specs in (("methods", options.methods), ("tasks", options.tasks)):
         for spec in specs:
             catalog.load(kind, spec)  # a slip in a name is said before any model is looked for
-    return [planned for name in options.models for planned in _plan_model(options, name)]
+    return [p for name in options.models for p in _plan_model(options, name, stand_in)]
 
 
 def missing(plan: Sequence[Planned], store: "Store") -> list[Planned]:
@@ -112,83 +121,169 @@ def missing(plan: Sequence[Planned], store: "Store") -> list[Planned]:
     Raises:
         ValueError: a result was made of other weights, another task version or other factors.
     """
+    left, files, packed = [], store.files(), store.packed
+    folders: dict[tuple[str, str, str], str] = {}
     for planned in plan:
-        result = store.get(planned.cell)
-        if result is None or result.status != "scored":
-            continue
-        method = result.provenance.get("method", {})
-        then = result.provenance | {"encoding": [method.get(key) for key in ENCODING]}
-        for name, now in planned.made_of.items():
-            if now is not None and then.get(name) != now:
-                raise ValueError(
-                    f"{planned.cell.path} was measured with another {name.replace('_', ' ')} than "
-                    "there is now. Delete it, or give another folder with --results."
-                )
-    return [planned for planned in plan if not store.has(planned.cell)]
+        cell = planned.cell
+        row = cell.model, cell.task, cell.method
+        folder = folders.get(row) or folders.setdefault(row, str(cell.path.parent))
+        there = packed or f"{folder}/{cell.length}.json" in files
+        result = store.get(cell) if there else None
+        if result is not None and result.status == "scored":
+            _see_that_it_is_the_same(planned, result)
+        if not (there and store.has(cell)):
+            left.append(planned)
+    return left
 
 
-def _plan_model(options: Options, name: str) -> list[Planned]:
+def _see_that_it_is_the_same(planned: Planned, result: Result) -> None:
+    method = result.provenance.get("method", {})
+    then = result.provenance | {"encoding": [method.get(key) for key in ENCODING]}
+    for name, now in planned.made_of.items():
+        if now is not None and then.get(name) != now:
+            raise ValueError(
+                f"{planned.cell.path} was measured with another {name.replace('_', ' ')} than "
+                "there is now. Delete it, or give another folder with --results."
+            )
+
+
+def _plan_model(options: Options, name: str, stand_in: bool) -> list[Planned]:
     from harness import machine
-    from harness.model import describe
+    from harness.cost import shape_of
 
     spec, parameters = catalog.split(name)
     if unknown := set(parameters) - {"dtype"}:
         raise ValueError(f"A model has no parameter {unknown.pop()!r}. It has: dtype.")
-    card = describe(spec, trust_remote_code=options.trust_remote_code)
+    card, reader = _card_and_reader(spec, options, stand_in)
     on = machine.device(options.device)
     dtype = machine.dtype(parameters.get("dtype", options.dtype), on)
     exact = str(dtype).removeprefix("torch.")
     named = catalog.join(card.spec, {} if exact == "bfloat16" else {"dtype": exact})
-    methods = [_method(m, options, card) for m in options.methods]
-    tasks = {_task(t, options): _corpus(t, options) for t in options.tasks}
-    reader, free = _reader(card, options), machine.free_memory(on)
+    methods = list(dict.fromkeys(_method(m, options, card) for m in options.methods))
+    corpora = {_task(t, options, stand_in): _corpus(t, options) for t in options.tasks}
+    costs = _Costs(reader, shape_of(card), options.lengths, dtype.itemsize, machine.free_memory(on))
+    if not stand_in:
+        from harness.speed import measured
+
+        costs.speed = measured(card, on, dtype)
+    made_of = _MadeOf(card, max(options.lengths))
     found = []
-    for cell in grid([named], methods, list(tasks), list(options.lengths)):
-        cost = _cost(reader, cell.task, tasks[cell.task], cell.length)
-        taken = cost.bytes(card, dtype.itemsize)
-        why = f"needs {taken / 2**30:.1f} GiB, and {free / 2**30:.1f} are free"
-        # Of a row read in one pass each cell bears its share, as in the results.
-        row, share = cost, 1.0
-        if _in_one_pass(cell):
-            row = _cost(reader, cell.task, tasks[cell.task], max(options.lengths))
-            share = cell.length / sum(options.lengths)
+    for cell in grid([named], methods, list(corpora), list(options.lengths)):
+        together = one_pass(cell.method, cell.task)
         found.append(
             Planned(
                 cell=cell,
-                tokens=cost.rows,
-                seconds=share * row.seconds(card, on),
-                bytes=taken,
-                fits=taken <= free,
-                why=None if taken <= free else why,
+                **costs.of(cell.task, corpora[cell.task], cell.length, together),
                 model=spec,
                 dtype=exact,
-                corpus=tasks[cell.task],
-                made_of=_made_of(cell, card),
+                corpus=corpora[cell.task],
+                made_of=made_of(cell),
             )
         )
     return found
 
 
+def _card_and_reader(name: str, options: Options, stand_in: bool) -> tuple["Card", Any]:
+    """A model's configuration and how it reads."""
+    if stand_in:
+        from harness.standin import Bytes, describe
+
+        return describe(name), Bytes()
+    from harness.machine import cache_folder
+    from harness.model import describe, tokenizer
+    from harness.reader import TokenReader
+
+    card = describe(name, trust_remote_code=options.trust_remote_code)
+    return card, TokenReader(tokenizer(card, options.trust_remote_code), cache_folder())
+
+
+@dataclass
+class _Costs:
+    """What cells of one model take; a pass is counted once for all methods."""
+
+    reader: Any
+    shape: "Shape"
+    lengths: tuple[int, ...]
+    number: int
+    """Bytes of a weight."""
+    free: int
+    """Bytes."""
+    speed: "Speed | None" = None
+    """None: nothing is timed."""
+
+    def __post_init__(self) -> None:
+        self.of, self._pass = cache(self._of), cache(self._pass)
+
+    def _of(self, task: str, corpus: str | None, length: int, together: bool) -> dict[str, Any]:
+        """The numbers of a `Planned`."""
+        own = self._pass(task, corpus, length)
+        row = self._pass(task, corpus, max(self.lengths)) if together else own
+        share = length / sum(set(self.lengths)) if together else 1.0
+        needs, whole = (w.bytes(self.shape, self.number) for w in (own, row))
+        why = f"needs {needs / 2**30:.1f} GiB, and {self.free / 2**30:.1f} are free"
+        return {
+            "tokens": own.tokens,
+            "seconds": share * row.seconds(self.shape, self.speed) if self.speed else 0.0,
+            "bytes": whole if whole <= self.free else needs,
+            "fits": needs <= self.free,
+            "why": None if needs <= self.free else why,
+            "work": row,
+            "share": share,
+            "shape": self.shape,
+        }
+
+    def _pass(self, task: str, corpus: str | None, length: int) -> "Work":
+        from harness.corpora import reading
+        from harness.cost import Work
+
+        asked = reading(catalog.load("tasks", task), corpus)
+        return Work.of(list(asked.requests(self.reader, length)))
+
+
 ENCODING = ("frequencies", "attention_factor", "start_tokens")
 
 
-def _made_of(cell: Cell, card: "Card") -> dict[str, Any]:
-    """Of a rope method also its encoding, computed now: factors that do not fit are said here."""
-    method, model = catalog.load("methods", cell.method), SimpleNamespace(config=card.config)
-    facts = {} if method.unfit(model, cell.length) else method.provenance(model, cell.length)
-    return {
-        "weights": card.weights,
-        "task_version": catalog.load("tasks", cell.task).version,
-        # Of one that follows the length no encoding is compared, unless a file holds its factors.
-        "encoding": None
-        if method.depends_on_length and "factors" not in facts
-        else [facts.get(key) for key in ENCODING],
-    }
+class _MadeOf:
+    """What the provenance of a cell must say; factors that do not fit are said here."""
+
+    def __init__(self, card: "Card", longest: int) -> None:
+        self.card, self.longest = card, longest
+        self.model = SimpleNamespace(config=card.config)
+        self._encoding, self._alike = cache(self._encoding), cache(self._alike)
+
+    def __call__(self, cell: Cell) -> dict[str, Any]:
+        at = self.longest if self._alike(cell.method) else cell.length
+        return {
+            "weights": self.card.weights,
+            "task_version": _version(cell.task),
+            "encoding": self._encoding(cell.method, at),
+        }
+
+    def _alike(self, spec: str) -> bool:
+        """Whether it encodes all lengths as the longest."""
+        method = catalog.load("methods", spec)
+        return not method.depends_on_length and method.unfit(self.model, self.longest) is None
+
+    def _encoding(self, spec: str, length: int) -> list[Any] | None:
+        """Of one that follows the length none is compared, unless a file holds its factors."""
+        method = catalog.load("methods", spec)
+        unfit = method.unfit(self.model, length)
+        facts = {} if unfit else method.provenance(self.model, length)
+        if method.depends_on_length and "factors" not in facts:
+            return None
+        return [facts.get(key) for key in ENCODING]
 
 
-def _in_one_pass(cell: Cell) -> bool:
-    method, task = catalog.load("methods", cell.method), catalog.load("tasks", cell.task)
-    return task.one_pass and not method.depends_on_length
+@cache
+def _version(task: str) -> int:
+    return catalog.load("tasks", task).version
+
+
+@cache
+def one_pass(method: str, task: str) -> bool:
+    """Whether all lengths of a row are read together."""
+    alike = not catalog.load("methods", method).depends_on_length
+    return alike and catalog.load("tasks", task).one_pass
 
 
 def _method(spec: str, options: Options, card: "Card") -> str:
@@ -236,7 +331,7 @@ def _reads(method: Any, model: Any, card: "Card") -> list[Any]:
     return [facts.get(key) for key in ENCODING[:2]]
 
 
-def _task(spec: str, options: Options) -> str:
+def _task(spec: str, options: Options, stand_in: bool = False) -> str:
     """The task's canonical spec: options that it knows, and its corpus by content."""
     from harness.corpora import label_of, place_of
 
@@ -250,7 +345,7 @@ def _task(spec: str, options: Options) -> str:
     }
     if "reach" in known and "reach" not in given:
         wish["reach"] = max(options.lengths)
-    if (corpus := _corpus(spec, options)) and (field := place_of(task)):
+    if not stand_in and (corpus := _corpus(spec, options)) and (field := place_of(task)):
         wish[field] = label_of(task, corpus)
     return catalog.canonical("tasks", catalog.extended(spec, wish))
 
@@ -266,88 +361,3 @@ def _corpus(spec: str, options: Options) -> str | None:
     if field == "corpus" and options.corpus and field not in catalog.split(spec)[1]:
         return options.corpus
     return str(getattr(task, field))
-
-
-def _reader(card: "Card", options: Options) -> Any:
-    from harness.machine import cache_folder
-    from harness.model import tokenizer
-    from harness.reader import TokenReader
-
-    return TokenReader(tokenizer(card, options.trust_remote_code), cache_folder())
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a pass must read: rows of its tree, pairs of query and key, the longest input."""
-
-    rows: int
-    pairs: int
-    depth: int
-    generates: bool = False
-    """Then the keys of all layers are kept."""
-
-    def seconds(self, card: "Card", on: str) -> float:
-        """A rough time, from rates measured for a moment on this machine."""
-        s = card.shape
-        products, pair = _rates(on, s["head_dim"])
-        flops = 2 * self.rows * weights(card, s["experts"])
-        return flops / products + self.pairs * s["layers"] * s["heads"] * pair
-
-    def bytes(self, card: "Card", number: int) -> int:
-        """A rough peak: weights, hidden state, keys and values, tables, head."""
-        s = card.shape
-        kept, layers = (0, s["layers"]) if self.generates else (self.rows, 1)
-        hidden = kept * s["hidden"] * number
-        keys = layers * self.depth * 2 * s["key_heads"] * s["head_dim"] * number
-        table = self.depth * 2 * s["head_dim"] * number
-        head = s["vocabulary"] * s["hidden"] * 4
-        return OVERHEAD + weights(card, s["all_experts"]) * number + hidden + keys + table + head
-
-
-def weights(card: "Card", experts: int) -> int:
-    """Parameters with so many experts a layer: an estimate from the shape."""
-    s = card.shape
-    attention = 2 * s["hidden"] * (s["heads"] + s["key_heads"]) * s["head_dim"]
-    layer = attention + 3 * s["hidden"] * s["intermediate"] * experts
-    return s["layers"] * layer + s["vocabulary"] * s["hidden"]
-
-
-@cache
-def _cost(reader: Any, task: str, corpus: str | None, length: int) -> Cost:
-    from harness.corpora import reading
-    from harness.engine.evaluate import tree_of
-    from harness.task import Text
-
-    asked = reading(catalog.load("tasks", task), corpus)
-    requests = list(asked.requests(reader, length))
-    tree = tree_of(requests)
-    written = [len(r.tokens) + r.ask.max_new_tokens for r in requests if isinstance(r.ask, Text)]
-    return Cost(len(tree.tokens), tree.pairs, max([tree.depth, *written]), bool(written))
-
-
-@cache
-def _rates(on: str, head_dim: int) -> tuple[float, float]:
-    """Floating-point operations a second in products, and seconds for a pair of one head."""
-    import time
-
-    import torch
-
-    from harness import machine
-    from harness.engine.kernels import chosen
-
-    dtype = machine.dtype("auto", on)
-
-    def timed(work: Any) -> float:
-        work()
-        started = time.perf_counter()
-        work()
-        if on == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - started
-
-    a, b = torch.randn(1024, 1024, device=on, dtype=dtype), torch.randn(1024, 1024, device=on)
-    products = 2 * 1024**3 / timed(lambda: a @ b.to(dtype))
-    q = torch.randn(1, 1, 1024, head_dim, device=on, dtype=dtype)
-    k = torch.randn(1, 1, 8192, head_dim, device=on, dtype=dtype)
-    kernel = chosen(on, dtype, head_dim)
-    return products, timed(lambda: kernel.call(q, k, k, False, 1.0)) / (1024 * 8192)

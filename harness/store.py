@@ -82,6 +82,21 @@ class Store:
                     return result
         return None
 
+    def files(self) -> set[str]:
+        """Below `runs`, of all results with a file of their own: asked once for a large grid."""
+        start = len(str(self.runs)) + 1
+        return {
+            f"{folder[start:]}/{name}"
+            for folder, _, names in os.walk(self.runs)
+            for name in names
+            if name.endswith(".json")
+        }
+
+    @property
+    def packed(self) -> bool:
+        """Whether a result may be there without a file of its own."""
+        return bool(packs.paths(self.root))
+
     def ready(self) -> None:
         """Make the folder and see that it takes files, before hours are spent on filling it.
 

@@ -51,7 +51,7 @@ def evaluate(
 
 def tree_of(requests: Sequence[Request]) -> Tree:
     """What must be read to answer these."""
-    return Tree.of([span.input for request in requests for span in _spans(request)])
+    return Tree.of([span.input for request in requests for span in spans_of(request)])
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class _Span:
         return len(self.before) - 1
 
 
-def _spans(request: Request) -> list[_Span]:
+def spans_of(request: Request) -> list[_Span]:
     """One, or one for each option of a choice and each continuation that is weighed."""
     match request.ask:
         case Losses(start=start, stop=stop):
@@ -91,7 +91,7 @@ def _spans(request: Request) -> list[_Span]:
 def _score(
     model: nn.Module, requests: list[Request], block: int, step: Callable[[float], None]
 ) -> list[Outcome]:
-    spans = [_spans(request) for request in requests]
+    spans = [spans_of(request) for request in requests]
     flat = [span for group in spans for span in group]
     tree = Tree.of([span.input for span in flat])
     rows = [tree.rows(i, s.first, s.first + len(s.asked)) for i, s in enumerate(flat)]

@@ -7,9 +7,9 @@ from math import inf
 from typing import Any
 
 from harness import machine
-from harness.engine.evaluate import evaluate, tree_of
+from harness.cost import Work
+from harness.engine.evaluate import evaluate
 from harness.model import Card, Live, load
-from harness.plan import Cost
 from harness.probe import check_engine, check_identity
 from harness.rope import Encoding
 from harness.rotation import rotated
@@ -65,7 +65,6 @@ class Objective:
     def exact_dtype(self) -> str:
         return str(machine.dtype(self.dtype, machine.device(self.device))).removeprefix("torch.")
 
-    def costs(self) -> list[Cost]:
+    def costs(self) -> list[Work]:
         """Of each document."""
-        trees = [tree_of([request]) for request in self.requests]
-        return [Cost(len(tree.tokens), tree.pairs, tree.depth) for tree in trees]
+        return [Work.of([request]) for request in self.requests]

@@ -12,6 +12,7 @@ from typing import Any
 
 from harness import catalog, machine
 from harness.corpora import label as corpus_label
+from harness.cost import shape_of
 from harness.disk import takes_files, write_whole
 from harness.lengths import label
 from harness.model import Card, describe, tokenizer
@@ -22,6 +23,7 @@ from harness.search.objective import TASK, Objective
 from harness.search.space import SCHEMES, START_TOKENS, Individual, Space
 from harness.search.state import State
 from harness.search.wish import Forecast, Rescaling, Standing, Watch, Wish
+from harness.speed import measured
 
 VALIDATION = "stdlib:validation"
 """What is searched on: of the default corpus, the part that no result is measured on."""
@@ -185,15 +187,16 @@ class Search:
         costs, on = self.objective.costs(), machine.device(self.wish.device)
         evaluations, done = self.wish.settings.evaluations, self._done
         documents = evaluations * len(costs)
-        whole = sum(cost.seconds(self.card, on) for cost in costs)
-        number = machine.dtype(self.objective.exact_dtype, on).itemsize
+        dtype = machine.dtype(self.objective.exact_dtype, on)
+        shape, speed = shape_of(self.card), measured(self.card, on, dtype)
+        whole = sum(cost.seconds(shape, speed) for cost in costs)
         return Forecast(
             evaluations=evaluations,
             documents=documents,
             done=done,
-            tokens=evaluations * sum(cost.rows for cost in costs),
+            tokens=evaluations * sum(cost.tokens for cost in costs),
             seconds=whole * max(0, documents - done) / len(costs),
-            bytes=max(cost.bytes(self.card, number) for cost in costs),
+            bytes=max(cost.bytes(shape, dtype.itemsize) for cost in costs),
         )
 
     def run(self, watch: Watch) -> dict[str, Any]:

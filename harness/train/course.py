@@ -169,10 +169,10 @@ def memory(course: Course, card: "Card", processes: int = 1) -> int:
     Weights, gradients and AdamW's two averages are float32; products run in bfloat16 beside them.
     Processes share what moves the weights; each has read them whole before it keeps its part.
     """
-    from harness.plan import OVERHEAD, weights
+    from harness.cost import OVERHEAD, shape_of
 
     s, n = card.shape, course.numbers.sequence_length
-    whole = weights(card, s["all_experts"])
+    whole = shape_of(card).weights
     adapters = course.numbers.trains == "lora"
     moved = 4 * s["layers"] * course.numbers.rank * 2 * s["hidden"] if adapters else whole
     if course.numbers.trains == "encoding":
