@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness import machine, trained
+from harness import machine, network, trained
 from harness.nearest import hint
 from harness.trained import Trained
 
@@ -240,6 +240,8 @@ def _config(name: str, place: str, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig
 
     folder, extra = _folder_and_file(place)
+    if not Path(place).exists() and not network.reachable():
+        network.offline()  # else the hub is waited for, again and again
     with _readable(name):
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, **extra)
 
@@ -266,7 +268,7 @@ def _readable(name: str) -> Iterator[None]:
     except LookupError:
         raise
     except Exception as error:  # other people's code on other people's files raises anything
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = network.why(error) or " ".join(str(error).split()) or type(error).__name__
         short = said if len(said) <= 200 else said[:200].rsplit(" ", 1)[0] + " ..."
         raise Unread(f"The model {name!r} could not be read: {short}") from error
 

@@ -28,3 +28,22 @@ def reachable() -> bool:
     except OSError:
         return False
     return True
+
+
+SAID = {
+    "GatedRepoError": "it is gated: ask for access on its page, then log in with: hf auth login",
+    "RepositoryNotFoundError": "the hub has none of this name, or shows it to others only: check "
+    "the name, or log in with: hf auth login",
+    "LocalEntryNotFoundError": "the hub cannot be reached and the cache does not hold it: check "
+    "the connection, or give a folder",
+}
+"""By the hub's errors, what to do."""
+
+
+def why(error: BaseException | None) -> str | None:
+    """What kept a file of the hub from us, in words; None: it was not the hub."""
+    names = set()
+    while error:
+        names.add(type(error).__name__)
+        error = error.__cause__ or error.__context__
+    return next((f"{said}." for name, said in SAID.items() if name in names), None)
