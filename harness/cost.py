@@ -132,37 +132,43 @@ class Work:
     @classmethod
     def of(cls, requests: "Sequence[Request]", block: int = 0) -> "Work":
         """What answers these, in blocks of so many tokens; 0: the engine's own."""
-        from harness.engine.evaluate import BLOCK, spans_of
+        from harness.engine.evaluate import BLOCK, spans_of, together
         from harness.engine.tree import Tree
         from harness.task import Text
 
         size = block or BLOCK
-        written = [r for r in requests if isinstance(r.ask, Text)]
-        spans = [s for r in requests if not isinstance(r.ask, Text) for s in spans_of(r)]
-        scored = Tree.of([span.input for span in spans]) if spans else None
-        free = Tree.of([r.tokens for r in written]) if written else None
         inner, last, stored = ([_cut([])] for _ in range(3))
-        if scored:
-            wanted = _wanted(scored, [(s.first, s.first + len(s.asked)) for s in spans])
-            inner.append(_cut([(r.position, 0, r.length) for r in scored.runs], size))
+        tokens = asked = kept = depth = 0
+        for group in together(requests):
+            spans = [span for i in group for span in spans_of(requests[i])]
+            tree = Tree.of([span.input for span in spans])
+            wanted = _wanted(tree, [(s.first, s.first + len(s.asked)) for s in spans])
+            inner.append(_cut([(r.position, 0, r.length) for r in tree.runs], size))
             last.append(_cut(wanted.inside, size))
             stored.append(_cut(wanted.outside, size))
-        if free:
-            ends = {path[-1].row for path in free.paths}
-            every = [_cut([(r.position, 0, r.length)], size) for r in free.runs]
-            inner += every
-            asked = [r.row in ends for r in free.runs]
-            last += [b[-1:] if end else b[:0] for b, end in zip(every, asked, strict=True)]
-            stored += [b[:-1] if end else b for b, end in zip(every, asked, strict=True)]
+            tokens += len(tree.tokens)
+            asked += sum(len(span.asked) for span in spans)
+            kept, depth = max(kept, len(tree.tokens)), max(depth, tree.depth)
+        written = [r for r in requests if isinstance(r.ask, Text)]
+        if written:
+            tree = Tree.of([r.tokens for r in written])
+            ends = {path[-1].row for path in tree.paths}
+            for run in tree.runs:
+                every = _cut([(run.position, 0, run.length)], size)
+                unasked = len(every) - (run.row in ends)
+                inner.append(every)
+                last.append(every[unasked:])
+                stored.append(every[:unasked])
+            tokens, asked = tokens + len(tree.tokens), asked + len(written)
         return cls(
-            tokens=sum(len(tree.tokens) for tree in (scored, free) if tree),
+            tokens=tokens,
             inner=np.concatenate(inner),
             last=np.concatenate(last),
             stored=np.concatenate(stored),
-            asked=sum(len(span.asked) for span in spans) + len(written),
+            asked=asked,
             steps=_steps(written),
-            kept=len(scored.tokens) if scored else 0,
-            depth=scored.depth if scored else 0,
+            kept=kept,
+            depth=depth,
             room=max((len(r.tokens) + r.ask.max_new_tokens for r in written), default=0),
         )
 

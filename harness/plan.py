@@ -127,11 +127,12 @@ def missing(plan: Sequence[Planned], store: "Store") -> list[Planned]:
         cell = planned.cell
         row = cell.model, cell.task, cell.method
         folder = folders.get(row) or folders.setdefault(row, str(cell.path.parent))
-        there = packed or f"{folder}/{cell.length}.json" in files
-        result = store.get(cell) if there else None
+        filed = f"{folder}/{cell.length}.json" in files
+        result = store.get(cell) if filed or packed else None
         if result is not None and result.status == "scored":
             _see_that_it_is_the_same(planned, result)
-        if not (there and store.has(cell)):
+        done = filed if not (store.retry or packed) else store.has(cell)
+        if not done:
             left.append(planned)
     return left
 
@@ -279,11 +280,19 @@ def _version(task: str) -> int:
     return catalog.load("tasks", task).version
 
 
-@cache
 def one_pass(method: str, task: str) -> bool:
     """Whether all lengths of a row are read together."""
-    alike = not catalog.load("methods", method).depends_on_length
-    return alike and catalog.load("tasks", task).one_pass
+    return _reads_beginnings(task) and not _follows_the_length(method)
+
+
+@cache
+def _reads_beginnings(task: str) -> bool:
+    return catalog.load("tasks", task).one_pass
+
+
+@cache
+def _follows_the_length(method: str) -> bool:
+    return catalog.load("methods", method).depends_on_length
 
 
 def _method(spec: str, options: Options, card: "Card") -> str:
@@ -291,7 +300,7 @@ def _method(spec: str, options: Options, card: "Card") -> str:
     spec = _as_trained(spec, options, card)
     method = catalog.load("methods", spec)
     given = catalog.split(spec)[1]
-    known = {f.name for f in fields(method)}
+    known = catalog.settings(method)
     wish: dict[str, Any] = {}
     if "factor" in known and "factor" not in given:
         if options.factor is not None:

@@ -164,6 +164,26 @@ def test_written_text_keeps_the_keys_of_all_layers():
     assert more.bytes(shape, 2) - work.bytes(shape, 2) == 100 * 2 * 32 * 2 * (shape.layers + 1)
 
 
+def test_long_documents_pass_one_by_one_and_what_they_share_together(live, done, monkeypatch):
+    rng = np.random.default_rng(2)
+    document = rng.integers(3, 250, 200)
+    requests = [
+        Request(id="a", tokens=document, ask=Losses(start=100, stop=200)),
+        Request(id="b", tokens=rng.integers(3, 250, 150), ask=Losses(start=1, stop=150)),
+        Request(id="a, shorter", tokens=document[:120], ask=Losses(start=1, stop=120)),
+    ]
+    whole = evaluate(live.model, requests, block=BLOCK)
+    assert Work.of(requests, BLOCK).kept == 199 + 149
+    monkeypatch.setattr("harness.engine.evaluate.ROWS", 250)
+    for kinds in done.values():
+        kinds.clear()
+    apart = evaluate(live.model, requests, block=BLOCK)
+    work = Work.of(requests, BLOCK)
+    assert work.kept == 199 and done["inner"] == counted(work.inner)
+    for one, other in zip(whole, apart, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+
+
 class OneSecond:
     """A machine where each row of a layer takes a second, and one of the head a thousand."""
 

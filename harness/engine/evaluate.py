@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -14,6 +15,10 @@ from harness.engine.tree import Tree
 from harness.task import Choice, Likelihoods, Losses, Outcome, Request, Text, Verdict
 
 BLOCK = 2048
+ROWS = 2**17
+"""Inputs that share nothing are read together up to so many tokens: more would only take room."""
+BEGINNING = 64
+"""Tokens by which inputs are known to share something worth keeping them together."""
 
 
 def evaluate(
@@ -37,16 +42,38 @@ def evaluate(
         FloatingPointError: a logit is not finite; names its input and position.
     """
     free = [i for i, r in enumerate(requests) if isinstance(r.ask, Text)]
-    scored = [i for i, r in enumerate(requests) if not isinstance(r.ask, Text)]
+    scored = together(requests)
     found: list[Outcome] = []
     with engaged(model):
         if free:
             asked = [requests[i] for i in free]
             found += continuations(model, asked, block=block, step=step, text=text)
-        if scored:
-            found += _score(model, [requests[i] for i in scored], block, step)
-    by_place = dict(zip([*free, *scored], found, strict=True))
+        for some in scored:
+            found += _score(model, [requests[i] for i in some], block, step)
+    by_place = dict(zip([*free, *chain.from_iterable(scored)], found, strict=True))
     return [by_place[i] for i in range(len(requests))]
+
+
+def together(requests: Sequence[Request]) -> list[list[int]]:
+    """Which of those that need no text pass the layers together.
+
+    Those that begin alike, for what they share is read once; and others while there is room, for
+    the hidden states of all of them are alive at once.
+    """
+    alike: dict[bytes, list[int]] = {}
+    for i, request in enumerate(requests):
+        if not isinstance(request.ask, Text):
+            alike.setdefault(request.tokens[:BEGINNING].tobytes(), []).append(i)
+    groups: list[list[int]] = []
+    room = 0
+    for some in alike.values():
+        rows = max(len(requests[i].tokens) for i in some)
+        if rows > room:
+            groups.append([])
+            room = ROWS
+        groups[-1] += some
+        room -= rows
+    return groups
 
 
 def tree_of(requests: Sequence[Request]) -> Tree:
