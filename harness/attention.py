@@ -1,44 +1,209 @@
-"""Methods that bend attention: a word in what queries, keys and values are attended.
+"""Methods that bend attention: which keys a query sees, and where both are taken to stand.
 
-A method gives a `Bend` and puts it on every attention layer with `bent`. Both of this project's
-attentions find it there: the engine's, and the one that models are trained through. Neither has a
-mask, so neither has a bend.
+A method says so in parts, as `Part`s: for keys this near positions are as they are, for those
+further back they are grouped, held or dropped. Keys come unturned and each part turns them its way,
+so that scores of several rotations meet in one softmax; no matrix of them exists. What else a
+method does to queries, keys and values is a `Bend`, put on the attention layers with `bent`.
 """
 
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from harness.engine.bend import Attend, Bend, View
 from harness.families import attention_layers, family_of
+from harness.method import Method
+from harness.rope import Encoding, Rope, text_config
+from harness.rotation import standing, turned, unturned
+
+__all__ = [
+    *("Attend", "Bend", "InParts", "Part", "Stretched", "Turned"),
+    *("bendable", "bent", "straight"),
+]
 
 INTERFACE = "context-harness-bent"
+Place = Callable[[Tensor], Tensor]
+"""Positions -> positions, (n,) each: int64 to count keys by, float64 to turn by."""
 
 
-class Attend(Protocol):
-    """Causal attention as a layer does it, its sliding window included."""
+def here(position: Tensor) -> Tensor:
+    """Where it is."""
+    return position
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
-        """The output of the last T of S positions, (batch, heads, T, dim).
 
-        Args:
-            q: queries, (batch, heads, T, dim).
-            k: keys, (batch, key heads, S, dim); key heads divide heads.
-            v: values, of the same shape.
-            scale: what scores are multiplied by.
+def begin(i: Tensor) -> Tensor:
+    """The first key of all."""
+    return 0 * i
+
+
+def end(i: Tensor) -> Tensor:
+    """Behind the query's own key."""
+    return i + 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """The keys j of a query i with first(i) <= j < stop(i), and where the two are taken to stand.
+
+    From one query to the next, `first` and `stop` stay or move on. Keys that are not there yet, or
+    not any more where a layer has a window, need not be left out.
+    """
+
+    first: Place = begin
+    stop: Place = end
+    query: Place = here
+    key: Place = here
+
+
+@dataclass(frozen=True, kw_only=True)
+class InParts(Method):
+    """Give `parts`; the rest is here."""
+
+    goes_over: ClassVar[bool] = True
+    bends: ClassVar[bool] = True
+    least: ClassVar[Mapping[str, int]] = {"window": 1}
+    """The lowest value of parameters that count tokens."""
+
+    def __post_init__(self) -> None:
+        for name, least in self.least.items():
+            value = getattr(self, name, None)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be {least} or more, not {value}.")
+
+    @abstractmethod
+    def parts(self, rope: Rope, length: int) -> tuple[Part, ...]:
+        """All that a query sees, its own key at least, each key in one part.
+
+        Raises:
+            LookupError: the parameters do not fit this model; says why.
         """
-        ...
+
+    @contextmanager
+    def applied_to(self, model: nn.Module, length: int) -> Iterator[None]:
+        if reason := self.unfit(model, length):
+            raise LookupError(reason)
+        encoding, others = standing(model, length)
+        parts = self.parts(Rope.of(model), length)
+        turning, still = Turned(parts, encoding), Turned(parts, None)
+
+        def bend(layer: nn.Module) -> Bend:
+            if hasattr(layer, "bend"):
+                raise LookupError("Attention is bent already, and cannot be in parts too.")
+            return turning if getattr(layer, "use_rope", True) else still
+
+        with unturned(model, others), bent(model, bend, bendable(model)):
+            yield
+
+    def unfit(self, model: nn.Module, length: int) -> str | None:
+        try:
+            self.parts(Rope.of(model), length)
+            Encoding.of(model, length)
+        except LookupError as error:
+            return str(error)
+        return straight(model)
+
+    def provenance(self, model: nn.Module, length: int) -> dict[str, Any]:
+        own = Encoding.of(model, length)
+        return {
+            "factor": getattr(self, "factor", None),
+            "attention_factor": own.attention_factor,
+            "frequencies": own.frequencies.tolist(),
+            "attention": Turned(self.parts(Rope.of(model), length), own).described(length),
+        }
 
 
-class Bend(Protocol):
-    """Attention in a method's way, by way of the layer's own."""
+@dataclass(frozen=True, kw_only=True)
+class Stretched(InParts):
+    """Positions as they are within a window, and beyond it so many times slower that all fit."""
+
+    share: ClassVar[int]
+    """The window, unless given, is the trained length over this."""
+    factor: float | None = None
+    """How many times further than trained it is to read, s; None: as far as the cell is long."""
+    window: int | None = None
+    """w: positions are as they are for keys nearer than this; None: a share of the trained
+    length."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.factor is not None and not 1 <= self.factor <= 1e6:
+            raise ValueError(f"A factor is a number from 1 up to 1,000,000, not {self.factor:g}.")
+
+    def made_for(self, model: nn.Module) -> float | None:
+        return self.factor
+
+    def trained_for(self, factor: float) -> dict[str, Any]:
+        return {"factor": factor}
+
+    def near(self, rope: Rope) -> int:
+        """w, in tokens."""
+        window = self.window or max(1, rope.original_length // self.share)
+        if window >= rope.original_length:
+            raise LookupError(
+                f"A window of {window:,} leaves nothing of the {rope.original_length:,} positions "
+                "it was trained on to what is further back: give a smaller one."
+            )
+        return window
+
+    def slower(self, rope: Rope, length: int) -> float:
+        """How many times slower, at least, for (n - w) / slower + w to be a trained position."""
+        window, trained = self.near(rope), rope.original_length
+        reach = length if self.factor is None else self.factor * trained
+        return max(1.0, (reach - window) / (trained - window))
+
+
+class Turned(Bend):
+    """Queries and keys of each part turned to where it has them stand, under one softmax."""
+
+    def __init__(self, parts: Sequence[Part], encoding: Encoding | None) -> None:
+        self.parts = tuple(parts)
+        self.encoding = encoding
+        """None: of a layer that has no positions, only what it sees counts."""
+        self.places = list(dict.fromkeys(part.key if encoding else here for part in parts))
+        """Keys are kept once for each."""
+
+    def kept(self, k: Tensor, start: int) -> Tensor:
+        at = torch.arange(start, start + k.shape[2], dtype=torch.float64, device=k.device)
+        kept = [self._turned(k, place(at)) for place in self.places]
+        return torch.cat(kept, 1) if len(kept) > 1 else kept[0]
 
     def __call__(
         self, attend: Attend, q: Tensor, k: Tensor, v: Tensor, *, scale: float, training: bool
     ) -> Tensor:
-        """The output, (batch, heads, T, dim), of arguments as `attend` takes them."""
-        ...
+        own = torch.arange(k.shape[2] - q.shape[2], k.shape[2])
+        keys = dict(zip(self.places, k.chunk(len(self.places), 1), strict=True))
+        views = [
+            View(
+                self._turned(q, part.query(own.double()).to(q.device)),
+                keys[part.key if self.encoding else here],
+                part.first(own),
+                part.stop(own),
+            )
+            for part in self.parts
+        ]
+        if [(part.first, part.stop) for part in self.parts] == [(begin, end)]:
+            return attend(views[0].q, views[0].k, v, scale=scale)
+        return attend.in_parts(views, v, scale=scale)
+
+    def described(self, length: int) -> dict[str, Any]:
+        own = torch.tensor([length - 1])
+        found = []
+        for part in self.parts:
+            first, stop = part.first(own).clamp(min=0), part.stop(own).clamp(max=length)
+            if first < stop:
+                ends = torch.cat([first, stop - 1])
+                query, keys = part.query(own.double()), part.key(ends.double())
+                stands = {"query": query.item(), "keys": keys.tolist()}
+                found.append({"sees": ends.tolist(), "as_if_at": stands})
+        return {"parts": found}
+
+    def _turned(self, x: Tensor, positions: Tensor) -> Tensor:
+        return x if self.encoding is None else turned(x, self.encoding, positions)
 
 
 def straight(model: nn.Module) -> str | None:
@@ -53,9 +218,25 @@ def straight(model: nn.Module) -> str | None:
     return None
 
 
+def bendable(model: nn.Module) -> list[nn.Module]:
+    """Attention layers but for those of a type that keeps the checkpoint's own encoding."""
+    decoder, config = model.get_decoder(), text_config(model)
+    nested = (getattr(config, "rope_parameters", None) or {}).keys() - {"full_attention"}
+    types = getattr(config, "layer_types", None) or []
+    kept = {index for index, kind in enumerate(types) if kind in nested}
+    return [layer for layer in attention_layers(decoder) if layer.layer_idx not in kept]
+
+
 @contextmanager
-def bent(model: nn.Module, bend: Bend) -> Iterator[None]:
-    """Let every layer attend by way of `bend` for a while.
+def bent(
+    model: nn.Module, bend: Callable[[nn.Module], Bend], layers: Sequence[nn.Module] | None = None
+) -> Iterator[None]:
+    """Let layers attend by way of a bend for a while.
+
+    Args:
+        model: a transformers causal language model.
+        bend: of a layer; the layer may have one already, as its `bend`, to go on with.
+        layers: attention modules; None: all.
 
     Raises:
         LookupError: the model does not let it.
@@ -65,17 +246,40 @@ def bent(model: nn.Module, bend: Bend) -> Iterator[None]:
     if reason := straight(model):
         raise LookupError(reason)
     AttentionInterface.register(INTERFACE, _attention)
-    config, layers = model.get_decoder().config, attention_layers(model.get_decoder())
-    before = config._attn_implementation
-    config._attn_implementation = INTERFACE
-    for layer in layers:
-        layer.bend = bend
+    config = model.get_decoder().config
+    layers = attention_layers(model.get_decoder()) if layers is None else layers
+    bends = [bend(layer) for layer in layers]
+    before = [getattr(layer, "bend", None) for layer in layers]
+    implementation, config._attn_implementation = config._attn_implementation, INTERFACE
+    for layer, own in zip(layers, bends, strict=True):
+        layer.bend = own
     try:
         yield
     finally:
-        config._attn_implementation = before
-        for layer in layers:
-            del layer.bend
+        config._attn_implementation = implementation
+        for layer, own in zip(layers, before, strict=True):
+            if own is None:
+                del layer.bend
+            else:
+                layer.bend = own
+
+
+@dataclass(frozen=True)
+class _Learning:
+    """The attention to train through, as a layer's own forward calls it."""
+
+    module: nn.Module
+    ways: Mapping[str, Any]
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
+        from harness.train.attention import of_a_layer
+
+        return of_a_layer(self.module, q, k, v, scaling=scale, **self.ways)[0].transpose(1, 2)
+
+    def in_parts(self, views: Sequence[View], v: Tensor, *, scale: float) -> Tensor:
+        from harness.train.attention import in_parts_of_a_layer
+
+        return in_parts_of_a_layer(views, v, scaling=scale, **self.ways)
 
 
 def _attention(
@@ -89,14 +293,11 @@ def _attention(
     **ways: object,
 ) -> tuple[Tensor, None]:
     """What the model's own forward calls: the attention to train through, bent."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    from harness.train.attention import INTERFACE as TRAINED
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
-        plain = ALL_ATTENTION_FUNCTIONS[TRAINED]
-        return plain(module, q, k, v, attention_mask, scaling=scale, **ways)[0].transpose(1, 2)
-
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out = module.bend(attend, query, key, value, scale=scale, training=module.training)
+    attend = _Learning(module, {"attention_mask": attention_mask, **ways})
+    bend = getattr(module, "bend", None)
+    if bend is None:
+        return attend(query, key, value, scale=scale).transpose(1, 2), None
+    key = bend.kept(key, 0)
+    out = bend(attend, query, key, value, scale=scale, training=module.training)
     return out.transpose(1, 2), None

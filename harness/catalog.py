@@ -3,7 +3,8 @@
 A spec is a name with the parameters that differ from the default: `yarn,factor=8`. A task file may
 hold variants, named after a dot: `perplexity.sliding,window=4096`; the bare name is the first, or
 in a grid all of them where the file says `bare_name_means_all = True`, as a benchmark's does, or
-those that it lists there. Behind a colon a file may know names of its own: `lm-eval:arc_easy`.
+those that it lists there. Behind a colon a file may know names of its own: `lm-eval:arc_easy`. A
+method may go over another: `yarn+log-n,factor=8` is both, and a parameter is for all that have it.
 """
 
 import typing
@@ -79,28 +80,41 @@ def canonical(kind: Kind, spec: str) -> str:
     """The spec's one name: variant written out, defaults left out, values at their shortest."""
     name, parameters = split(spec)
     default, full = _default(kind, name), _full_name(kind, name)
-    given = configure(default, parameters, spec)
-    return join(
-        full,
-        {
-            f.name: written(getattr(given, f.name))
-            for f in fields(given)
-            if getattr(given, f.name) != getattr(default, f.name)
-        },
-    )
+    given, own = settings(configure(default, parameters, spec)), settings(default)
+    return join(full, {key: written(given[key]) for key in given if given[key] != own[key]})
+
+
+def settings(thing: Any) -> dict[str, Any]:
+    """The parameters of a method or task, and their values; of one over another, those of both."""
+    return {f.name: getattr(layer, f.name) for layer in _layers(thing) for f in fields(layer)}
 
 
 def configure(default: Any, parameters: dict[str, str], spec: str) -> Any:
     """A copy of a dataclass with parameters set from text."""
-    types = typing.get_type_hints(type(default))
-    known = {f.name: types[f.name] for f in fields(default)}
+    known = settings(default)
     for key in parameters:
         if key not in known:
             raise ValueError(
                 f"{spec.split(',')[0]} has no parameter {key!r}.{nearest.hint(key, known)} "
                 f"It has: {', '.join(known) or 'none'}."
             )
-    return replace(default, **{k: _read(k, v, known[k]) for k, v in parameters.items()})
+    layers = []
+    for layer in _layers(default):
+        types = typing.get_type_hints(type(layer))
+        own = parameters.keys() & {f.name for f in fields(layer)}
+        layers.append(
+            replace(layer, **{key: _read(key, parameters[key], types[key]) for key in own})
+        )
+    return layers[0] if len(layers) == 1 else replace(default, layers=tuple(layers))
+
+
+def _layers(thing: Any) -> tuple[Any, ...]:
+    return getattr(thing, "layers", (thing,))
+
+
+@cache
+def _types(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def variants(kind: Kind, name: str) -> list[str]:
@@ -137,6 +151,10 @@ def members(kind: Kind, spec: str) -> list[str]:
 
 @cache
 def _default(kind: Kind, name: str) -> Any:
+    if kind == "methods" and "+" in name:
+        from harness.method import Layered
+
+        return Layered(layers=tuple(_default(kind, layer) for layer in name.split("+")))
     file, colon, outside = name.partition(":")
     if colon:
         return _open(kind, file).named(outside)
@@ -157,7 +175,7 @@ def _default(kind: Kind, name: str) -> Any:
 
 
 def _full_name(kind: Kind, name: str) -> str:
-    return name if "." in name or ":" in name else variants(kind, name)[0]
+    return name if set(".:+") & set(name) else variants(kind, name)[0]
 
 
 def _open(kind: Kind, file: str) -> ModuleType:

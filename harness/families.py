@@ -26,10 +26,8 @@ class Family:
 
 
 FAMILIES = {
-    **dict.fromkeys(
-        ("llama", "mistral", "mixtral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text"),
-        Family(),
-    ),
+    **dict.fromkeys(("llama", "mistral", "mixtral", "qwen2", "qwen3", "smollm3"), Family()),
+    **dict.fromkeys(("phi3", "gemma", "gemma2", "gemma3_text"), Family()),
     "phi": Family(norm="final_layernorm"),
     "gpt_neox": Family(embedding="embed_in", norm="final_layer_norm", cache="layer_past"),
     "falcon": Family(

@@ -1,9 +1,10 @@
 """A method: how to make a pretrained transformer read further than it was trained to."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
@@ -77,6 +78,10 @@ class Method(ABC):
     """Where it was published: authors, year, address."""
     recipes: ClassVar[Mapping[str, Recipe]] = {}
     """How to train it, by name: `paper` as published. `quick` follows from the first."""
+    goes_over: ClassVar[bool] = False
+    """It changes what attention does with an encoding, whichever that is: `yarn+log-n` is both."""
+    bends: ClassVar[bool] = False
+    """It says which keys a query sees or how it weighs them: no two such methods go together."""
 
     @property
     def depends_on_length(self) -> bool:
@@ -127,3 +132,75 @@ class Method(ABC):
     def provenance(self, model: "nn.Module", length: int) -> dict[str, Any]:
         """All that was resolved for this model and length, for the result."""
         return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layered(Method):
+    """Methods over one another, `yarn+log-n`: the first's encoding, attended as the others do."""
+
+    layers: tuple[Method, ...]
+    """The lowest first."""
+
+    def __post_init__(self) -> None:
+        if not all(layer.goes_over for layer in self.layers[1:]):
+            raise LookupError(
+                "Behind + stands a method that goes over any encoding, such as log-n in "
+                "yarn+log-n: this one brings its own, so write it first or alone."
+            )
+        for lower, upper in pairwise(self.layers):
+            if upper.bends and (lower.bends or lower.goes_over):
+                raise LookupError(
+                    "Only one method can say which keys a query sees and how it weighs them; "
+                    "write that one first, or behind one that only rotates: yarn+dca+log-n."
+                )
+
+    @property
+    def formula(self) -> str:  # type: ignore[override]
+        return "; ".join(layer.formula for layer in self.layers)
+
+    @property
+    def paper(self) -> str:  # type: ignore[override]
+        return "; ".join(layer.paper for layer in self.layers)
+
+    @property
+    def recipes(self) -> Mapping[str, Recipe]:  # type: ignore[override]
+        return self.layers[0].recipes
+
+    @property
+    def depends_on_length(self) -> bool:
+        return any(layer.depends_on_length for layer in self.layers)
+
+    @contextmanager
+    def applied_to(self, model: "nn.Module", length: int) -> Iterator[None]:
+        with ExitStack() as stack:
+            for layer in self.layers:
+                stack.enter_context(layer.applied_to(model, length))
+            yield
+
+    @contextmanager
+    def in_training(self, model: "nn.Module", length: int) -> Iterator[None]:
+        with ExitStack() as stack:
+            for layer in self.layers:
+                stack.enter_context(layer.in_training(model, length))
+            yield
+
+    def made_for(self, model: "nn.Module") -> float | None:
+        return next(filter(None, (layer.made_for(model) for layer in self.layers)), None)
+
+    def trained_for(self, factor: float) -> dict[str, Any]:
+        return {k: v for layer in self.layers for k, v in layer.trained_for(factor).items()}
+
+    def files(self, model: "nn.Module") -> dict[str, str]:
+        return {k: v for layer in self.layers for k, v in layer.files(model).items()}
+
+    def unfit(self, model: "nn.Module", length: int) -> str | None:
+        return next(filter(None, (layer.unfit(model, length) for layer in self.layers)), None)
+
+    def notice(self, model: "nn.Module", length: int) -> str | None:
+        said = (layer.notice(model, length) for layer in self.layers)
+        return " ".join(filter(None, said)) or None
+
+    def provenance(self, model: "nn.Module", length: int) -> dict[str, Any]:
+        facts = [layer.provenance(model, length) for layer in self.layers]
+        attention = {k: v for own in facts for k, v in own.get("attention", {}).items()}
+        return facts[0] | {"attention": attention}

@@ -5,6 +5,7 @@ changing a loaded model's rope configuration leaves its encoding as it was.
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.attention import bendable
+from harness.engine.bend import Bend
 from harness.engine.head import Head
 from harness.engine.layers import Stack, attention, engaged, sweep
 from harness.engine.tree import Tree
 from harness.families import attention_layers, layer_types
 from harness.method import Method
-from harness.rope import Encoding, Rope
+from harness.rope import Encoding, Rope, original_length, text_config
 from harness.rotation import rotated
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
@@ -38,13 +41,20 @@ class Probe:
 
 
 def read_encoding(model: nn.Module, length: int) -> Probe:
-    """What the model will rotate by: at powers of two, around the trained window, at the end."""
-    trained = Rope.of(model).original_length
+    """What the model will rotate by: at powers of two, around the trained window, at the end.
+
+    Where attention is bent, the digest is also of what its layers see and are taken to stand at.
+    """
+    trained = original_length(text_config(model))
     doubling = {2**i for i in range(length.bit_length())}
-    at = doubling | {0, 3, trained - 1, trained, length // 2, length - 1}
-    positions = torch.tensor(sorted(at), device=model.device)[None]
-    table = torch.cat([part.flatten() for part in _tables(model, positions)])
-    return Probe(hashlib.sha256(table.numpy().tobytes()).hexdigest(), table)
+    at = sorted(doubling | {0, 3, trained - 1, trained, length // 2, length - 1})
+    positions = torch.tensor(at, device=model.device)[None]
+    table = torch.cat([torch.empty(0), *(part.flatten() for part in _tables(model, positions))])
+    digest = hashlib.sha256(table.numpy().tobytes())
+    for bend in _bends(model):
+        for said in filter(None, (bend.described(position + 1) for position in at)):
+            digest.update(json.dumps(said).encode())
+    return Probe(digest.hexdigest(), table)
 
 
 def prove(model: nn.Module, method: Method, length: int) -> str:
@@ -52,20 +62,35 @@ def prove(model: nn.Module, method: Method, length: int) -> str:
 
     Raises:
         NotOn: it resolved to another encoding than the checkpoint's, and the model kept that one;
-            or to a bias on attention, and a layer attends without.
+            or to another attention, and a layer attends without.
     """
-    probe, own = read_encoding(model, length), Encoding.of(model, length)
-    with rotated(model, own):
-        unextended = read_encoding(model, length)
-    facts = method.provenance(model, length)
-    same = torch.allclose(probe.table, unextended.table, atol=1e-3, rtol=0)
-    if same and "frequencies" in facts and _another(facts, own):
-        raise NotOn(
-            "the method left the model's encoding as it was, so the number would not be its own"
-        )
+    probe, facts = read_encoding(model, length), method.provenance(model, length)
+    if "frequencies" in facts:
+        own = Encoding.of(model, length)
+        with rotated(model, own):
+            unextended = read_encoding(model, length)
+        same = torch.allclose(probe.table, unextended.table, atol=1e-3, rtol=0)
+        if same and _another(facts, own):
+            raise NotOn(
+                "the method left the model's encoding as it was, so the number would not be its own"
+            )
     if "slopes" in facts and not _biased(model, facts["slopes"]):
         raise NotOn("the method's bias is not in the model's attention, so the number would lie")
+    if not all(_attends(layer, facts.get("attention", {}), length) for layer in bendable(model)):
+        raise NotOn("a layer attends otherwise than the method has it, so the number would lie")
     return probe.digest
+
+
+def _bends(model: nn.Module) -> list[Bend]:
+    """Those of all layers, each once."""
+    bends = (getattr(layer, "bend", None) for layer in attention_layers(model.get_decoder()))
+    return list(dict.fromkeys(bend for bend in bends if bend is not None))
+
+
+def _attends(layer: nn.Module, facts: dict[str, Any], length: int) -> bool:
+    """Whether a layer's attention is bent as the method says."""
+    live = layer.bend.described(length) if getattr(layer, "bend", None) else {}
+    return all(live.get(key) == said for key, said in facts.items())
 
 
 def _biased(model: nn.Module, slopes: list[float]) -> bool:
@@ -74,10 +99,11 @@ def _biased(model: nn.Module, slopes: list[float]) -> bool:
     heads = config.num_attention_heads
     alike = torch.zeros((1, heads, 2, 16), device=model.device)
     told_apart = torch.eye(2, 16, device=model.device).expand(1, heads, 2, 16)
-    for layer in attention_layers(model.get_decoder()):
-        shares = attention(layer, alike, alike, told_apart, None)[0][0, 1].log().cpu()
-        if not torch.allclose(shares[:, 1] - shares[:, 0], torch.tensor(slopes), atol=1e-4):
-            return False
+    with engaged(model):
+        for layer in attention_layers(model.get_decoder()):
+            shares = attention(layer, alike, alike, told_apart, None)[0][0, 1].log().cpu()
+            if not torch.allclose(shares[:, 1] - shares[:, 0], torch.tensor(slopes), atol=1e-4):
+                return False
     return True
 
 
@@ -91,6 +117,8 @@ def _another(facts: dict[str, Any], own: Encoding) -> bool:
 def _tables(model: nn.Module, positions: Tensor) -> list[Tensor]:
     """Cos and sin of each layer type at these positions, float32, asked of the live module."""
     decoder = model.get_decoder()
+    if not hasattr(decoder, "rotary_emb"):
+        return []
     like = torch.empty(0, dtype=torch.float32, device=model.device)
     kinds = sorted(set(layer_types(decoder)), key=str)
     with torch.no_grad():
@@ -116,7 +144,7 @@ def check_engine(model: nn.Module) -> None:
     Raises:
         LookupError: they differ; says by how much.
     """
-    window = min(48, Rope.of(model).original_length)
+    window = min(48, original_length(text_config(model)))
     vocabulary = model.get_input_embeddings().weight.shape[0]
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(vocabulary, (1, window), generator=generator).to(model.device)
@@ -137,6 +165,8 @@ def check_identity(model: nn.Module) -> None:
     Raises:
         LookupError: the tables differ; says by how much.
     """
+    if not hasattr(model.get_decoder(), "rotary_emb"):
+        return
     trained = Rope.of(model).original_length
     positions = torch.arange(0, trained, max(1, trained // 1024), device=model.device)[None]
     stock = _tables(model, positions)

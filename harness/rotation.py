@@ -15,11 +15,27 @@ def rotated(model: nn.Module, encoding: Encoding) -> AbstractContextManager[None
     return placed(model, Rotation(encoding, untouched(model), before=before))
 
 
-def unturned(model: nn.Module) -> AbstractContextManager[None]:
-    """Rotate nothing for a while, in no layer: a table of cos 1 and sin 0."""
+def unturned(
+    model: nn.Module, others: Mapping[str, Encoding] | None = None
+) -> AbstractContextManager[None]:
+    """Rotate nothing for a while, in no layer but those of `others`: a table of cos 1 and sin 0."""
     before, pairs = model.get_decoder().rotary_emb, Rope.of(model).dim // 2
     still = Encoding(frequencies=torch.zeros(pairs, dtype=torch.float64))
-    return placed(model, Rotation(still, before=before))
+    return placed(model, Rotation(still, others, before=before))
+
+
+def standing(model: nn.Module, length: int) -> tuple[Encoding, Mapping[str, Encoding]]:
+    """What the layers turn by now, and by layer type what others do: a method may be on already.
+
+    Raises:
+        LookupError: there is no such encoding, or it changes from one forward pass to the next.
+    """
+    rotary = model.get_decoder().rotary_emb
+    if not isinstance(rotary, Rotation):
+        return Encoding.of(model, length), untouched(model)
+    if type(rotary) is not Rotation:
+        raise LookupError("Positions or scales are drawn anew in training here: none can be bent.")
+    return rotary.encoding, rotary.others
 
 
 def drawing(
@@ -48,6 +64,18 @@ def untouched(model: nn.Module) -> dict[str, Encoding]:
     nested = (getattr(config, "rope_parameters", None) or {}).keys()
     others = set(getattr(config, "layer_types", None) or ()) & nested - {"full_attention"}
     return {t: Encoding.of(model, None, t) for t in others}
+
+
+def turned(x: Tensor, encoding: Encoding, positions: Tensor) -> Tensor:
+    """Queries or keys, (batch, heads, n, dim), as if they stood at these positions, (n,).
+
+    In halves, as the families that attention can be bent of have it; rounded as they round.
+    """
+    cos, sin = (torch.cat([part, part], -1).to(x.dtype) for part in encoding.table(positions))
+    turning, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
+    left, right = turning.chunk(2, -1)
+    turning = turning * cos + torch.cat([-right, left], -1) * sin
+    return torch.cat([turning, rest], -1) if rest.shape[-1] else turning
 
 
 class Rotation(nn.Module):

@@ -5,7 +5,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import fields
 from itertools import pairwise
 from typing import Any, get_type_hints
 
@@ -101,7 +101,7 @@ def _sourced(numbers: Recipe) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _file(spec: str) -> str:
     """Whose name it begins with: `perplexity.sliding`, `lm-eval:arc_easy`."""
-    return re.split("[.:]", catalog.split(spec)[0])[0]
+    return re.split("[.:+]", catalog.split(spec)[0])[0]
 
 
 def _kind(name: str) -> catalog.Kind:
@@ -160,27 +160,28 @@ def _task(name: str) -> dict[str, Any]:
 def _given(method: Any, name: str, values: dict[str, Any]) -> Any:
     """The method with what was asked for on the command line, where it has such parameters."""
     values = {key: value for key, value in values.items() if value is not None}
-    for key in values.keys() - {f.name for f in fields(method)}:
+    for key in values.keys() - catalog.settings(method).keys():
         raise ValueError(f"{name} has no parameter {key!r}.")
-    return replace(method, **values)
+    return catalog.load("methods", catalog.extended(name, values))
 
 
 def _about(where: catalog.Kind, thing: Any, name: str) -> dict[str, Any]:
     """What it says of itself, and its parameters: value, default, type and meaning of each."""
-    default = catalog.load(where, catalog.split(name)[0])
-    module, kind = inspect.getmodule(type(thing)), type(thing)
-    types, meaning = get_type_hints(kind), _meanings(kind)
+    default = catalog.settings(catalog.load(where, catalog.split(name)[0]))
+    layers = getattr(thing, "layers", (thing,))
+    modules = [inspect.getmodule(type(layer)) for layer in layers]
     return {
         "name": name,
-        "about": inspect.cleandoc((module and module.__doc__) or ""),
+        "about": "\n\n".join(inspect.cleandoc((m and m.__doc__) or "") for m in modules),
         "parameters": {
             f.name: {
-                "value": getattr(thing, f.name),
-                "default": getattr(default, f.name),
-                "type": _type(types[f.name]),
-                "doc": meaning.get(f.name, ""),
+                "value": getattr(layer, f.name),
+                "default": default[f.name],
+                "type": _type(get_type_hints(type(layer))[f.name]),
+                "doc": _meanings(type(layer)).get(f.name, ""),
             }
-            for f in fields(thing)
+            for layer in layers
+            for f in fields(layer)
         },
     }
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from harness.attention import Attend, bent, straight
+from harness.attention import Attend, Bend, bent, straight
 from harness.method import Method, Recipe
 from harness.recipes import COMPARISON_4K
 from harness.rope import Rope
@@ -39,10 +39,12 @@ class ALiBi(Method):
     formula = "softmax(q_i k_j / sqrt(d) - m_h (i - j)), m_h = 2^(-8h/H), h = 1 .. H"
     paper = "Press et al. 2022, https://arxiv.org/abs/2108.12409"
     recipes: ClassVar[Mapping[str, Recipe]] = {"paper": PAPER}
+    bends: ClassVar[bool] = True
 
     @contextmanager
     def applied_to(self, model: nn.Module, length: int) -> Iterator[None]:
-        with unturned(model), bent(model, Biased(slopes(_heads(model)))):
+        bias = Biased(slopes(_heads(model)))
+        with unturned(model), bent(model, lambda _: bias):
             yield
 
     def unfit(self, model: nn.Module, length: int) -> str | None:
@@ -80,7 +82,7 @@ def slopes(heads: int) -> list[float]:
     return series + between[: heads - power]
 
 
-class Biased:
+class Biased(Bend):
     """Adds the bias through channels of its own, so that every kernel there is can serve.
 
     A constant over a query's scores changes nothing, so -m (i - j) is as good as -m (S - 1 - j),

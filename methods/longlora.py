@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from harness.attention import Attend, bent
+from harness.attention import Attend, Bend, bent
 from harness.method import Recipe
 from harness.rope import Rope
 from harness.rotary import RotaryMethod
@@ -87,11 +87,11 @@ class LongLoRA(RotaryMethod):
 
     @contextmanager
     def in_training(self, model: nn.Module, length: int) -> Iterator[None]:
-        with self.applied_to(model, length), bent(model, Shifted(self.groups)):
+        with self.applied_to(model, length), bent(model, lambda _: Shifted(self.groups)):
             yield
 
 
-class Shifted:
+class Shifted(Bend):
     """S2-Attn (section 3.2) in training, and the layer's own attention otherwise."""
 
     def __init__(self, groups: int) -> None:

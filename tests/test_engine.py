@@ -34,6 +34,7 @@ LAYOUTS = {
     "mixtral": {"num_local_experts": 4, "sliding_window": None},
     "qwen2": {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 1},
     "qwen3": {"head_dim": 16},
+    "smollm3": {"no_rope_layers": [1, 0, 1]},
     "phi": {"partial_rotary_factor": 0.5},
     "phi3": {"sliding_window": 20},
     "gemma": {"head_dim": 16},

@@ -32,6 +32,7 @@ FAMILIES = {
     "mixtral": GROUPED | {"num_local_experts": 2},
     "qwen2": GROUPED,
     "qwen3": GROUPED | {"head_dim": 32},
+    "smollm3": GROUPED | {"pad_token_id": 0},
     "phi": {},
     "phi3": {"pad_token_id": 0},
     "falcon": {"alibi": False},
@@ -148,11 +149,13 @@ def test_its_spec_has_one_name(name):
 @pytest.mark.parametrize("length", [16, 2048, 5000, 2**21])
 @pytest.mark.parametrize("dim", [4, 16, 64, 128])
 def test_frequencies_fall_from_one(name, length, dim):
+    """Some stand still: those of p-RoPE's slow channels."""
     found = encoding(name, length, dim=dim)
     frequencies = found.frequencies
     assert frequencies.dtype == torch.float64
     assert frequencies.shape == (dim // 2,)
-    assert (frequencies > 0).all() and frequencies.isfinite().all()
+    assert (frequencies >= 0).all() and frequencies.isfinite().all()
+    assert (frequencies > 0).all() or name == "p-rope"
     assert (frequencies.diff() <= 0).all()
     assert 1 <= found.attention_factor < 2
 
@@ -264,7 +267,7 @@ def test_every_family_can_be_extended(member, name):
     method.notice(member, 512)
     with method.applied_to(member, 512):
         changed = (tables(member, 512) - own).abs().max()
-        assert (changed > 0.1) == (name not in UNCHANGED)
+        assert (changed > 1e-3) == (name not in UNCHANGED)
     assert torch.equal(tables(member, 512), own)
 
 

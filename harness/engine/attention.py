@@ -1,14 +1,25 @@
 """Attention of a block: to its past without a mask, to itself causally, merged by log-sum-exp.
 
-No mask tensor exists, so 2M tokens cost no 2M-wide mask, and no kernel can align one wrongly. A
-sliding window only clips the past. Merging partial softmaxes: Dao et al. 2022, section 3.1,
+No mask tensor exists, so 2M tokens cost no 2M-wide mask, and no kernel can align one wrongly. What
+a query sees is a stretch of keys; from one query to the next each end of it stays or moves on by
+one, so that a block of them is at most a rectangle and two triangles. A sliding window is such a
+stretch, and so are a method's parts. Merging partial softmaxes: Dao et al. 2022, section 3.1,
 https://arxiv.org/abs/2205.14135
 """
 
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from harness.engine.bend import View
 from harness.engine.kernels import Kernel, kernel_for
+
+BAND = 1024
+"""Most queries that are read together where a stretch moves at both of its ends."""
+Ends = tuple[np.ndarray, np.ndarray]
+"""By query, the first key it sees and the one after the last; (T,) each."""
 
 
 def attend(
@@ -30,62 +41,110 @@ def attend(
         window: each query sees so many last keys, itself included; None: all.
         softcap: scores are capped at this by tanh; None: not.
     """
-    kernel = kernel_for(q.device.type, q.dtype, q.shape[-1], softcap)
-    past, total = k.shape[2] - q.shape[2], k.shape[2]
-    if window is None or total <= window:
-        return _full(kernel, q, k, v, past, scale)
-    unclipped = max(0, window - past)  # queries that still see everything
-    outs = []
-    if unclipped:
-        seen = past + unclipped
-        outs.append(_full(kernel, q[:, :, :unclipped], k[:, :, :seen], v[:, :, :seen], past, scale))
-    step = min(window, 1024)
-    for start in range(past + unclipped, total, step):
-        stop = min(start + step, total)
-        outs.append(
-            _banded(kernel, q[:, :, start - past : stop - past], k, v, start, stop, window, scale)
-        )
-    return torch.cat(outs, 2)
+    own = torch.arange(k.shape[2] - q.shape[2], k.shape[2])
+    whole = View(q, k, torch.zeros_like(own), own + 1)
+    return attend_in_parts([whole], v, scale=scale, window=window, softcap=softcap)
 
 
-def _full(kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, past: int, scale: float) -> Tensor:
-    own = kernel.call(q, k[:, :, past:], v[:, :, past:], True, scale)
-    if not past:
-        return own[0]
-    return _merge(kernel.call(q, k[:, :, :past], v[:, :, :past], False, scale), own)[0]
-
-
-def _banded(
-    kernel: Kernel,
-    q: Tensor,
-    k: Tensor,
+def attend_in_parts(
+    views: Sequence[View],
     v: Tensor,
-    start: int,
-    stop: int,
-    window: int,
+    *,
     scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
 ) -> Tensor:
-    """Queries start..stop-1, none before window-1, with stop - start <= window."""
-    own = kernel.call(q, k[:, :, start:stop], v[:, :, start:stop], True, scale)
-    edge = stop - window  # from here to the block, every query sees every key
-    seen = own
-    if edge < start:
-        middle = kernel.call(q, k[:, :, edge:start], v[:, :, edge:start], False, scale)
-        seen = _merge(middle, own)
-    first = start - window + 1
-    if first == edge:
-        return seen[0]
+    """The same by one softmax over several views, disjoint in the keys that each query sees.
+
+    Args:
+        views: of the block; each query sees a key in at least one of them.
+        v: values of all positions so far, (1, key heads, S, dim).
+        scale: what scores are multiplied by.
+        window: as of `attend`.
+        softcap: as of `attend`.
+    """
+    q = views[0].q
+    kernel = kernel_for(q.device.type, q.dtype, q.shape[-1], softcap)
+    ends = [(first.numpy(), stop.numpy()) for first, stop in (x.seen(window) for x in views)]
+    outs = []
+    for start, stop in _tiles(ends):
+        found = None
+        for view, sees in zip(views, ends, strict=True):
+            first, after = (end[start:stop] for end in sees)
+            if after[0] > first[0]:
+                part = _strip(kernel, view.q[:, :, start:stop], view.k, v, (first, after), scale)
+                found = part if found is None else _merge(part, found)
+        assert found is not None, "a query sees no key"
+        outs.append(found[0].to(q.dtype))
+    return outs[0] if len(outs) == 1 else torch.cat(outs, 2)
+
+
+def _tiles(ends: Sequence[Ends]) -> Iterator[tuple[int, int]]:
+    """Rows that go together: throughout, each end of each stretch stays, or each step moves it."""
+    for start, stop in _even(ends):
+        size = stop - start
+        for first, after in ends:
+            if size > 1 and first[start] < first[start + 1] and after[start] < after[start + 1]:
+                size = min(size, BAND, after[start] - first[start])
+        for at in range(start, stop, max(1, size)):
+            yield at, min(at + max(1, size), stop)
+
+
+def _even(ends: Sequence[Ends]) -> Iterator[tuple[int, int]]:
+    rows = len(ends[0][0])
+    if rows == 1:
+        yield 0, 1
+        return
+    steps, jump = [], np.zeros(rows - 1, bool)
+    for first, after in ends:
+        seen = after > first
+        both = seen[1:] & seen[:-1]
+        moves = np.stack([np.diff(first), np.diff(after)]) * both
+        jump |= (seen[1:] != seen[:-1]) | (moves < 0).any(0) | (moves > 1).any(0)
+        steps.append(moves)
+    taken = np.concatenate(steps)
+    turns = np.zeros(rows - 1, bool)
+    turns[1:] = (taken[:, 1:] != taken[:, :-1]).any(0)
+    start = 0
+    for step in np.flatnonzero(jump | turns):
+        if jump[step] or step > start:  # a first step may be of any kind
+            yield start, int(step) + 1
+            start = int(step) + 1
+    yield start, rows
+
+
+def _strip(
+    kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, sees: Ends, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Queries of one tile, all of which see something."""
+    (first, after), rows = sees, q.shape[2]
+    low, high = int(first[0]), int(after[0])
+    falls, grows = (rows > 1 and bool(end[1] > end[0]) for end in sees)
+    edge = low + rows - 1 if falls else low  # from here on, every query sees every key
+    found = None
+    if grows:
+        high -= 1
+        new = slice(high, high + rows)
+        found = kernel.call(q, k[:, :, new], v[:, :, new], True, scale)
+    if edge < high:
+        middle = kernel.call(q, k[:, :, edge:high], v[:, :, edge:high], False, scale)
+        found = middle if found is None else _merge(middle, found)
+    assert found is not None
+    if not falls:
+        return found
     # Of the keys before the edge each query sees one less than the query before it. Read
     # backwards, that is a square causal block, which every kernel has.
-    back = (x.flip(2) for x in (q[:, :, :-1], k[:, :, first:edge], v[:, :, first:edge]))
+    back = (x.flip(2) for x in (q[:, :, :-1], k[:, :, low:edge], v[:, :, low:edge]))
     tail = tuple(x.flip(2) for x in kernel.call(*back, True, scale))
-    rest = tuple(x[:, :, :-1] for x in seen)
-    return torch.cat([_merge(tail, rest)[0], seen[0][:, :, -1:]], 2)
+    ahead = _merge(tail, tuple(x[:, :, :-1] for x in found))
+    out, lse = (
+        torch.cat([x, y[:, :, -1:].to(x.dtype)], 2) for x, y in zip(ahead, found, strict=True)
+    )
+    return out, lse
 
 
 def _merge(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Two attentions over disjoint keys, as one over both."""
+    """Two attentions over disjoint keys, as one over both; its output is float32."""
     (out_a, lse_a), (out_b, lse_b) = a, b
     share = torch.sigmoid(lse_b - lse_a)[..., None]
-    out = torch.lerp(out_a.float(), out_b.float(), share).to(out_a.dtype)
-    return out, torch.logaddexp(lse_a, lse_b)
+    return torch.lerp(out_a.float(), out_b.float(), share), torch.logaddexp(lse_a, lse_b)

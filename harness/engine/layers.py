@@ -5,19 +5,19 @@ one layer's keys and values, and one block, whatever the depth. The layers are t
 call `attend` through transformers' attention interface and hand their keys to `Keys`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface
 
-from harness.engine.attention import attend
+from harness.engine.attention import attend, attend_in_parts
+from harness.engine.bend import Bend, View
 from harness.engine.tree import Run
-from harness.families import Family, family_of, layer_types
+from harness.families import Family, attention_layers, family_of, layer_types
 
 INTERFACE = "context-harness"
 TABLE_BLOCK = 65536
@@ -43,13 +43,18 @@ class Keys:
 
     def __init__(self, capacity: int) -> None:
         self.capacity, self.start, self.only = capacity, 0, False
+        self.bend: Bend | None = None
+        """The layer's, which may keep keys otherwise than they come."""
         self.keys = self.values = torch.empty(0)
 
     def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, ...]:
         """Keep a block's keys and values, (1, heads, T, dim); return all up to its end."""
+        if self.bend is not None:
+            keys = self.bend.kept(keys, self.start)
         if self.keys.shape[1::2] != keys.shape[1::2] or self.keys.dtype != keys.dtype:
-            shape = (1, keys.shape[1], self.capacity, keys.shape[3])
-            self.keys, self.values = keys.new_empty(shape), values.new_empty(shape)
+            self.keys, self.values = (
+                x.new_empty(1, x.shape[1], self.capacity, x.shape[3]) for x in (keys, values)
+            )
         stop = self.start + keys.shape[2]
         self.keys[:, :, self.start : stop] = keys
         self.values[:, :, self.start : stop] = values
@@ -68,6 +73,8 @@ class Stack:
         self.layers = getattr(decoder, self.family.layers)[: decoder.config.num_hidden_layers]
         self.norm = getattr(decoder, self.family.norm)
         self.types = layer_types(decoder)
+        bends = {x.layer_idx: getattr(x, "bend", None) for x in attention_layers(decoder)}
+        self.bends = [bends.get(index) for index in range(len(self.layers))]
         self.device, self.dtype = model.device, self.embedding.weight.dtype
         self.tables = {t: self._table(decoder.rotary_emb, t, length) for t in set(self.types)}
 
@@ -79,7 +86,7 @@ class Stack:
         """One layer's output for a block of its input, (1, T, hidden); None if not wanted."""
         rows = slice(block.row, block.row + block.length)
         positions = slice(block.position, block.position + block.length)
-        keys.start, keys.only = block.position, not block.wanted
+        keys.start, keys.only, keys.bend = block.position, not block.wanted, self.bends[index]
         cos, sin = self.tables[self.types[index]]
         try:
             out = self.layers[index](
@@ -196,12 +203,26 @@ def attention(
 ) -> tuple[Tensor, None]:
     """What the layers call; one that a method has bent attends by way of that bend."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    plain = partial(attend, window=sliding_window, softcap=softcap)
+    plain = Plain(sliding_window, softcap)
     bend = getattr(module, "bend", None)
     if bend is None:
         return plain(query, key, value, scale=scale).transpose(1, 2), None
     out = bend(plain, query, key, value, scale=scale, training=False)
     return out.transpose(1, 2), None
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A layer's own attention."""
+
+    window: int | None
+    softcap: float | None
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
+        return attend(q, k, v, scale=scale, window=self.window, softcap=self.softcap)
+
+    def in_parts(self, views: Sequence[View], v: Tensor, *, scale: float) -> Tensor:
+        return attend_in_parts(views, v, scale=scale, window=self.window, softcap=self.softcap)
 
 
 class _ThroughEngine(TorchFunctionMode):

@@ -6,6 +6,7 @@ As one operator that gives both, attention is something a checkpoint can keep (`
 while it recomputes the rest. Inputs are whole sequences: no padding, no packing.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 from transformers import AttentionInterface
 
 from harness.engine import native
+from harness.engine.bend import View
 from harness.engine.kernels import chosen, native_cpu
 
 INTERFACE = "context-harness-training"
@@ -115,41 +117,86 @@ def _as_autocast_would(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(x.to(torch.get_autocast_dtype(device)) for x in tensors)
 
 
-def _by_rows(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None, softcap: float | None
+def _in_parts(
+    views: Sequence[View], v: Tensor, scale: float, window: int | None, softcap: float | None
 ) -> Tensor:
     """What no kernel offers, some queries at a time over the keys that they see.
 
     Queries are the last of the positions. Each stretch's scores are recomputed for its gradient.
     """
-    past, outs = k.shape[2] - q.shape[2], []
-    for start in range(past, k.shape[2], ROWS):
-        stop = min(start + ROWS, k.shape[2])
-        first = 0 if window is None else max(0, start + 1 - window)
-        rows = q[:, :, start - past : stop - past]
-        seen = slice(first, stop)
-        behind = torch.arange(start, stop, device=q.device)[:, None] - torch.arange(
-            first, stop, device=q.device
-        )
-        mask = behind >= 0 if window is None else (behind >= 0) & (behind < window)
-        given = (rows, k[:, :, seen], v[:, :, seen], mask, scale, softcap)
-        outs.append(checkpoint(_masked, *given, use_reentrant=False))
+    seen, outs = [view.seen(window) for view in views], []
+    for start in range(0, views[0].q.shape[2], ROWS):
+        rows = slice(start, start + ROWS)
+        given = []
+        for view, (first, stop) in zip(views, seen, strict=True):
+            low, high = int(first[rows].min()), int(stop[rows].max())
+            at = torch.arange(low, max(low, high))
+            mask = (at >= first[rows, None]) & (at < stop[rows, None])
+            if mask.any():
+                keys = slice(low, high)
+                given.append(
+                    (view.q[:, :, rows], view.k[:, :, keys], v[:, :, keys], mask.to(v.device))
+                )
+        outs.append(checkpoint(_masked, given, scale, softcap, use_reentrant=False))
     return torch.cat(outs, 2)
 
 
 def _masked(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap: float | None
+    given: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]], scale: float, softcap: float | None
 ) -> Tensor:
-    groups = q.shape[1] // k.shape[1]
-    k, v = (x.repeat_interleave(groups, 1) for x in (k, v))
-    with torch.autocast(q.device.type, enabled=False):
-        scores = q.float() @ k.float().mT * scale
-        if softcap:
-            scores = softcap * torch.tanh(scores / softcap)
-        return (scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v.float()).to(q.dtype)
+    """One softmax over all; of each, queries, keys, values, and which are seen."""
+    scores, values = [], []
+    with torch.autocast(given[0][0].device.type, enabled=False):
+        for q, k, v, mask in given:
+            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1).float() for x in (k, v))
+            found = q.float() @ k.mT * scale
+            if softcap:
+                found = softcap * torch.tanh(found / softcap)
+            scores.append(found.masked_fill(~mask, -torch.inf))
+            values.append(v)
+        weights = torch.cat(scores, -1).softmax(-1)
+        return (weights @ torch.cat(values, 2)).to(given[0][0].dtype)
 
 
-def _of_a_layer(
+def _by_rows(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None, softcap: float | None
+) -> Tensor:
+    own = torch.arange(k.shape[2] - q.shape[2], k.shape[2])
+    return _in_parts([View(q, k, 0 * own, own + 1)], v, scale, window, softcap)
+
+
+def _refuse(mask: Tensor | None, dropout: float) -> None:
+    if mask is not None or dropout:
+        what = "a mask" if mask is not None else "dropout"
+        raise ValueError(
+            f"The attention {INTERFACE!r} takes no {what}; "
+            "train on whole sequences without dropout, or use 'sdpa'."
+        )
+
+
+def in_parts_of_a_layer(
+    views: Sequence[View],
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    dropout: float = 0.0,
+    **_: object,
+) -> Tensor:
+    """Attention of several views under one softmax, (batch, heads, queries, dim), as `Attend`'s."""
+    _refuse(attention_mask, dropout)
+    (value,) = _as_autocast_would(value)
+    views = [view._replace(**_cast(q=view.q, k=view.k)) for view in views]
+    return _in_parts(views, value, scaling, sliding_window, softcap)
+
+
+def _cast(**tensors: Tensor) -> dict[str, Tensor]:
+    return dict(zip(tensors, _as_autocast_would(*tensors.values()), strict=True))
+
+
+def of_a_layer(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -162,12 +209,8 @@ def _of_a_layer(
     dropout: float = 0.0,
     **_: object,
 ) -> tuple[Tensor, None]:
-    if attention_mask is not None or dropout:
-        what = "a mask" if attention_mask is not None else "dropout"
-        raise ValueError(
-            f"The attention {INTERFACE!r} takes no {what}; "
-            "train on whole sequences without dropout, or use 'sdpa'."
-        )
+    """Attention as transformers' interface asks for it."""
+    _refuse(attention_mask, dropout)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     clipped = sliding_window if sliding_window and key.shape[2] > sliding_window else None
     if clipped or softcap or query.shape[2] != key.shape[2]:
@@ -178,4 +221,4 @@ def _of_a_layer(
     return out.transpose(1, 2), None
 
 
-AttentionInterface.register(INTERFACE, _of_a_layer)
+AttentionInterface.register(INTERFACE, of_a_layer)
