@@ -9,6 +9,8 @@ from urllib.parse import quote, unquote
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA = 1
+SAFE = " ,=+@-_.~"
+"""What stands in a path as it is."""
 UNEXTENDED = "none"
 """The method that leaves a model as it is: every table and picture starts from it."""
 Status = Literal["scored", "failed", "out_of_memory", "unfit"]
@@ -44,7 +46,7 @@ class Cell(BaseModel):
     @property
     def path(self) -> PurePosixPath:
         """Where its result lies below a results folder; one to one."""
-        row = (quote(part, safe=" ,=+@-_.~") for part in (self.model, self.task, self.method))
+        row = (quote(part, safe=SAFE) for part in (self.model, self.task, self.method))
         dots = {".": "%2E", "..": ".%2E"}
         return PurePosixPath(*(dots.get(p, p) for p in row), f"{self.length}.json")
 

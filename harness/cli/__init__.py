@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from harness.cli import (
+    archive,
     cell,
     compare,
     data,
+    explain,
     export,
     lmeval,
     look,
@@ -35,7 +37,11 @@ app.command("run-cell", help=cell.HELP, epilog=cell.EXAMPLES)(cell.run_cell)
 app.command("list")(look.list_)
 app.command("show", epilog=look.SHOW_EXAMPLES)(look.show)
 app.command("score", help=score.HELP, epilog=score.EXAMPLES)(score.score)
-app.command("results", epilog=look.RESULTS_EXAMPLES)(look.results)
+app.add_typer(archive.results, name="results")
+app.command("query", epilog=archive.QUERY_EXAMPLES)(archive.query)
+app.command("explain", epilog=explain.EXPLAIN_EXAMPLES)(explain.explain)
+app.command("diff", epilog=explain.DIFF_EXAMPLES)(explain.diff)
+app.command("rerun", help=explain.RERUN_HELP, epilog=explain.RERUN_EXAMPLES)(explain.rerun)
 app.command("published", help=published.HELP, epilog=published.EXAMPLES)(published.published)
 app.command("compare", help=compare.HELP, epilog=compare.EXAMPLES)(compare.compare)
 app.command("plot")(look.plot)

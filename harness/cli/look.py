@@ -20,7 +20,8 @@ SHOW_EXAMPLES = (
 RESULTS_EXAMPLES = (
     "harness results --where 'method=yarn,pi length>=8k status=scored'\n\n"
     "harness results --format csv > results.csv\n\n"
-    "harness results --page README.md"
+    "harness results --page README.md\n\n"
+    "harness results pack --remove"
 )
 
 
@@ -116,6 +117,7 @@ def show(
 
 
 def results(
+    context: typer.Context,
     form: Annotated[
         Literal["table", "json", "csv", "markdown"], Option("--format", help="How to print.")
     ] = "table",
@@ -133,6 +135,9 @@ def results(
     A page holds tables between <!-- table:NAME CONDITIONS --> and <!-- /table:NAME -->, with the
     conditions of --where.
     """
+    context.obj = folder
+    if context.invoked_subcommand:
+        return
     if page:
         raise typer.Exit(_refresh(page, folder, check))
     from harness.report import table
@@ -191,22 +196,19 @@ def doctor(as_json: Json = False) -> None:
 
 def _found(folder: Path, where: str | None) -> "list[Result]":
     """The results meant; files that are none are named on standard error."""
-    from harness.report.where import matching
-    from harness.store import Store
+    from harness import archive
 
-    store = Store(folder)
-    if not store.runs.is_dir():
+    if not any((folder / kept).is_dir() for kept in ("runs", "packed")):
         raise ValueError(
             f"There are no results in {str(folder)!r}. Measure some with: harness run; or say "
             "where they are with --results."
         )
-    every = [*store.results()]
-    for broken in store.broken:
+    found = archive.found(folder, where)
+    for broken in found.broken:
         print(f"note: {broken}", file=sys.stderr)
-    found = matching(every, where)
-    if not found:
-        print(f"note: none of the {len(every)} results here matches", file=sys.stderr)
-    return found
+    if not found.results:
+        print(f"note: none of the {found.among} results here matches", file=sys.stderr)
+    return found.results
 
 
 def _refresh(page: Path, folder: Path, check: bool) -> int:
