@@ -1,6 +1,7 @@
 """A cell of the grid, and what came of it. No torch: reports read these."""
 
 import re
+from functools import cache
 from itertools import product
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -66,6 +67,13 @@ class Cell(BaseModel):
         if cell.path != PurePosixPath(path):
             raise ValueError(f"{str(path)!r} is written {str(cell.path)!r}")
         return cell
+
+
+@cache
+def _named(part: str) -> str:
+    """As a folder; the name again by unquoting it."""
+    quoted = quote(part, safe=" ,=+@-_.~")
+    return {".": "%2E", "..": ".%2E"}.get(quoted, quoted)
 
 
 def grid(models: list[str], methods: list[str], tasks: list[str], lengths: list[int]) -> list[Cell]:

@@ -127,8 +127,9 @@ def missing(plan: Sequence[Planned], store: "Store") -> list[Planned]:
         cell = planned.cell
         row = cell.model, cell.task, cell.method
         folder = folders.get(row) or folders.setdefault(row, str(cell.path.parent))
-        filed = f"{folder}/{cell.length}.json" in files
-        result = store.get(cell) if filed or packed else None
+        file = f"{folder}/{cell.length}.json"
+        filed = file in files
+        result = store.filed(file) if filed else store.get(cell) if packed else None
         if result is not None and result.status == "scored":
             _see_that_it_is_the_same(planned, result)
         done = filed if not (store.retry or packed) else store.has(cell)
@@ -250,15 +251,15 @@ class _MadeOf:
     def __init__(self, card: "Card", longest: int) -> None:
         self.card, self.longest = card, longest
         self.model = SimpleNamespace(config=card.config)
-        self._encoding, self._alike = cache(self._encoding), cache(self._alike)
+        self._facts, self._alike = cache(self._facts), cache(self._alike)
 
     def __call__(self, cell: Cell) -> dict[str, Any]:
         at = self.longest if self._alike(cell.method) else cell.length
-        return {
-            "weights": self.card.weights,
-            "task_version": _version(cell.task),
-            "encoding": self._encoding(cell.method, at),
-        }
+        return self._facts(cell.method, at, _version(cell.task))
+
+    def _facts(self, method: str, length: int, version: int) -> dict[str, Any]:
+        encoding = self._encoding(method, length)
+        return {"weights": self.card.weights, "task_version": version, "encoding": encoding}
 
     def _alike(self, spec: str) -> bool:
         """Whether it encodes all lengths as the longest."""

@@ -92,6 +92,10 @@ class Store:
             if name.endswith(".json")
         }
 
+    def filed(self, file: str) -> Result | None:
+        """One of `files`; None if it cannot be read."""
+        return self._read_or_skip(self.runs / file)
+
     @property
     def packed(self) -> bool:
         """Whether a result may be there without a file of its own."""
