@@ -186,6 +186,7 @@ def _provenance(
     )
     return {
         "weights": live.weights,
+        "original_length": live.card.original_length,
         "remote_code": live.remote_code,
         "training": live.card.trained and live.card.trained.model_dump(mode="json"),
         "method": {**asdict(method), **facts},

@@ -1,0 +1,162 @@
+"""What a cell takes: peak memory and time by length, beside the peers of benchmarks/.
+
+A pass that reads several lengths at once is one point, at its longest. Methods cost nearly alike,
+so a line is the median over methods and its band their range.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from harness.catalog import split
+from harness.cell import Result
+from harness.report.figures.style import (
+    COLOURS,
+    DOUBLE,
+    FILLS,
+    MARKERS,
+    Picture,
+    by_length,
+    legend,
+    logarithmic,
+    panels,
+    slug,
+    styled,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """What one pass took."""
+
+    of: str
+    """Whose line it is on."""
+    length: int
+    memory: float
+    """Bytes at most."""
+    each: float
+    """Seconds a token."""
+
+
+def pictures(results: Sequence[Result], benchmarks: Sequence[Path]) -> Iterator[Picture]:
+    """One for each model, with the benchmarks of that model.
+
+    Raises:
+        ValueError: no result says what it took at two lengths.
+    """
+    found = False
+    peers = [(json.loads(path.read_text("utf-8"))) for path in benchmarks]
+    for base in dict.fromkeys(r.cell.base for r in results):
+        mine = passes(r for r in results if r.cell.base == base)
+        beside = [
+            p
+            for kept in peers
+            if str(kept.get("settings", {}).get("model", "")).lower() == base.lower()
+            for p in sides(kept)
+        ]
+        if len({p.length for p in mine}) > 1:
+            found = True
+            where = dict.fromkeys(_where(r) for r in results if r.cell.base == base)
+            yield Picture(
+                name=f"cost-{slug(base)}",
+                caption=(
+                    f"Peak memory and time of {base} by length, on {'; '.join(filter(None, where))}"
+                    ": the median over methods and, as a band, their range"
+                    + (". Hollow: both sides of this project's benchmarks." if beside else ".")
+                ),
+                figure=draw(mine, beside),
+            )
+    if not found:
+        raise ValueError("no model's results say what passes of two lengths took")
+
+
+@styled
+def draw(ours: Sequence[Point], peers: Sequence[Point] = ()) -> "Figure":
+    """Two panels: memory and time a token."""
+    figure, (memory, time) = panels(2, DOUBLE, 1.9)
+    names = list(dict.fromkeys(p.of for p in [*ours, *peers]))
+    for i, name in enumerate(names):
+        look = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+        beside = not any(p.of == name for p in ours)
+        look |= {"fillstyle": FILLS[beside], "linestyle": "--" if beside else "-", "label": name}
+        points = [p for p in [*ours, *peers] if p.of == name]
+        _line(memory, [(p.length, p.memory / 1e9) for p in points], look)
+        _line(time, [(p.length, 1e3 * p.each) for p in points], look)
+    for axes, said in ((memory, "peak memory, GB"), (time, "milliseconds a token")):
+        by_length(axes, [p.length for p in [*ours, *peers]])
+        low, high = axes.dataLim.intervaly
+        if high / low > 4:
+            logarithmic(axes)
+        else:
+            axes.set_ylim(bottom=0)
+        axes.set_ylabel(said)
+        axes.grid(axis="y")
+    legend(figure, [memory])
+    return figure
+
+
+def passes(results: Iterator[Result] | Sequence[Result]) -> list[Point]:
+    """One for each that was made: the cells that were read together, together."""
+    together: dict[tuple[str, ...], list[Result]] = {}
+    for r in results:
+        if r.value is not None and r.seconds and r.peak_memory:
+            length = str(r.provenance.get("pass_length", r.cell.length))
+            together.setdefault((r.cell.model, r.cell.task, r.cell.method, length), []).append(r)
+    found = []
+    for (_, task, _, length), cells in together.items():
+        threads = cells[0].provenance.get("threads")
+        said = f", {threads} thread{'s' * (threads > 1)}" if threads else ""
+        found.append(
+            Point(
+                of=split(task)[0] + said,
+                length=int(length),
+                memory=max(r.peak_memory for r in cells),
+                each=sum(r.seconds for r in cells) / max(r.tokens or r.cell.length for r in cells),
+            )
+        )
+    return found
+
+
+def sides(kept: dict[str, Any]) -> list[Point]:
+    """Of one benchmark's figures: each side that says what it took.
+
+    Sides of different lengths are one line; sides that read the same are one each.
+    """
+    lengths = [n for n in kept.get("settings", {}).get("lengths", []) if isinstance(n, int)]
+    script, found = str(kept.get("script", "benchmark")).replace("_", " "), []
+    for name, facts in kept.get("sides", {}).items():
+        own = facts.get("length") or facts.get("tokens")
+        own = own if isinstance(own, int) else None
+        length, read = own or max(lengths, default=0), own or sum(lengths)
+        if length and facts.get("seconds") and facts.get("peak_memory"):
+            each = facts["seconds"] / read
+            point = Point(
+                of=f"{script}: {name}", length=length, memory=facts["peak_memory"], each=each
+            )
+            found.append(point)
+    if len({p.length for p in found}) == len(found):
+        return [replace(p, of=script) for p in found]
+    return found
+
+
+def _line(axes: "Axes", points: list[tuple[int, float]], look: dict[str, Any]) -> None:
+    lengths = sorted({n for n, _ in points})
+    at = [[y for n, y in points if n == length] for length in lengths]
+    if len(lengths) > 1:
+        axes.fill_between(
+            lengths, [*map(min, at)], [*map(max, at)], color=look["color"], alpha=0.15, linewidth=0
+        )
+    alone = {"linestyle": "none"} if len(lengths) == 1 else {}
+    axes.plot(lengths, [*map(median, at)], **{**look, **alone})
+
+
+def _where(result: Result) -> str:
+    """The machine that it was measured on."""
+    return str(result.provenance.get("device", ""))

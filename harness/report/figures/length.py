@@ -1,0 +1,194 @@
+"""A value by length: a line for each method, its 95 % interval a band, the trained window marked.
+
+Where a few values are far above all others, the vertical axis is cut in two, so that the others
+can be told apart; a line that leaves the lower part goes on in the upper one.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from math import log2, sqrt
+from typing import TYPE_CHECKING
+
+from harness.cell import Result
+from harness.lengths import label
+from harness.report.figures.style import (
+    DOUBLE,
+    SINGLE,
+    Look,
+    Picture,
+    by_length,
+    by_value,
+    folded,
+    groups,
+    legend,
+    logarithmic,
+    looks,
+    mark,
+    slug,
+    styled,
+)
+from harness.report.sheet import SHARES, named
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+GAP = 1.4
+"""So many times the value below it must the next one be, for the axis to be cut between them."""
+DODGE = 0.12
+"""Inches that the marks of a length spread over, so that none hides another; shares twice that."""
+Windows = Mapping[str, int]
+"""By model: tokens of the window it was trained on."""
+
+
+def pictures(results: Sequence[Result], windows: Windows) -> Iterator[Picture]:
+    """One for each model and task that was scored at two lengths or more."""
+    found = False
+    for title, group in groups(r for r in results if r.value is not None).items():
+        if len({r.cell.length for r in group}) > 1 and not _by_depth(group):
+            found = True
+            yield Picture(
+                name=f"length-{slug(title)}",
+                caption=_caption(title, group, windows),
+                figure=draw(group, windows, width=SINGLE, titles=False),
+            )
+    if not found:
+        raise ValueError("no task without depths was scored at two lengths or more")
+
+
+@styled
+def draw(
+    results: Sequence[Result],
+    windows: Windows | None = None,
+    *,
+    width: float = DOUBLE,
+    titles: bool = True,
+) -> "Figure":
+    """A panel for each model and task.
+
+    Raises:
+        ValueError: nothing was scored.
+    """
+    from matplotlib.figure import Figure
+
+    scored = [r for r in results if r.value is not None]
+    if not scored:
+        raise ValueError("There is nothing to draw: no result here has a value.")
+    every, found = looks(r.cell for r in scored), groups(scored)
+    columns = 1 if len(found) == 1 or width == SINGLE else 2
+    rows = -(-len(found) // columns)
+    height = 2.5 if width / columns < 4 else 2.9
+    figure = Figure(figsize=(width, height * rows), layout="constrained")
+    frames = figure.subfigures(rows, columns, squeeze=False).ravel()
+    drawn: list[Axes] = []
+    for frame, (title, group) in zip(frames, found.items(), strict=False):
+        drawn += _panel(frame, group, every, windows or {})
+        if titles:
+            drawn[-1 if len(frame.axes) == 1 else -2].set_title(
+                folded(title, int(width / columns * 17)), pad=11
+            )
+    legend(figure, drawn, every)
+    return figure
+
+
+def _panel(
+    frame: "SubFigure", group: list[Result], every: dict[str, Look], windows: Windows
+) -> "list[Axes]":
+    """One axes; or two, upper and lower, where the values fall apart."""
+    cut = _cut(group)
+    if cut is None:
+        parts = [frame.add_subplot()]
+    else:
+        grid = frame.add_gridspec(2, 1, height_ratios=(1, 1.9), hspace=0.0)
+        parts = [frame.add_subplot(grid[0]), frame.add_subplot(grid[1])]
+    lengths = sorted({r.cell.length for r in group})
+    inch = (log2(lengths[-1] / lengths[0]) or 1.0) * frame.dpi / parts[0].bbox.width
+    spread = DODGE * inch * (1 + (group[0].metric in SHARES))
+    for axes in parts:
+        for place, (row, look) in enumerate(every.items()):
+            mine = [r for r in group if named(r.cell) == row]
+            _line(axes, mine, look, spread * (place / max(1, len(every) - 1) - 0.5))
+        by_length(axes, lengths)
+        if window := windows.get(group[0].cell.base):
+            said = f"trained to {label(window)}" if axes is parts[0] else ""
+            mark(axes, window, said)
+    values = [r.value for r in group if r.value is not None]
+    by_value(parts[-1], group[0].metric, values)
+    if cut is not None:
+        _torn(parts[0], parts[1], group, cut)
+    return parts
+
+
+def _line(axes: "Axes", row: list[Result], look: Look, aside: float) -> None:
+    """So many doublings to the right of where it is."""
+    if not row:
+        return
+    row = sorted(row, key=lambda r: r.cell.length)
+    x = [r.cell.length * 2**aside for r in row]
+    low, high = [*map(_low, row)], [*map(_high, row)]
+    if row[0].metric in SHARES or len(row) == 1:
+        axes.vlines(x, low, high, color=look.colour, linewidth=0.6, alpha=0.7)
+    else:
+        axes.fill_between(x, low, high, color=look.colour, alpha=0.07, linewidth=0)
+    axes.plot(x, [r.value for r in row], label=named(row[0].cell), **look.words)
+
+
+def _cut(group: list[Result]) -> tuple[float, float] | None:
+    """The ends of the lowest gap between values that is wide and has half of all below it."""
+    values = sorted(r.value for r in group if r.value is not None)
+    if group[0].metric in SHARES or values[0] <= 0 or len(values) < 8:
+        return None
+    upper = list(pairwise(values))[len(values) // 2 :]
+    return next(((low, high) for low, high in upper if high / low > GAP), None)
+
+
+def _torn(upper: "Axes", lower: "Axes", group: list[Result], cut: tuple[float, float]) -> None:
+    """Give each part its range and show that something is left out between them."""
+    below = [r for r in group if r.value is not None and r.value <= cut[0]]
+    above = [r for r in group if r.value is not None and r.value >= cut[1]]
+    between = sqrt(cut[0] * cut[1])
+    lowest, highest = min(map(_low, below)), max(map(_high, above))
+    lower.set_ylim(lowest / 1.04, min(max(map(_high, below)) * 1.04, between))
+    upper.set_ylim(max(min(map(_low, above)) / 1.1, between), highest * 1.1)
+    logarithmic(lower)
+    logarithmic(upper)
+    upper.grid(axis="y")
+    upper.set_xlabel("")
+    upper.tick_params(bottom=False, labelbottom=False)
+    upper.spines["bottom"].set_visible(False)
+    slash = {
+        "marker": [(-1, -0.6), (1, 0.6)],
+        "markersize": 5,
+        "linestyle": "none",
+        "color": "black",
+        "markeredgewidth": 0.6,
+        "clip_on": False,
+    }
+    upper.plot([0], [0], transform=upper.transAxes, **slash)
+    lower.plot([0], [1], transform=lower.transAxes, **slash)
+
+
+def _low(result: Result) -> float:
+    return result.value or 0.0 if result.low is None else result.low
+
+
+def _high(result: Result) -> float:
+    return result.value or 0.0 if result.high is None else result.high
+
+
+def _by_depth(group: list[Result]) -> bool:
+    """It is drawn as maps instead."""
+    return any(part.startswith("depth ") for r in group for part in r.parts)
+
+
+def _caption(title: str, group: list[Result], windows: Windows) -> str:
+    metric = group[0].metric
+    words = [f"{metric[0].upper()}{metric[1:]} by length: {title}."]
+    if any(r.low is not None for r in group):
+        bars = metric in SHARES
+        words.append(f"{'Bars' if bars else 'Bands'} are 95 % intervals.")
+    if window := windows.get(group[0].cell.base):
+        words.append(f"The model was trained to {label(window)} tokens (dashed).")
+    if _cut(group):
+        words.append("The vertical axis is broken.")
+    return " ".join(words)
