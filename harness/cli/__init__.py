@@ -12,6 +12,7 @@ from harness.cli import (
     data,
     explain,
     export,
+    leaderboard,
     lmeval,
     look,
     published,
@@ -45,6 +46,9 @@ app.command("rerun", help=explain.RERUN_HELP, epilog=explain.RERUN_EXAMPLES)(exp
 app.command("published", help=published.HELP, epilog=published.EXAMPLES)(published.published)
 app.command("compare", help=compare.HELP, epilog=compare.EXAMPLES)(compare.compare)
 app.command("plot")(look.plot)
+app.command("leaderboard", help=leaderboard.HELP, epilog=leaderboard.EXAMPLES)(
+    leaderboard.leaderboard
+)
 app.command("doctor")(look.doctor)
 app.add_typer(train.app, name="train")
 app.command("search", help=search.HELP, epilog=search.EXAMPLES)(search.search)

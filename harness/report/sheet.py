@@ -66,14 +66,26 @@ def entry(result: Result | None) -> Entry:
     """The value with its interval, or the mark that stands for it."""
     if result is None:
         return Entry(kind="missing", text=MARKS["missing"])
-    if result.value is None:
-        return Entry(kind=result.status, text=MARKS[result.status])
+    ends = result.low, result.high
+    return written(result.status, result.metric, result.value, *ends, result.truncated)
+
+
+def written(
+    status: str,
+    metric: str,
+    value: float | None,
+    low: float | None,
+    high: float | None,
+    truncated: float,
+) -> Entry:
+    """What of a result is written into a table."""
+    if value is None:
+        return Entry(kind=status, text=MARKS[status])
     interval = ""
-    if result.low is not None and result.high is not None:
-        low, high = (number(x, result.metric, unit="") for x in (result.low, result.high))
-        interval = f"[{low}, {high}]"
-    cut = CUT if result.truncated else ""
-    return Entry(kind="scored", text=number(result.value, result.metric) + cut, interval=interval)
+    if low is not None and high is not None:
+        interval = f"[{number(low, metric, unit='')}, {number(high, metric, unit='')}]"
+    cut = CUT if truncated else ""
+    return Entry(kind="scored", text=number(value, metric) + cut, interval=interval)
 
 
 def number(x: float, metric: str, *, unit: str = " %") -> str:

@@ -1,0 +1,90 @@
+"""`harness leaderboard`: everything that was measured, ranked, as a page and as text."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Option
+
+from harness.cli.look import Folder
+
+if TYPE_CHECKING:
+    from harness.cell import Cell, Result
+    from harness.store import Store
+
+HELP = (
+    "Rank what was measured by effective context length, and write LEADERBOARD.md and "
+    "leaderboard.html into the results folder.\n\n"
+    "The page is one file that loads nothing. Published tables (published/ in that folder) stand "
+    "beside the measured rows and are not ranked. If the README.md beside the folder has a line "
+    "<!-- leaderboard --> and a line <!-- /leaderboard -->, the summary is put between them."
+)
+FEW = 50_000
+"""Cells of a leaderboard that says of every row where its number comes from."""
+EXAMPLES = "harness leaderboard\n\nharness leaderboard --results results --check"
+
+
+def leaderboard(
+    folder: Folder = Path("results"),
+    check: Annotated[
+        bool, Option("--check", help="Change nothing; exit with 1 if a file is behind.")
+    ] = False,
+) -> None:
+    """Write LEADERBOARD.md and leaderboard.html."""
+    pages = _pages(folder)
+    behind = [path for path, text in pages.items() if _text(path) != text]
+    if check and behind:
+        names = ", ".join(map(str, behind))
+        print(f"{names}: behind the results. Run: harness leaderboard", file=sys.stderr)
+        raise typer.Exit(1)
+    for path in behind:
+        path.write_text(pages[path], "utf-8", newline="\n")
+    for path in pages:
+        print(f"{path}{'' if path in behind else ' is up to date'}")
+
+
+def _pages(folder: Path) -> dict[Path, str]:
+    """What each file should say."""
+    from harness.archive import columns
+    from harness.published import published
+    from harness.report.beside import beside
+    from harness.report.board import COLUMNS, board
+    from harness.report.page import fitting
+    from harness.report.ranking import brief, ranking, refreshed
+    from harness.store import Broken, Store
+    from harness.window import windows
+
+    if not any((folder / kept).is_dir() for kept in ("runs", "packed")):
+        raise ValueError(
+            f"There are no results in {str(folder)!r}. Measure some with: harness run; or say "
+            "where they are with --results."
+        )
+    store, broken = Store(folder), list[Broken]()
+    table = columns(folder, only=COLUMNS, broken=broken)
+    for file in broken:
+        print(f"note: {file}", file=sys.stderr)
+    printed = beside(published(folder / "published"))
+    found = board(table, windows(store))
+    count = sum(len(section["rows"]) for section in printed)
+    pages = {
+        folder / "LEADERBOARD.md": ranking(found, count),
+        folder / "leaderboard.html": fitting(found, printed, _look(store, table.num_rows)),
+    }
+    readme = folder.resolve().parent / "README.md"
+    before = _text(readme)
+    if before and before != (after := refreshed(before, lambda: brief(found))):
+        pages[readme] = after
+    return pages
+
+
+def _look(store: "Store", cells: int) -> "Callable[[Cell], Result | None]":
+    """A cell's whole result; of one in a pack only where there are few, for each is sought."""
+    if cells <= FEW:
+        return store.get
+    return lambda cell: store.get(cell) if store.path(cell).exists() else None
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text("utf-8") if path.is_file() else None

@@ -1,0 +1,298 @@
+"""What a leaderboard says: methods ranked by how far they read, each model and task by itself.
+
+It is made from columns, so that a million cells are no trouble. What is too much for a page is
+left out by rank, and counted.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
+
+from harness.catalog import split
+from harness.cell import UNEXTENDED, Cell
+from harness.report.reach import Curve, Held, Tax, budget, claimed, held, higher_is_better, tax
+from harness.report.sheet import named
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+COLUMNS = (
+    *("cell", "metric", "protocol", "corpus", "factor", "trained", "length", "status", "reason"),
+    *("notice", "value", "low", "high", "n", "truncated", "seconds", "tokens", "peak_memory"),
+)
+"""What is looked at of each cell."""
+MOST = 2000
+"""Rows of a page."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model, extended by one method, on one task, over its lengths."""
+
+    cell: Cell
+    """At its longest length."""
+    rank: int | None
+    """Those that read equally far share theirs; None: nothing can be said."""
+    curve: Curve
+    held: Held | None
+    tax: Tax | None
+    claimed: int | None
+    trained_tokens: int | None
+    trained_length: int | None
+    cells: list[dict[str, Any]] = field(repr=False)
+    """The columns, a cell at a time, short lengths first."""
+
+    @cached_property
+    def name(self) -> str:
+        return named(self.cell)
+
+    @property
+    def plain(self) -> bool:
+        return _plain(self.cell.model, self.cell.method)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One model on one task: what may be ranked together."""
+
+    base: str
+    task: str
+    metric: str
+    protocol: str
+    corpus: str | None
+    original: int | None
+    """Tokens of the model's own window, if known."""
+    higher: bool
+    """Whether a higher value is better."""
+    rows: list[Row]
+    """The first is the best."""
+    left_out: int = 0
+    """Rows that are not here."""
+
+    @property
+    def lengths(self) -> list[int]:
+        return sorted({n for row in self.rows for n in row.curve.lengths})
+
+    @property
+    def plain(self) -> Row | None:
+        """The model as it is, against which the others are held."""
+        return next((row for row in self.rows if row.plain), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """All that was measured, ranked; of each model and task the best rows."""
+
+    sections: list[Section]
+    cells: int
+    """That were measured, and are summed up."""
+    rows: int
+    """All there are."""
+
+    @property
+    def shown(self) -> int:
+        return sum(len(section.rows) for section in self.sections)
+
+
+class Candidate(NamedTuple):
+    """What is known of every row, whether it comes onto the page or not."""
+
+    model: str
+    task: str
+    method: str
+    curve: Curve
+    places: "np.ndarray"
+    """Of its cells among the columns, short lengths first."""
+    held: Held | None = None
+
+
+@dataclass(frozen=True)
+class _Group:
+    """The candidates of one section, the best first."""
+
+    original: int | None
+    higher: bool
+    rows: list[Candidate]
+    plain: Curve | None
+
+
+def board(columns: "pa.Table", original: Callable[[Cell], int | None], most: int = MOST) -> Board:
+    """The best of each model and task, and the model as it is; then the second best, and so on.
+
+    Args:
+        columns: one row a cell, as `harness.archive.columns` gives them, at least `COLUMNS`.
+        original: tokens of the window that a cell's model was pretrained on; asked once a model.
+        most: rows that are kept.
+    """
+    metrics = columns["metric"]
+    groups, windows = [], dict[str, int | None]()
+    for (base, task), group in groupby(_candidates(columns), key=_section):
+        found = list(group)
+        if base not in windows:
+            windows[base] = original(_cell(found[0]))
+        metric = metrics[int(found[0].places[-1])].as_py()
+        groups.append(_judged(found, windows[base], higher_is_better(task, metric)))
+    kept = _kept(groups, most)
+    return Board(
+        sections=[_told(columns, groups[i], places) for i, places in kept.items()],
+        cells=columns.num_rows,
+        rows=sum(len(group.rows) for group in groups),
+    )
+
+
+def fewer(board: Board, most: int) -> Board:
+    """The same with fewer rows, chosen as before."""
+    ranked = [[(row.plain, row.held) for row in section.rows] for section in board.sections]
+    sections = []
+    for i, places in _chosen(ranked, most).items():
+        section = board.sections[i]
+        rows = [section.rows[place] for place in places]
+        left_out = section.left_out + len(section.rows) - len(rows)
+        sections.append(replace(section, rows=rows, left_out=left_out))
+    return replace(board, sections=sections)
+
+
+def _candidates(columns: "pa.Table") -> Iterator[Candidate]:
+    """Every row, sections together, each with its numbers by length."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not columns.num_rows:
+        return
+    text = columns["cell"].cast(pa.large_string()).combine_chunks()
+    coded = pc.replace_substring_regex(text, "/[^/]*$", "").dictionary_encode()
+    names = [_parts(name) for name in coded.dictionary.to_pylist()]
+    place = np.empty(len(names), dtype=np.int64)
+    place[sorted(range(len(names)), key=lambda i: _order(*names[i]))] = np.arange(len(names))
+    codes, lengths = coded.indices.to_numpy(), columns["length"].to_numpy()
+    order = np.lexsort((lengths, place[codes]))
+    twice = (np.diff(codes[order]) == 0) & (np.diff(lengths[order]) == 0)
+    order = order[np.concatenate([[True], ~twice])]
+    codes, lengths = codes[order], lengths[order]
+    numbers = [_or_none(columns[name].to_numpy()[order]) for name in ("value", "low", "high")]
+    starts = [int(i) for i in np.flatnonzero(np.diff(codes, prepend=-1))]
+    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+        curve = Curve(lengths[start:stop].tolist(), *(c[start:stop].tolist() for c in numbers))
+        yield Candidate(*names[codes[start]], curve, order[start:stop])
+
+
+def _judged(rows: list[Candidate], original: int | None, higher: bool) -> _Group:
+    """How far each reads, ranked: of those that read equally far, by their value there."""
+    plain = next((row.curve for row in rows if _plain(row.model, row.method)), None)
+    judged = []
+    for row in rows:
+        against = None if row.curve is plain else plain
+        judged.append(row._replace(held=held(row.curve, against, original, higher)))
+    return _Group(original, higher, sorted(judged, key=lambda row: _merit(row, higher)), plain)
+
+
+def _merit(row: Candidate, higher: bool) -> tuple[float, float, str, str]:
+    """The best sorts first; names come last, so that the order is always the same."""
+    far = -1 if row.held is None else row.held.length or 0
+    place = row.curve.up_to(far) if far > 0 else row.curve.up_to(None)
+    value = row.curve.values[place] if place is not None else None
+    worth = float("inf") if value is None else -value if higher else value
+    return -far, worth, row.method, row.model
+
+
+def _kept(groups: list[_Group], most: int) -> dict[int, list[int]]:
+    """Which rows of which group."""
+    return _chosen(
+        [[(_plain(row.model, row.method), row.held) for row in group.rows] for group in groups],
+        most,
+    )
+
+
+def _chosen(
+    ranked: Sequence[Sequence[tuple[bool, Held | None]]], most: int
+) -> dict[int, list[int]]:
+    """Places by group: being first in one's own counts more than how far a row reads."""
+    order = sorted(
+        (max(1, place) if plain else place, -(held.length or 0) if held else 1, i, place)
+        for i, rows in enumerate(ranked)
+        for place, (plain, held) in enumerate(rows)
+    )
+    kept: dict[int, list[int]] = {}
+    for _, _, i, place in order[:most]:
+        kept.setdefault(i, []).append(place)
+    return {i: sorted(places) for i, places in sorted(kept.items())}
+
+
+def _told(columns: "pa.Table", group: _Group, places: list[int]) -> Section:
+    """The section of these rows."""
+    first: dict[int | None, int] = {}
+    for place, row in enumerate(group.rows, 1):
+        first.setdefault(row.held and (row.held.length or 0), place)
+    rows = []
+    for row in (group.rows[place] for place in places):
+        rank = first[row.held.length or 0] if row.held else None
+        rows.append(_row(row, rank, group, columns.take(row.places).to_pylist()))
+    cells = [cell for row in rows for cell in row.cells]
+    return Section(
+        base=rows[0].cell.base,
+        task=rows[0].cell.task,
+        metric=next((cell["metric"] for cell in cells if cell["metric"]), ""),
+        protocol=split(rows[0].cell.task)[0],
+        corpus=next((cell["corpus"] for cell in cells if cell["corpus"]), None),
+        original=group.original,
+        higher=group.higher,
+        rows=rows,
+        left_out=len(group.rows) - len(rows),
+    )
+
+
+def _row(row: Candidate, rank: int | None, group: _Group, cells: list[dict[str, Any]]) -> Row:
+    against = None if row.curve is group.plain else group.plain
+    longest = row.curve.lengths[-1]
+    factor = next((cell["factor"] for cell in reversed(cells) if cell["factor"]), None)
+    tokens, length = budget(next((c["trained"] for c in cells if c["trained"]), None))
+    return Row(
+        cell=_cell(row),
+        rank=rank,
+        curve=row.curve,
+        held=row.held,
+        tax=tax(row.curve, against, group.original, group.higher),
+        claimed=claimed(row.method, factor, group.original, longest),
+        trained_tokens=tokens,
+        trained_length=length,
+        cells=cells,
+    )
+
+
+def _cell(row: Candidate) -> Cell:
+    return Cell(model=row.model, task=row.task, method=row.method, length=row.curve.lengths[-1])
+
+
+def _section(row: Candidate) -> tuple[str, str]:
+    return row.model.partition("+")[0], row.task
+
+
+def _plain(model: str, method: str) -> bool:
+    return method == UNEXTENDED and "+" not in model
+
+
+def _order(model: str, task: str, method: str) -> tuple[str, str, str, str]:
+    """Sections together."""
+    return model.partition("+")[0], task, method, model
+
+
+def _parts(path: str) -> tuple[str, str, str]:
+    model, task, method = path.split("/")
+    return _unquoted(model), _unquoted(task), unquote(method)
+
+
+@cache
+def _unquoted(text: str) -> str:
+    return unquote(text)
+
+
+def _or_none(column: "np.ndarray") -> "np.ndarray":
+    """Where there is no number, none."""
+    column = column.astype(object)
+    column[column != column] = None
+    return column

@@ -1,0 +1,154 @@
+"""A leaderboard as Markdown: how far each method reads everywhere, then each model and task."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from statistics import fmean
+
+from harness.catalog import split
+from harness.lengths import label
+from harness.report.board import Board, Row, Section
+from harness.report.page import counted, percent
+from harness.report.sheet import readable, written
+
+MARK = re.compile(r"(<!-- leaderboard -->\n).*?(<!-- /leaderboard -->)", re.DOTALL)
+BROAD, TALL, LONG = 6, 40, 60
+"""Columns of a summary, rows of a table, and tables that somebody still reads."""
+RULES = (
+    "Ranked by **effective context**: the longest length at which a method keeps 85 % of what the "
+    "model as it is scores on short inputs, or at which perplexity is not significantly worse than "
+    "that of the model as it is at its original length. ≥: the longest length measured still "
+    "holds; <: not even the shortest does; in brackets, how far the ends of the 95 % intervals "
+    "hold. Methods that read equally far share a rank."
+)
+
+
+def ranking(board: Board, published: int = 0) -> str:
+    """The whole page.
+
+    Args:
+        board: what was measured.
+        published: rows of published numbers that the HTML page shows.
+    """
+    parts = [
+        "# Context-length leaderboard",
+        RULES,
+        "[leaderboard.html](leaderboard.html) has the curves, where each number comes from, and "
+        "the command that makes it again. Both are written by `harness leaderboard`.",
+    ]
+    if published:
+        parts.append(
+            f"{published:,} rows that papers published stand there beside the measured ones; none "
+            "is ranked here."
+        )
+    if board.rows > board.shown:
+        parts.append(f"Of {board.rows:,} rows the best {board.shown:,} are in that page.")
+    if board.sections:
+        parts += ["## How far each method reads", summary(board)]
+    parts += [_section(section) for section in board.sections[:LONG]]
+    if len(board.sections) > LONG:
+        parts.append(f"{len(board.sections) - LONG:,} more models and tasks are in that page.")
+    return "\n\n".join(parts) + "\n"
+
+
+def summary(board: Board) -> str:
+    """Methods down, models and tasks across; of a method with several settings the best."""
+    sections = sorted(board.sections, key=lambda s: -(len(s.rows) + s.left_out))[:BROAD]
+    sections = [section for section in board.sections if section in sections]
+    best = [_best(section) for section in sections]
+    ranks: dict[str, list[int]] = {}
+    for of_section in best:
+        for name, row in of_section.items():
+            ranks.setdefault(name, []).append(row.rank or len(of_section))
+    names = sorted(ranks, key=lambda name: (fmean(ranks[name]), -len(ranks[name]), name))[:TALL]
+    heads = [f"{_said(s.base)}<br>{_said(split(s.task)[0].split('.')[0])}" for s in sections]
+    lines = [_line(["method", *heads]), "|---" + "|--:" * len(heads) + "|"]
+    for name in names:
+        cells = [_reached(of_section.get(name)) for of_section in best]
+        lines.append(_line([_said(name), *cells]))
+    if len(board.sections) > len(sections):
+        lines += ["", f"These are {len(sections)} of {len(board.sections):,} models and tasks."]
+    return "\n".join(lines)
+
+
+def brief(board: Board) -> str:
+    """What a README shows."""
+    more = "[The whole leaderboard](results/LEADERBOARD.md), [as a page](results/leaderboard.html)."
+    return "\n\n".join([summary(board), RULES, more])
+
+
+def refreshed(page: str, text: Callable[[], str]) -> str:
+    """The page with what stands between its marks made anew; as it is if it has none.
+
+    The marks are `<!-- leaderboard -->` and `<!-- /leaderboard -->`, each on a line of its own.
+    """
+    return MARK.sub(lambda mark: f"{mark[1]}\n{text()}\n\n{mark[2]}", page)
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, whatever it is."""
+    text = re.sub(r"([\\`*_{}\[\]<>#|~&!])", r"\\\1", " ".join(text.split()))
+    return text.replace("://", ":\u200b//")
+
+
+_said = escaped
+
+
+def _best(section: Section) -> dict[str, Row]:
+    """Of each method the row that ranks first; trained ones apart."""
+    best: dict[str, Row] = {}
+    for row in section.rows:
+        trained = f" · {row.cell.training}" if row.cell.training else ""
+        best.setdefault(split(row.cell.method)[0] + trained, row)
+    return best
+
+
+def _reached(row: Row | None) -> str:
+    if row is None or row.held is None:
+        return "·"
+    far = _said(str(row.held))
+    return f"**{far}**" if row.rank == 1 and row.held.length else far
+
+
+def _section(section: Section) -> str:
+    rows, lengths = section.rows[:TALL], section.lengths
+    leads = ("rank", "method", "effective", "claimed", "short-context tax", "trained on")
+    better = "higher" if section.higher else "lower"
+    said = [section.metric, f"{better} is better"]
+    if section.original:
+        said.append(f"original length {label(section.original)}")
+    lines = [
+        f"## {_said(section.base)} · {_said(readable(section.task))}",
+        "",
+        _said(" · ".join(filter(None, said))),
+        "",
+        _line([*leads, *map(label, lengths)]),
+        "|--:|---" + "|--:" * (len(leads) - 2 + len(lengths)) + "|",
+        *(_row(row, lengths) for row in rows),
+    ]
+    if left := section.left_out + len(section.rows) - len(rows):
+        lines += ["", f"{left:,} more rows are not in this table."]
+    return "\n".join(lines)
+
+
+def _row(row: Row, lengths: Sequence[int]) -> str:
+    tokens = counted(row.trained_tokens)
+    cells = [
+        str(row.rank or "·"),
+        _said(row.name),
+        _reached(row) + (f" {_said(row.held.interval)}" if row.held and row.held.interval else ""),
+        label(row.claimed) if row.claimed else "·",
+        percent(row.tax.share) if row.tax else "·",
+        f"{tokens} at {label(row.trained_length)}" if tokens and row.trained_length else "·",
+    ]
+    return _line([*cells, *_values(row, lengths)])
+
+
+def _values(row: Row, lengths: Sequence[int]) -> Iterator[str]:
+    at = {cell["length"]: cell for cell in row.cells}
+    keys = ("status", "metric", "value", "low", "high", "truncated")
+    for length in lengths:
+        yield written(*(at[length][key] for key in keys)).text if length in at else "·"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
