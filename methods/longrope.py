@@ -3,6 +3,11 @@
 Ding et al. 2024, https://arxiv.org/abs/2402.13753. Where no search has been made for a model, the
 search's starting point stands in, and a notice says so.
 
+The package has the authors' factors for two models that were fine-tuned with them, to be named as
+factors=NAME: llama-2-7b-128k, llama-2-7b-256k, mistral-7b-128k, mistral-7b-256k; and of a second
+search, without training, with how far they reach after it: llama-2-7b-256k-2048k, -1024k and
+-512k, likewise for the others, and -256k for those of 128k. They are no factors for a base model.
+
 Factors that serve a long input cost a short one: a file may hold others for short inputs under
 "short", a list of {"up_to": 8192, "factors": [...], "start_tokens": 0}. Which are used is fixed by
 the cell's length, and never changes within an input.
@@ -185,17 +190,22 @@ class LongRoPE(RotaryMethod):
     def remark(self, rope: Rope, length: int) -> str | None:
         if self.found(rope)[0] == OWN:
             return "LongRoPE's factors are the checkpoint's own."
-        return (
-            " ".join(filter(None, (super().remark(rope, length), self._doubt(rope, length))))
-            or None
-        )
+        said = super().remark(rope, length), self._guess(rope), self._doubt(rope, length)
+        return " ".join(filter(None, said)) or None
+
+    def _guess(self, rope: Rope) -> str | None:
+        """That the model's name alone chose a published file, where it did."""
+        source, found = self.found(rope)
+        if self.factors or "about" not in (found or {}):
+            return None
+        return f"By its name this model gets {source}'s factors: right if fine-tuned with them."
 
     def _doubt(self, rope: Rope, length: int) -> str | None:
         source, found = self.found(rope)
         if found is None:
             return (
-                "No searched factors are known for this model, so the start of LongRoPE's search "
-                f"({source}) stands in; give a file as longrope,factors=FILE."
+                f"No searched factors are known for this model{_but_for(rope.model)}, so the start "
+                f"of LongRoPE's search ({source}) stands in; give a file as longrope,factors=FILE."
             )
         made_for, scale = found.get("factor"), self.scale(rope, length)
         if made_for and float(made_for) != scale:
@@ -239,6 +249,16 @@ def _packaged() -> list[str]:
     if not PACKAGED.is_dir():
         return []
     return sorted(f.name.removesuffix(".json") for f in PACKAGED.iterdir() if ".json" in f.name)
+
+
+def _but_for(model: str) -> str:
+    """That there are factors for what was fine-tuned from it, if there are."""
+    kin = [name for name in _packaged() if _based_on(name, model)]
+    return f" as it is (those packaged as {kin[0]} are for one fine-tuned with them)" if kin else ""
+
+
+def _based_on(name: str, model: str) -> bool:
+    return str(_read(name).get("model", "")).lower().endswith(f"/{model}")
 
 
 def _read(name: str) -> dict[str, Any]:
