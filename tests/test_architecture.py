@@ -144,7 +144,7 @@ def test_the_command_line_imports_inside_the_verb_that_needs_it():
     [
         "import harness.cli",
         "import harness.report.table, harness.report.live, harness.report.where",
-        "import harness.report.plot",
+        "import harness.report.paper",
         "import harness.published, harness.report.printed",
         "import harness.store, harness.gridfile, harness.plan",
         "import harness.compare, harness.effective",

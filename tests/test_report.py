@@ -3,13 +3,12 @@ import io
 import json
 import re
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 from harness.cell import Cell, Result
 from harness.plan import Planned
-from harness.report import plot, position
+from harness.report.figures.style import groups
 from harness.report.forecast import forecast, objects
 from harness.report.live import Display, Lines, Progress, duration, size
 from harness.report.sheet import entry, number, readable, sheets
@@ -132,7 +131,7 @@ def test_two_tables_never_have_the_same_title(tmp_path):
     two = [result(task=REACHES.format(n)) for n in (1024, 2048)]
     titles = [sheet.title for sheet in sheets(two)]
     assert all("stdlib@3c0e128e, reach" in title for title in titles) and len({*titles}) == 2
-    assert len(plot._groups(two)) == 2
+    assert len(groups(two)) == 2
     plan = [planned(1024, task=one.cell.task) for one in two]
     page = text(forecast(plan, []), 150)
     assert "reach 1024" in page and "reach 2048" in page
@@ -268,48 +267,3 @@ def test_times_and_sizes_are_said_as_people_say_them():
         "4.2 s", "1 min 00 s", "3 min 20 s", "2 h 05 min",
     ]  # fmt: skip
     assert [size(b) for b in (640e6, 1.25e9)] == ["640 MB", "1.2 GB"]
-
-
-@pytest.mark.parametrize("draw", [plot.curve, plot.depth])
-def test_a_picture_is_drawn_of_whatever_there_is(tmp_path, draw):
-    parts = {f"depth {d:.2f}": d for d in (0.0, 0.5, 1.0)}
-    some = [
-        result(method, n, parts=parts)
-        for method in ("none", "yarn,factor=8")
-        for n in (4096, 8192, 131072)
-    ]
-    for name, few in {"one.png": some[:1], "all.svg": some + EXAMPLE}.items():
-        draw(few, tmp_path / name)
-        assert (tmp_path / name).stat().st_size > 2000
-
-
-def test_a_picture_of_nothing_or_of_no_known_kind_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="nothing to draw"):
-        plot.curve([], tmp_path / "a.png")
-    with pytest.raises(ValueError, match="has depths"):
-        plot.depth(EXAMPLE, tmp_path / "a.png")
-    with pytest.raises(ValueError, match="end in one of"):
-        plot.curve(EXAMPLE, tmp_path / "a.docx")
-
-
-def test_losses_by_position_are_means_of_all_tokens_of_a_bin():
-    rng = np.random.default_rng(0)
-    losses = [rng.random(500).astype(np.float32) for _ in range(3)]
-    edges, mean, error = position.binned(losses)
-    assert edges[0] == 16 and edges[-1] == 500 and (np.diff(edges) > 0).all()
-    first = [one[:16].mean() for one in losses]
-    assert mean[0] == pytest.approx(np.mean(first), rel=1e-6)
-    assert error[0] == pytest.approx(np.std(first, ddof=1) / 3**0.5, rel=1e-5)
-    widths = np.diff(edges, prepend=0)
-    assert (mean * widths).sum() / 500 == pytest.approx(np.mean(losses), rel=1e-6)
-    assert position.binned(losses[:1])[2].tolist() == [0] * len(edges)
-
-
-def test_the_loss_by_position_is_drawn_of_whole_inputs_only(tmp_path):
-    kept = {"document-0": np.ones(4095, np.float32), "document-0-from-64": np.ones(64, np.float32)}
-    assert [len(one) for one in position.whole(kept, 4096)] == [4095]
-    picture = tmp_path / "a.png"
-    position.position([(result(), kept), (result("pi,factor=8"), kept)], picture)
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ValueError, match="No losses are kept"):
-        position.position([(result(), {})], picture)

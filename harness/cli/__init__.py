@@ -16,6 +16,7 @@ from harness.cli import (
     lmeval,
     look,
     published,
+    report,
     run,
     score,
     search,
@@ -45,7 +46,8 @@ app.command("diff", epilog=explain.DIFF_EXAMPLES)(explain.diff)
 app.command("rerun", help=explain.RERUN_HELP, epilog=explain.RERUN_EXAMPLES)(explain.rerun)
 app.command("published", help=published.HELP, epilog=published.EXAMPLES)(published.published)
 app.command("compare", help=compare.HELP, epilog=compare.EXAMPLES)(compare.compare)
-app.command("plot")(look.plot)
+app.command("plot", epilog=report.PLOT_EXAMPLES)(report.plot)
+app.command("report", help=report.HELP, epilog=report.EXAMPLES)(report.report)
 app.command("leaderboard", help=leaderboard.HELP, epilog=leaderboard.EXAMPLES)(
     leaderboard.leaderboard
 )

@@ -1,4 +1,4 @@
-"""The verbs that only look: `list`, `show`, `results`, `plot`, `doctor`."""
+"""The verbs that only look: `list`, `show`, `results`, `doctor`."""
 
 import json
 import sys
@@ -152,31 +152,6 @@ def results(
         print(table.markdown(sheets(found)), end="")
     else:
         table.printed(sheets(found), table.console())
-
-
-def plot(
-    output: Annotated[Path, Option(help="The picture to write: .png, .svg or .pdf.")],
-    kind: Annotated[
-        Literal["curve", "depth", "position"],
-        Option(
-            help="Value by length; one map of length by depth for each method; or the mean loss by "
-            "position, of results whose losses are still beside them."
-        ),
-    ] = "curve",
-    where: Where = None,
-    folder: Folder = Path("results"),
-) -> None:
-    """Draw what was measured."""
-    from harness.report import plot as draw
-
-    found = _found(folder, where)
-    if kind == "position":
-        from harness.report.position import position
-        from harness.store import Store
-
-        position([(result, Store(folder).losses(result.cell)) for result in found], output)
-    else:
-        (draw.curve if kind == "curve" else draw.depth)(found, output)
 
 
 def doctor(as_json: Json = False) -> None:

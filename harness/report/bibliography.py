@@ -109,9 +109,8 @@ def source(kind: Kind, name: str) -> Source | None:
 
 
 def idea(kind: Kind, name: str) -> str:
-    """The file's first line, without the name before its colon; empty where it lies elsewhere."""
-    first = _first_lines(kind, name).partition("\n")[0]
-    return (first.partition(": ")[2] or first).rstrip(".")
+    """The file's first line; empty where it lies elsewhere."""
+    return _first_lines(kind, name).partition("\n")[0].rstrip(".")
 
 
 def bibliography(sources: Iterable[Source]) -> str:

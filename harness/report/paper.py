@@ -54,14 +54,15 @@ MAIN = r"""% Written once by `harness report --paper`: it is yours; what it read
 \begin{document}
 \maketitle
 
-\section{Methods}
+\section{Methods and tasks}
 \input{methods}
 
 \section{Results}
-Models, tasks and lengths are those of the tables; every number has its 95\,\% interval.
+Models, tasks and lengths are those of the tables; brackets are 95\,\% intervals.
 \input{tables}
 \input{figures}
 
+\clearpage
 \bibliographystyle{plainnat}
 \bibliography{references}
 \end{document}

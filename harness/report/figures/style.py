@@ -42,7 +42,7 @@ SMALL = 6.0
 """Points: the smallest text in any figure."""
 APART = 0.22
 """Inches between two labels of an axis, before the layout takes its share."""
-FAMILIES = ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3), (1,), ())
+FAMILIES = ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3))
 """Round numbers of each power of ten, the densest first."""
 RC = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine has it
@@ -264,7 +264,7 @@ def logarithmic(axes: "Axes") -> None:
     low, high = axes.get_ylim()
     least = log10(high / low) * APART * axes.figure.dpi / axes.bbox.height
     shown = round_numbers(low, high, least)
-    axes.set_yticks(shown, [_said(x) for x in shown])
+    axes.set_yticks(shown, [_said(x, powers=high >= 1e5) for x in shown])
     axes.set_ylim(low, high)
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_formatter(NullFormatter())
@@ -274,6 +274,7 @@ def round_numbers(low: float, high: float, least: float) -> list[float]:
     """The most of them that are `least` powers of ten apart."""
     powers = range(floor(log10(low)), ceil(log10(high)) + 1)
     choices = [[m * 10.0**p for p in powers for m in family] for family in FAMILIES]
+    choices += [[10.0**p for p in powers if p % each == 0] for each in range(1, len(powers) + 1)]
     if high / low < 3:  # too narrow for those: equal steps
         steps = (m * 10.0**p for p in range(powers[0] - 2, powers[-1] + 1) for m in (1, 2, 5))
         equal = [[s * i for i in range(ceil(low / s), floor(high / s) + 1)] for s in steps]
@@ -283,8 +284,8 @@ def round_numbers(low: float, high: float, least: float) -> list[float]:
     return max(apart, key=len)
 
 
-def _said(x: float) -> str:
-    if x >= 1e5 and log10(x).is_integer():
+def _said(x: float, *, powers: bool) -> str:
+    if powers and log10(x).is_integer():
         return f"$10^{{{round(log10(x))}}}$"
     return f"{x:,.0f}" if x >= 1000 else f"{x:.4g}"
 

@@ -1,0 +1,129 @@
+"""The verbs that draw: `plot`, one picture; `report`, a paper's figures and tables or a page's."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from typer import Option
+
+from harness.cli.look import Folder, Where
+
+if TYPE_CHECKING:
+    from harness.cell import Result
+    from harness.report.paper import Inputs
+
+PLOT_EXAMPLES = (
+    "harness plot --output curve.png --where 'model=toy task=perplexity'\n\n"
+    "harness plot --kind depth --output passkey.pdf --where task=passkey"
+)
+HELP = (
+    "Make a paper's figures and tables, or the pictures of a page, from results.\n\n"
+    "--paper writes PDF and PNG figures at column width, LaTeX tables, a bibliography, and a "
+    "main.tex that puts them together and is never written over. --figures writes a PNG for each "
+    "model and task. A figure without data is not drawn; why is said on standard error."
+)
+EXAMPLES = (
+    "harness report --paper paper --where model=toy\n\n"
+    "harness report --figures results/figures --check"
+)
+
+
+def plot(
+    output: Annotated[Path, Option(help="The picture to write: .png, .svg or .pdf.")],
+    kind: Annotated[
+        Literal["curve", "depth", "position"],
+        Option(
+            help="Value by length; one map of length by depth for each method; or the mean loss by "
+            "position, of results whose losses are still beside them."
+        ),
+    ] = "curve",
+    where: Where = None,
+    folder: Folder = Path("results"),
+) -> None:
+    """Draw what was measured."""
+    from harness.cli.look import _found
+    from harness.report.figures import depth, length, position
+    from harness.report.figures.saved import save
+    from harness.store import Store
+
+    found = _found(folder, where)
+    if kind == "depth":
+        figure = depth.draw(found)
+    elif kind == "curve":
+        figure = length.draw(found, _windows(found, folder))
+    else:
+        kept = [(result, Store(folder).losses(result.cell)) for result in found]
+        figure = position.draw(kept, _windows(found, folder))
+    save(figure, output)
+
+
+def report(
+    paper: Annotated[
+        Path | None, Option(metavar="DIR", help="Write figures, tables and main.tex there.")
+    ] = None,
+    figures: Annotated[
+        Path | None, Option(metavar="DIR", help="Write MODEL/TASK.png there instead.")
+    ] = None,
+    check: Annotated[
+        bool, Option("--check", help="Write nothing; exit with 1 and say what is behind.")
+    ] = False,
+    where: Where = None,
+    folder: Folder = Path("results"),
+    search: Annotated[
+        list[Path] | None, Option(metavar="FILE", help="A search's FACTORS.json.search to draw.")
+    ] = None,
+    training: Annotated[
+        list[Path] | None, Option(metavar="DIR", help="A folder of harness train to draw.")
+    ] = None,
+    benchmarks: Annotated[
+        Path, Option(metavar="DIR", help="Figures of the benchmarks: peers' memory and time.")
+    ] = Path("benchmarks/figures"),
+) -> None:
+    """Make a paper's figures and tables, or the pictures of a page, from results."""
+    from harness.report import paper as made
+
+    target = paper or figures
+    if target is None or (paper and figures):
+        raise typer.BadParameter("give --paper DIR, or --figures DIR")
+    given = _inputs(folder, where, search or [], training or [], benchmarks)
+    report = made.paper(given) if paper else made.page(given)
+    for line in report.left_out:
+        print(f"note: {line}", file=sys.stderr)
+    if check:
+        stale = report.stale(target)
+        for line in stale:
+            print(f"{line}: run harness report {'--paper' if paper else '--figures'} {target}")
+        raise typer.Exit(1 if stale else 0)
+    written = report.write(target)
+    for path in written:
+        print(path)
+    print(f"{len(written)} files written; all others in {target} are as they would be made now")
+
+
+def _inputs(
+    folder: Path, where: str | None, searches: list[Path], trainings: list[Path], benchmarks: Path
+) -> "Inputs":
+    from harness.cli.look import _found
+    from harness.report.paper import Inputs
+    from harness.store import Store
+
+    results = _found(folder, where)
+    return Inputs(
+        results=results,
+        losses=Store(folder).losses,
+        windows=_windows(results, folder),
+        searches=searches,
+        trainings=trainings,
+        benchmarks=sorted(benchmarks.glob("*.json")),
+    )
+
+
+def _windows(results: "list[Result]", folder: Path) -> dict[str, int]:
+    """By model: tokens of the window it was trained on, where anything says it."""
+    from harness.store import Store
+    from harness.window import windows
+
+    of = windows(Store(folder))
+    known = {result.cell.base: of(result.cell) for result in results}
+    return {base: window for base, window in known.items() if window}

@@ -1,0 +1,505 @@
+import json
+import re
+import shutil
+import subprocess
+from itertools import combinations
+from math import exp, pi
+
+import numpy as np
+import pytest
+
+from harness import catalog
+from harness.cell import Cell, Result
+from harness.cli import main
+from harness.report.bibliography import TITLES, source
+from harness.report.figures import (
+    bars,
+    cost,
+    depth,
+    frequencies,
+    length,
+    position,
+    saved,
+    search,
+    style,
+    training,
+)
+from harness.report.sheet import sheets
+from harness.report.tex import booktabs, escaped
+from harness.store import Store
+
+WINDOWS = {"toy": 4096}
+
+
+def result(method="none", at=4096, task="perplexity.whole", value=9.0, **more):
+    said = {"metric": "perplexity", "low": value * 0.9, "high": value * 1.1, "n": 3, **more}
+    cell = Cell(model="toy", method=method, task=task, length=at)
+    return Result(cell=cell, status="scored", value=value, **said)
+
+
+def passkey(method="none", at=4096, found=0.5):
+    parts = {f"depth {d:.2f}": found for d in (0.0, 0.5, 1.0)}
+    more = {"metric": "accuracy", "low": None, "high": None, "n": 6, "parts": parts}
+    return result(method, at, "passkey.standard", found, **more)
+
+
+LENGTHS = (4096, 8192, 16384)
+METHODS = ("none", "pi,factor=4", "yarn,factor=4")
+CURVES = [result(m, n, value=8 + i) for i, m in enumerate(METHODS) for n in LENGTHS]
+FAR = [result("pi,factor=8", n, value=200.0) for n in LENGTHS]
+MAPS = [passkey(m, n, 1 / (1 + i)) for i, m in enumerate(METHODS) for n in LENGTHS]
+LOSSES = {"document-0": np.ones(16383, np.float32)}
+
+
+def rotating(method, slower, at=16384):
+    turns = [10000 ** (-i / 8) / slower for i in range(8)]
+    return result(method, at, provenance={"method": {"frequencies": turns}, "device": "a CPU"})
+
+
+# Looks
+
+
+CONE = {
+    "normal": np.eye(3),
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+               [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+               [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+               [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+"""Machado et al. 2009, table 1, severity 1: how the colour-blind see linear RGB."""
+OKLAB = (
+    [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566],
+     [0.0883024619, 0.2817188376, 0.6299787005]],
+    [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099],
+     [0.0259040371, 0.7827717662, -0.8086757660]],
+)  # fmt: skip
+"""Ottosson 2020, https://bottosson.github.io/posts/oklab/."""
+
+
+def seen(colour, eye):
+    rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    cones = OKLAB[0] @ np.clip(np.array(CONE[eye]) @ linear, 0, 1)
+    return 100 * (np.array(OKLAB[1]) @ np.cbrt(cones))
+
+
+def apart(one, other):
+    return min(np.linalg.norm(seen(one, eye) - seen(other, eye)) for eye in CONE)
+
+
+def test_the_colour_blind_tell_the_added_colours_apart_as_well_as_okabe_and_itos():
+    own = [*style.COLOURS[:6], style.GREY]
+    least = min(apart(a, b) for a, b in combinations(own, 2))
+    every = [*style.COLOURS, style.GREY]
+    assert least > 7 and min(apart(a, b) for a, b in combinations(every, 2)) >= least
+
+
+def test_no_two_methods_look_alike_nor_do_two_of_one_colour_share_mark_or_line():
+    names = [*style.ORDER, *(f"new-{i}" for i in range(9))]
+    every = {name: style.look(name, strangers=names) for name in names}
+    assert len(names) > 25
+    for a, b in combinations(every.values(), 2):
+        assert a != b
+        if a.colour == b.colour:
+            assert a.marker != b.marker and a.line != b.line
+    grey = style.look("none")
+    assert grey.colour == style.GREY and all(look.colour != style.GREY for look in every.values())
+
+
+def test_a_new_method_changes_how_no_other_looks(monkeypatch):
+    before = {name: style.look(name) for name in style.ORDER}
+    names = [*catalog.names("methods"), "aardvark"]
+    monkeypatch.setattr(style.catalog, "names", lambda kind: sorted(names))
+    style._places.cache_clear()
+    try:
+        assert {name: style.look(name) for name in style.ORDER} == before
+        assert style.look("aardvark") not in before.values()
+    finally:
+        style._places.cache_clear()
+
+
+def test_rows_of_one_method_share_colour_and_mark_and_yet_differ():
+    cells = [result(f"yarn,factor={f}").cell for f in (16, 2, 4, 8)]
+    rows = style.looks([*cells, result().cell])
+    assert [*rows] == ["none", *(f"yarn ×{f}" for f in (2, 4, 8, 16))]  # noqa: RUF001
+    mine = [*rows.values()][1:]
+    assert len({*mine}) == 4 and len({(look.colour, look.marker) for look in mine}) == 1
+
+
+# Every figure
+
+
+ROTATING = [rotating(m, s) for m, s in zip(METHODS, (1, 4, 2), strict=True)]
+SETS = [result("none", 8192, f"longbench.{d}", 0.4) for d in ("qasper", "trec", "lcc")]
+PASSES = [result("none", n, seconds=2.0, peak_memory=10**9, tokens=n) for n in LENGTHS]
+HISTORY = {"search": {"model": "toy"}, "history": [(64, 3.0, 3.1), (96, 2.9, 3.0)]}
+FIGURES = {
+    "length": lambda: length.draw(CURVES, WINDOWS, width=style.SINGLE, titles=False),
+    "length cut": lambda: length.draw([*CURVES, *FAR], WINDOWS, width=style.SINGLE),
+    "depth": lambda: depth.draw(MAPS),
+    "position": lambda: position.draw([(r, LOSSES) for r in CURVES[2::3]], WINDOWS),
+    "frequencies": lambda: frequencies.draw(ROTATING, 4096),
+    "bars": lambda: bars.draw(SETS),
+    "cost": lambda: cost.draw(cost.passes(PASSES)),
+    "training": lambda: training.draw({"mine": [(1000 * i, 3.0) for i in range(1, 5)]}),
+    "search": lambda: search.draw([HISTORY]),
+}
+each_figure = pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
+
+
+@each_figure
+def test_a_figure_is_as_wide_as_a_column_and_no_text_of_it_is_too_small_cut_or_over_another(draw):
+    figure = draw()
+    assert figure.get_figwidth() in (style.SINGLE, style.DOUBLE)
+    style.styled(figure.draw_without_rendering)()
+    texts = [t for t in written(figure) if t.get_visible() and t.get_text().strip()]
+    boxes = [(t.get_text(), t.get_window_extent()) for t in texts]
+    assert boxes and all(t.get_fontsize() >= style.SMALL for t in texts)
+    width, height = figure.bbox.size
+    for text, box in boxes:
+        assert box.x0 >= -1 and box.x1 <= width + 1, text
+        assert box.y0 >= -1 and box.y1 <= height + 1, text
+    for (one, a), (other, b) in combinations(boxes, 2):
+        across = min(a.x1, b.x1) - max(a.x0, b.x0)
+        down = min(a.y1, b.y1) - max(a.y0, b.y0)
+        assert across < 1 or down < 1, (one, other)
+
+
+def written(figure):
+    """Every text that is drawn; of ticks only those within their axis."""
+    yield from figure.texts
+    yield from (text for one in figure.legends for text in one.get_texts())
+    for axes in figure.axes:
+        yield from (axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts)
+        for axis in (axes.xaxis, axes.yaxis):
+            yield from (t.label1 for t in axis._update_ticks() if t.label1.get_visible())
+            yield from (t.label2 for t in axis._update_ticks() if t.label2.get_visible())
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "least", "told"),
+    [
+        (6, 120, 0.2, [10, 20, 50, 100]),
+        (180, 220, 0.02, [180, 190, 200, 210, 220]),
+        (1, 1e7, 0.9, [10.0**i for i in range(8)]),
+        (2, 1e7, 1.2, [1e2, 1e4, 1e6]),
+        (1.1, 1.4, 0.2, [1.2]),
+    ],
+)
+def test_an_axis_has_as_many_round_numbers_as_keep_apart(low, high, least, told):
+    assert style.round_numbers(low, high, least) == pytest.approx(told)
+
+
+@each_figure
+def test_no_axes_are_empty(draw):
+    for axes in draw().axes:
+        assert axes.lines or axes.images or axes.patches or axes.collections
+        assert axes.images or [t for t in axes.get_yticklabels() if t.get_text()]
+
+
+# What is drawn
+
+
+def test_the_trained_window_is_marked_where_it_lies():
+    (axes,) = length.draw(CURVES, WINDOWS).axes
+    at = {tuple(line.get_xdata()) for line in axes.lines}
+    assert (4096, 4096) in at and "trained to 4k" in [t.get_text() for t in axes.texts]
+
+
+def test_values_far_above_all_others_have_a_part_of_the_axis_for_themselves():
+    upper, lower = length.draw(CURVES + FAR).axes
+    assert lower.get_ylim()[1] <= upper.get_ylim()[0] < 200 < upper.get_ylim()[1]
+    assert lower.get_ylim()[0] < 8 and lower.get_ylim()[1] > 10
+    assert len(length.draw(CURVES).axes) == 1
+
+
+def test_a_map_holds_the_shares_and_grey_where_nothing_was_measured():
+    few = [passkey("none", 4096, 1.0), passkey("none", 8192, 0.25), passkey("yarn", 4096, 0.5)]
+    none, yarn = (axes.images[0].get_array() for axes in depth.draw(few).axes[:2])
+    assert none.tolist() == [[1.0, 0.25]] * 3
+    assert yarn[:, 0].tolist() == [0.5] * 3 and np.ma.getmaskarray(yarn)[:, 1].all()
+
+
+def test_frequencies_are_told_as_times_slower_and_tokens_of_a_turn():
+    rows = [rotating("none", 1), rotating("pi,factor=4", 4)]
+    slower, waves = frequencies.draw(rows, 4096).axes
+    lines = {line.get_label(): line.get_ydata() for line in slower.lines}
+    assert lines["none"] == pytest.approx([1] * 8)
+    assert lines["pi ×4"] == pytest.approx([4] * 8)  # noqa: RUF001
+    assert waves.lines[0].get_ydata()[0] == pytest.approx(2 * pi)
+
+
+def test_losses_by_position_are_means_of_all_tokens_of_a_bin():
+    rng = np.random.default_rng(0)
+    losses = [rng.random(500).astype(np.float32) for _ in range(3)]
+    edges, mean, error = position.binned(losses)
+    assert edges[0] == 16 and edges[-1] == 500 and (np.diff(edges) > 0).all()
+    first = [one[:16].mean() for one in losses]
+    assert mean[0] == pytest.approx(np.mean(first), rel=1e-6)
+    assert error[0] == pytest.approx(np.std(first, ddof=1) / 3**0.5, rel=1e-5)
+    widths = np.diff(edges, prepend=0)
+    assert (mean * widths).sum() / 500 == pytest.approx(np.mean(losses), rel=1e-6)
+    assert position.binned(losses[:1])[2].tolist() == [0] * len(edges)
+
+
+def test_the_loss_by_position_is_drawn_of_whole_inputs_only():
+    kept = {"document-0": np.ones(4095, np.float32), "document-0-from-64": np.ones(64, np.float32)}
+    assert [len(one) for one in position.whole(kept, 4096)] == [4095]
+    with pytest.raises(ValueError, match="No losses are kept"):
+        position.draw([(result(), {})])
+
+
+def test_lengths_that_one_pass_read_are_one_point_at_its_longest():
+    together = {"provenance": {"pass_length": 8192, "threads": 2}}
+    cells = [
+        result(at=n, seconds=n / 1000, peak_memory=10**9 + n, tokens=3 * n, **together)
+        for n in (4096, 8192)
+    ]
+    (point,) = cost.passes(cells)
+    assert point.of == "perplexity.whole, 2 threads" and point.length == 8192
+    assert point.memory == 10**9 + 8192
+    assert point.each == pytest.approx((4.096 + 8.192) / (3 * 8192))
+
+
+def test_a_benchmark_s_sides_of_one_length_are_a_line_each_and_of_several_lengths_one():
+    took = {"seconds": 2.0, "peak_memory": 10**9}
+    curve = {"script": "perplexity_curve", "settings": {"lengths": [1024, 3072]}}
+    sides = cost.sides({**curve, "sides": {"ours": took, "loop": took, "lm": {"missing": "it"}}})
+    assert [p.of for p in sides] == ["perplexity curve: ours", "perplexity curve: loop"]
+    assert {(p.length, p.each) for p in sides} == {(3072, 2.0 / 4096)}
+    grown = {"short": {**took, "tokens": 1024}, "long": {**took, "tokens": 4096}}
+    line = cost.sides({"script": "memory_growth", "settings": {}, "sides": grown})
+    assert [(p.of, p.length) for p in line] == [("memory growth", 1024), ("memory growth", 4096)]
+
+
+def test_a_benchmark_with_averages_is_shown_by_group_else_by_dataset():
+    parts = {"en single": 0.3, "zh single": 0.5, "single": 0.4, "average": 0.4, "qasper": 0.2}
+    groups = bars._scores([result(task="longbench.all", value=0.4, parts=parts)])
+    assert groups == {"none": {"single": (0.4, None, None)}}
+    sets = bars._scores([result(task="longbench.qasper", value=0.2, low=0.1, high=0.3)])
+    assert sets == {"none": {"qasper": (0.2, 0.1, 0.3)}}
+
+
+def test_a_running_mean_follows_what_it_is_given():
+    assert training.smoothed([2.0] * 9) == pytest.approx([2.0] * 9)
+    means = training.smoothed([1.0, 0.0])
+    assert means[0] == 1 and means[1] == pytest.approx(0.9 / 1.9)
+
+
+def test_a_search_is_drawn_as_perplexity(tmp_path):
+    history = [
+        {"generation": 0, "best": 3.0, "worst_parent": None, "evaluations": 64, "saved": 0},
+        {"generation": 1, "best": 2.5, "worst_parent": 3.0, "evaluations": 96, "saved": 9},
+    ]
+    place = tmp_path / "factors.json.search"
+    place.write_text(json.dumps({"search": {"model": "toy", "target": 16384}, "history": history}))
+    (axes,) = search.draw([search.read(place)]).axes
+    best, worst = axes.lines
+    assert best.get_label() == "toy to 16k" and best.get_ydata() == pytest.approx(
+        [exp(3), exp(2.5)]
+    )
+    assert worst.get_xdata().tolist() == [96]
+    place.write_text("{}")
+    with pytest.raises(ValueError, match="no search's state"):
+        search.read(place)
+
+
+def test_a_training_that_has_no_log_says_so(tmp_path):
+    with pytest.raises(ValueError, match="no log of a training"):
+        training.read(tmp_path)
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "tokens": 8192, "loss": 3.5}\n')
+    assert training.read(tmp_path) == [(8192, 3.5)]
+
+
+@pytest.mark.parametrize("draw", [length.draw, depth.draw])
+def test_a_picture_is_drawn_of_whatever_there_is(tmp_path, draw):
+    odd = [passkey("none", 131072), result("yarn", 100, "ruler.all", 0.2, metric="accuracy")]
+    for name, few in {"one.png": MAPS[:1], "all.svg": MAPS + CURVES + odd}.items():
+        saved.save(draw(few), tmp_path / name)
+        assert (tmp_path / name).stat().st_size > 2000
+
+
+def test_a_picture_of_nothing_or_of_no_known_kind_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="nothing to draw"):
+        length.draw([])
+    with pytest.raises(ValueError, match="has depths"):
+        depth.draw(CURVES)
+    with pytest.raises(ValueError, match="end in one of"):
+        saved.save(length.draw(CURVES), tmp_path / "a.docx")
+
+
+# On disk
+
+
+@pytest.mark.parametrize("kind", ["png", "pdf", "svg"])
+def test_the_same_figure_is_the_same_bytes_and_known_by_what_it_shows(tmp_path, kind):
+    one, again, other = (tmp_path / f"{name}.{kind}" for name in ("one", "again", "other"))
+    few = MAPS[:2]
+    assert saved.save(depth.draw(few), one) and saved.save(depth.draw(few), again)
+    assert one.read_bytes() == again.read_bytes() and not re.search(
+        rb"20\d\d-\d\d", one.read_bytes()
+    )
+    figure = depth.draw(few)
+    assert saved.behind(figure, one) is None and not saved.save(figure, one)
+    saved.save(depth.draw([few[1], passkey("none", 4096, 0.9)]), other)
+    assert saved.behind(figure, other) == "shows something else"
+    assert saved.behind(figure, tmp_path / f"none.{kind}") == "is missing"
+
+
+@each_figure
+def test_drawing_a_figure_does_not_change_what_it_is_known_by(draw):
+    figure = draw()
+    before = saved.digest(figure)
+    style.styled(figure.draw_without_rendering)()
+    assert saved.digest(figure) == before
+
+
+def test_a_number_that_moves_moves_the_digest():
+    moved = [result(value=8.001), *CURVES[1:]]
+    assert saved.digest(length.draw(CURVES)) != saved.digest(length.draw(moved))
+    assert saved.digest(length.draw(CURVES)) != saved.digest(length.draw(CURVES, WINDOWS))
+
+
+# The paper
+
+
+@pytest.fixture
+def measured(tmp_path):
+    store = Store(tmp_path / "results")
+    for one in CURVES[:6] + MAPS[:1]:
+        store.write(one)
+    return tmp_path
+
+
+def report(measured, *words):
+    with pytest.raises(SystemExit) as done:
+        main(["report", "--results", str(measured / "results"), *map(str, words)])
+    return done.value.code
+
+
+def test_a_paper_is_written_whole_is_not_behind_and_says_what_it_lacks(measured, capsys):
+    folder = measured / "paper"
+    assert report(measured, "--paper", folder) == 0
+    said = capsys.readouterr()
+    assert "loss by position is not drawn: no losses lie beside the results" in said.err
+    assert all(line.startswith("note: ") for line in said.err.splitlines())
+    for kind in ("pdf", "png"):
+        assert len([*(folder / "figures").glob(f"*.{kind}")]) == 2
+    assert len([*(folder / "tables").iterdir()]) == 2
+    assert report(measured, "--paper", folder, "--check") == 0
+    assert report(measured, "--paper", folder) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("0 files written")
+
+
+def test_what_is_behind_is_named(measured, capsys):
+    folder = measured / "paper"
+    report(measured, "--paper", folder)
+    Store(measured / "results").write(result("none", 4096, value=8.5))
+    (folder / "references.bib").unlink()
+    capsys.readouterr()
+    assert report(measured, "--paper", folder, "--check") == 1
+    said = capsys.readouterr().out
+    assert "length-toy-perplexity-whole.pdf shows something else" in said
+    assert "references.bib is missing" in said and "perplexity-whole.tex differs" in said
+    assert "depth-" not in said
+    assert report(measured, "--paper", folder, "--where", "task=perplexity", "--check") == 1
+    assert "depth-toy-passkey-standard.png is made of nothing any more" in capsys.readouterr().out
+
+
+def test_what_an_author_wrote_stays(measured):
+    folder = measured / "paper"
+    report(measured, "--paper", folder)
+    (folder / "main.tex").write_text("mine")
+    (folder / "figures" / "photo.png").write_bytes(b"mine")
+    assert report(measured, "--paper", folder) == 0
+    assert report(measured, "--paper", folder, "--check") == 0
+    assert (folder / "main.tex").read_text() == "mine"
+
+
+def test_a_page_has_a_picture_for_each_model_and_task(measured):
+    folder = measured / "figures"
+    assert report(measured, "--figures", folder) == 0
+    there = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.*"))
+    assert there == ["toy/passkey.png", "toy/perplexity.png"]
+    assert report(measured, "--figures", folder, "--check") == 0
+    (folder / "toy" / "passkey.png").unlink()
+    assert report(measured, "--figures", folder, "--check") == 1
+
+
+def test_one_of_paper_and_figures_is_needed(measured, capsys):
+    assert report(measured) == 2 and "--paper DIR, or --figures DIR" in capsys.readouterr().err
+
+
+def test_plot_draws_each_kind(measured):
+    for kind, name in {"curve": "a.png", "depth": "b.svg"}.items():
+        words = ["plot", "--kind", kind, "--output", str(measured / name)]
+        with pytest.raises(SystemExit) as done:
+            main([*words, "--results", str(measured / "results")])
+        assert done.value.code == 0 and (measured / name).stat().st_size > 2000
+
+
+# LaTeX
+
+
+def test_words_stay_what_they_are_in_latex():
+    assert escaped("50 % of a_b & #1 {x} ~ ^ \\ <y>") == (
+        r"50 \% of a\_b \& \#1 \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{} "
+        r"\textless{}y\textgreater{}"
+    )
+    assert escaped("yarn ×4 · é 文") == r"yarn $\times$4 $\cdot$ é U+6587"  # noqa: RUF001
+
+
+def test_a_table_has_methods_down_and_lengths_across():
+    (sheet,) = sheets(CURVES[:3])
+    assert booktabs(sheet).splitlines()[2:5] == [
+        r"method & 4k & 8k & 16k \\",
+        r"\midrule",
+        r"none & 8.00 [7.20, 8.80] & 8.00 [7.20, 8.80] & 8.00 [7.20, 8.80] \\",
+    ]
+
+
+def test_every_method_says_where_it_was_published_and_what_that_is_called():
+    for name in catalog.names("methods"):
+        found = source("methods", name)
+        if found is None:
+            continue  # a test of the methods asks for the line
+        assert found.year.startswith("20") and found.url.startswith("https://")
+        assert found.entry.count("{") == found.entry.count("}")
+        assert found.key in found.entry.splitlines()[0]
+        if name in style.ORDER[:15]:
+            assert TITLES[found.number].split(":")[0] in found.entry.replace("\\", "")
+
+
+def test_where_something_was_published_is_read_from_its_file():
+    yarn, tuned = source("methods", "yarn"), source("methods", "dynamic-yarn")
+    assert yarn == tuned and yarn.key == "peng2023-2309.00071"
+    assert "Peng and others" in yarn.entry and "arXiv:2309.00071" in yarn.entry
+    assert source("tasks", "passkey.standard").authors == "Mohtashami & Jaggi"
+    assert "{{bloc97}}" in source("methods", "ntk").entry
+    assert source("methods", "of-somebody-else") is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not ((shutil.which("pdflatex") and shutil.which("bibtex")) or shutil.which("tectonic")),
+    reason="no LaTeX here: apt-get install texlive-latex-recommended",
+)
+def test_the_skeleton_compiles_and_nothing_runs_over_its_column(measured):
+    folder = measured / "paper"
+    cell = Cell(model="toy", method="ntk", task="passkey.standard", length=4096)
+    awkward = '50 % of x_1 & {y} \\ #~^ <é> 文 "z"'
+    Store(measured / "results").write(Result(cell=cell, status="failed", reason=awkward))
+    report(measured, "--paper", folder)
+    if shutil.which("tectonic"):
+        steps = [["tectonic", "--keep-logs", "main.tex"]]
+    else:
+        tex = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main"]
+        steps = [tex, ["bibtex", "main"], tex, tex]
+    for step in steps:
+        done = subprocess.run(step, cwd=folder, capture_output=True, text=True, errors="replace")
+        assert done.returncode == 0, done.stdout[-2000:]
+    log = (folder / "main.log").read_text(errors="replace")
+    assert (folder / "main.pdf").stat().st_size > 20_000
+    assert "Overfull" not in log and "undefined" not in log
