@@ -71,5 +71,7 @@ def attention_layers(decoder: nn.Module) -> list[nn.Module]:
 
 
 def original(rotary: nn.Module) -> nn.Module:
-    """The checkpoint's own rotary module, also while a method has put another in its place."""
-    return getattr(rotary, "before", rotary)
+    """The checkpoint's own rotary module, also while methods have put others in its place."""
+    while (before := getattr(rotary, "before", None)) is not None:
+        rotary = before
+    return rotary
