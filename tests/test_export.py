@@ -59,6 +59,7 @@ NATIVE = {
     "longrope,attention=yarn,start=official": "longrope",
     "naive-ft": "default",
     "none": "default",
+    "p-rope": "p-rope-fixed",
     "ntk": "default",
     "ntk-by-parts": "yarn",
     "pi": "linear",
