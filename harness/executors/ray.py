@@ -7,6 +7,7 @@ https://docs.ray.io/en/latest/ray-core/actors.html
 """
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 TICK = 0.5
 """Seconds between two looks at how far the workers are."""
+PATIENCE = 10
+"""Seconds for a cluster's head to answer."""
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray's only switch for listening on 127.0.0.1 alone; it is that systems' default."""
@@ -260,20 +263,31 @@ def _connected(address: str | None) -> Iterator[Any]:
         ) from None
     mine = not ray.is_initialized()
     if mine:
-        here = {"num_cpus": machine.cores(), "include_dashboard": False}
+        here = {"address": "local", "num_cpus": machine.cores(), "include_dashboard": False}
+        if address:
+            _check(address)
         where = {"address": address} if address else here
-        try:
-            ray.init(**where, log_to_driver=False, logging_level="error", namespace="harness")
-        except ConnectionError as error:
-            raise LookupError(
-                f"No Ray cluster is at {address}: {_first_line(error)} "
-                "Start one with: ray start --head"
-            ) from None
+        ray.init(**where, log_to_driver=False, logging_level="error", namespace="harness")
     try:
         yield ray
     finally:
         if mine:
             ray.shutdown()
+
+
+def _check(address: str) -> None:
+    """Raises LookupError: nobody answers there, for whom Ray would wait ten minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    if not host or not port.isdecimal():
+        raise ValueError(f"--address is host:port, and {address!r} is not written so.")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise LookupError(
+            f"No Ray cluster is at {address} ({error}). Start one with: ray start --head"
+        ) from None
 
 
 def _stored(handed: "Handed", unit: Unit, store: Store) -> Result:

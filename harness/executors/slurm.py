@@ -63,7 +63,8 @@ class Slurm:
             finally:
                 for job in jobs.values():
                     with suppress(Exception):
-                        job.cancel(check=False)
+                        if not job.done():
+                            job.cancel(check=False)
             if not left:
                 return
         for file, unit in left.items():
