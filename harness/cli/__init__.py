@@ -20,6 +20,7 @@ from harness.cli import (
     run,
     score,
     search,
+    table,
     train,
 )
 
@@ -48,6 +49,7 @@ app.command("published", help=published.HELP, epilog=published.EXAMPLES)(publish
 app.command("compare", help=compare.HELP, epilog=compare.EXAMPLES)(compare.compare)
 app.command("plot", epilog=report.PLOT_EXAMPLES)(report.plot)
 app.command("report", help=report.HELP, epilog=report.EXAMPLES)(report.report)
+app.command("table", help=table.HELP, epilog=table.EXAMPLES)(table.table)
 app.command("leaderboard", help=leaderboard.HELP, epilog=leaderboard.EXAMPLES)(
     leaderboard.leaderboard
 )

@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 from harness.catalog import split
-from harness.cell import UNEXTENDED, Cell
-from harness.report.reach import Curve, Held, Tax, budget, claimed, held, higher_is_better, tax
+from harness.cell import Cell
+from harness.report.reach import (
+    Curve,
+    Held,
+    Tax,
+    budget,
+    claimed,
+    held,
+    higher_is_better,
+    tax,
+    unextended,
+)
 from harness.report.sheet import named
 
 if TYPE_CHECKING:
@@ -52,7 +62,7 @@ class Row:
 
     @property
     def plain(self) -> bool:
-        return _plain(self.cell.model, self.cell.method)
+        return unextended(self.cell.model, self.cell.method)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +193,7 @@ def _candidates(columns: "pa.Table") -> Iterator[Candidate]:
 
 def _judged(rows: list[Candidate], original: int | None, higher: bool) -> _Group:
     """How far each reads, ranked: of those that read equally far, by their value there."""
-    plain = next((row.curve for row in rows if _plain(row.model, row.method)), None)
+    plain = next((row.curve for row in rows if unextended(row.model, row.method)), None)
     judged = []
     for row in rows:
         against = None if row.curve is plain else plain
@@ -203,7 +213,7 @@ def _merit(row: Candidate, higher: bool) -> tuple[float, float, str, str]:
 def _kept(groups: list[_Group], most: int) -> dict[int, list[int]]:
     """Which rows of which group."""
     return _chosen(
-        [[(_plain(row.model, row.method), row.held) for row in group.rows] for group in groups],
+        [[(unextended(row.model, row.method), row.held) for row in group.rows] for group in groups],
         most,
     )
 
@@ -270,10 +280,6 @@ def _cell(row: Candidate) -> Cell:
 
 def _section(row: Candidate) -> tuple[str, str]:
     return row.model.partition("+")[0], row.task
-
-
-def _plain(model: str, method: str) -> bool:
-    return method == UNEXTENDED and "+" not in model
 
 
 def _order(model: str, task: str, method: str) -> tuple[str, str, str, str]:

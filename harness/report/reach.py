@@ -76,6 +76,11 @@ class Tax(NamedTuple):
     length: int
 
 
+def unextended(model: str, method: str) -> bool:
+    """Whether this is a model as it is, against which others are held."""
+    return method == UNEXTENDED and "+" not in model
+
+
 def curve(results: Sequence[Result]) -> Curve:
     """Of one row's results."""
     found = sorted(results, key=lambda result: result.cell.length)

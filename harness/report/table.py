@@ -31,7 +31,7 @@ def drawn(sheet: Sheet, width: int) -> RenderableType:
     if not sheet.lengths:
         return Text(f"{sheet.title}: nothing to show")
     tall = sum(_widths(sheet, tall=False)) > width
-    parts = [_table(sheet, part, tall) for part in _fitting(_widths(sheet, tall), width)]
+    parts = [_table(sheet, part, tall) for part in fitting(_widths(sheet, tall), width)]
     return Group(Text(sheet.title, "bold"), *parts, *(Text(note, "dim") for note in sheet.notes))
 
 
@@ -144,7 +144,7 @@ def _width(entry: Entry, tall: bool) -> int:
     return max(len(entry.text), len(entry.interval)) if tall else len(str(entry))
 
 
-def _fitting(widths: list[int], width: int) -> Iterator[list[int]]:
+def fitting(widths: list[int], width: int) -> Iterator[list[int]]:
     """Columns that fit side by side beside the names; at least one at a time."""
     names, *rest = widths
     part, used = [], names

@@ -1,0 +1,43 @@
+"""`harness table`: what was measured, as a paper prints it."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Option
+
+from harness.cli.look import Folder, Where
+
+HELP = (
+    "Print tables as papers do: methods down, lengths across, the length trained at, claimed and "
+    "effectively read before them.\n\n"
+    "The best of each column is bold, and ≈ marks what cannot be told from it, item by item. "
+    "LaTeX needs booktabs."
+)
+EXAMPLES = (
+    "harness table --where model=smollm2-135m --intervals\n\n"
+    "harness table --where task=perplexity --format latex > tables.tex"
+)
+
+
+def table(
+    form: Annotated[
+        Literal["table", "markdown", "csv", "latex"], Option("--format", help="How to print.")
+    ] = "table",
+    where: Where = None,
+    folder: Folder = Path("results"),
+    intervals: Annotated[bool, Option("--intervals", help="With the 95 % intervals.")] = False,
+) -> None:
+    """Print what was measured as papers do."""
+    from harness.cli.look import _found
+    from harness.report import latex, paper_text
+    from harness.report.paper_table import paper_tables
+    from harness.report.table import console
+    from harness.store import Store
+    from harness.window import windows
+
+    tables = paper_tables(_found(folder, where), windows(Store(folder)))
+    if form == "table":
+        paper_text.printed(tables, console(), intervals=intervals)
+        return
+    write = {"markdown": paper_text.markdown, "csv": paper_text.commas, "latex": latex.latex}[form]
+    print(write(tables, intervals=intervals), end="")

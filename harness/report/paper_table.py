@@ -1,0 +1,171 @@
+"""A table as papers print them: methods down, lengths across, what was trained, claimed and held.
+
+It is a sheet with more said of its rows, and with the best of each column marked, and what cannot
+be told from it: the 95 % interval of the difference, item by item, has 0 in it; or, where items
+were not kept, the two intervals overlap.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.cell import Cell, Result
+from harness.lengths import label
+from harness.pairing import aligned
+from harness.report.reach import Held, budget, claimed, curve, held, higher_is_better, unextended
+from harness.report.sheet import MARKS, Entry, Sheet, named, sheets
+from harness.stats import paired
+
+Mark = Literal["", "best", "tied"]
+TIED = "≈"
+SCORE = "85 % of what the model as it is scores on short inputs"
+PERPLEXITY = "perplexity not significantly worse than the model's as it is at its original length"
+LEADS = ("method", "trained at", "claimed", "effective")
+NOTHING = MARKS["missing"]
+Windows = Callable[[Cell], int | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One method, or one model that was trained with it."""
+
+    name: str
+    train_length: int | None
+    claimed: int | None
+    held: Held | None
+    entries: list[Entry]
+    """For each length."""
+    results: list[Result | None]
+    marks: list[Mark]
+
+    def lead(self, *, intervals: bool = False) -> list[str]:
+        """What stands before the numbers: name, lengths trained at and claimed, and how far."""
+        lengths = (label(n) if n else NOTHING for n in (self.train_length, self.claimed))
+        far = str(self.held) if self.held else NOTHING
+        more = f" {self.held.interval}" if intervals and self.held and self.held.interval else ""
+        return [self.name, *lengths, far + more]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperTable:
+    """One model on one task."""
+
+    base: str
+    task: str
+    metric: str
+    title: str
+    higher: bool
+    lengths: list[int]
+    lines: list[Line]
+    notes: list[str]
+
+    def said(self, *, intervals: bool = False) -> list[str]:
+        """What must be known to read it."""
+        return [note for note in self.notes if intervals or not note.startswith("[low, high]")]
+
+
+def paper_tables(results: Iterable[Result], windows: Windows) -> list[PaperTable]:
+    """One for each model and task, in the order they come.
+
+    Args:
+        results: whatever is to be shown.
+        windows: tokens of the window that a cell's model was pretrained on, if known.
+    """
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.cell.base, result.cell.task), []).append(result)
+    every = [result for group in groups.values() for result in group]
+    return [
+        _table(sheet, group, windows)
+        for sheet, group in zip(sheets(every), groups.values(), strict=True)
+    ]
+
+
+def _table(sheet: Sheet, results: Sequence[Result], windows: Windows) -> PaperTable:
+    cell = results[0].cell
+    metric = next((r.metric for r in results if r.metric), "")
+    higher, original = higher_is_better(cell.task, metric), windows(cell)
+    rows: dict[str, dict[int, Result]] = {}
+    for result in results:
+        rows.setdefault(named(result.cell), {})[result.cell.length] = result
+    plain = next((list(row.values()) for row in rows.values() if _plain(row)), None)
+    marks = _marked(sheet.lengths, rows, higher)
+    lines = []
+    for name, entries in sheet.rows.items():
+        key = name if name in rows else name.removesuffix("*")
+        row = rows[key]
+        against = curve(plain) if plain and not _plain(row) else None
+        last = row[max(row)]
+        factor = next((r.factor for r in row.values() if r.factor), None)
+        lines.append(
+            Line(
+                name=name,
+                train_length=budget(last.trained)[1],
+                claimed=claimed(last.cell.method, factor, original, max(row)),
+                held=held(curve(list(row.values())), against, original, higher),
+                entries=entries,
+                results=[row.get(n) for n in sheet.lengths],
+                marks=marks[key],
+            )
+        )
+    return PaperTable(
+        base=cell.base,
+        task=cell.task,
+        metric=metric,
+        title=sheet.title,
+        higher=higher,
+        lengths=sheet.lengths,
+        lines=lines,
+        notes=[*_explained(lines, higher), *sheet.notes],
+    )
+
+
+def _plain(row: dict[int, Result]) -> bool:
+    cell = next(iter(row.values())).cell
+    return unextended(cell.model, cell.method)
+
+
+def _marked(
+    lengths: Sequence[int], rows: dict[str, dict[int, Result]], higher: bool
+) -> dict[str, list[Mark]]:
+    marks: dict[str, list[Mark]] = {name: [] for name in rows}
+    for length in lengths:
+        column = {name: row[length] for name, row in rows.items() if length in row}
+        scored = [result for result in column.values() if result.value is not None]
+        best = max(scored, key=lambda r: (r.value or 0.0) * (1 if higher else -1), default=None)
+        for name in rows:
+            result = column.get(name)
+            alone = best is None or len(scored) == 1 or result is None or result.value is None
+            marks[name].append("" if alone else _mark(result, best))
+    return marks
+
+
+def _mark(result: Result, best: Result) -> Mark:
+    if result.value == best.value:
+        return "best"
+    return "tied" if alike(result, best) else ""
+
+
+def alike(a: Result, b: Result) -> bool:
+    """Whether the two cannot be told apart; False where nothing is known of how sure they are."""
+    try:
+        difference = paired(*aligned(a, b, lambda result: result.items))
+    except (LookupError, ValueError):
+        difference = None
+    if difference and difference.low is not None and difference.high is not None:
+        return difference.low <= 0 <= difference.high
+    if a.low is None or a.high is None or b.low is None or b.high is None:
+        return False
+    return a.low <= b.high and b.low <= a.high
+
+
+def _explained(lines: Sequence[Line], higher: bool) -> Iterator[str]:
+    marks = {mark for line in lines for mark in line.marks}
+    if "best" in marks:
+        yield f"bold  the best of its column; {'higher' if higher else 'lower'} is better"
+    if "tied" in marks:
+        yield f"{TIED}  cannot be told from it: the interval of the paired difference has 0 in it"
+    if any(line.claimed for line in lines):
+        yield "claimed  the original length times the factor"
+    if any(line.held for line in lines):
+        yield f"effective  the longest length that holds: {SCORE if higher else PERPLEXITY}"

@@ -1,0 +1,132 @@
+"""A paper's table on a terminal, in Markdown and as comma-separated values."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from harness.lengths import label
+from harness.report.paper_table import LEADS, TIED, Line, PaperTable
+from harness.report.ranking import escaped
+from harness.report.table import BORDER, STYLES, fitting
+
+
+def printed(tables: Iterable[PaperTable], console: Console, *, intervals: bool = False) -> None:
+    """Onto a console, an empty line between two; a wide one is cut into several."""
+    for table in tables:
+        parts = _parts(table, console.width, intervals)
+        notes = (Text(note, "dim") for note in table.said(intervals=intervals))
+        console.print(Group(Text(table.title, "bold"), *parts, *notes))
+        console.print()
+
+
+def markdown(tables: Iterable[PaperTable], *, intervals: bool = False) -> str:
+    """One after another, the notes of each below it."""
+    return "\n\n".join(_page(table, intervals) for table in tables) + "\n"
+
+
+def commas(tables: Sequence[PaperTable], *, intervals: bool = False) -> str:
+    """Comma-separated values, a header first; numbers as they are, marks where there is none."""
+    out, every = io.StringIO(), sorted({n for table in tables for n in table.lengths})
+    ends = ("", "_low", "_high") if intervals else ("",)
+    writer = csv.writer(out, lineterminator="\n")
+    reach = ("effective", "effective_low", "effective_high") if intervals else ("effective",)
+    leads = ("model", "task", "metric", "method", "train_length", "claimed", *reach)
+    writer.writerow([*leads, *(f"{label(n)}{end}" for n in every for end in ends)])
+    for table in tables:
+        for line in table.lines:
+            numbers = _numbers(table, line, every, intervals)
+            writer.writerow([*_facts(table, line, intervals), *numbers])
+    return out.getvalue()
+
+
+def _parts(table: PaperTable, width: int, intervals: bool) -> list[Table]:
+    """One table, or what stands before the numbers by itself and as many lengths as fit."""
+    leads = [line.lead(intervals=intervals) for line in table.lines]
+    name, *others = (max(map(len, column)) for column in zip(LEADS, *leads, strict=True))
+    columns = range(len(table.lengths))
+    numbers = [BORDER + _width(table, column, intervals) for column in columns]
+    if name + sum(BORDER + other for other in others) + sum(numbers) <= width:
+        return [_drawn(table, columns, LEADS, intervals)]
+    cut = [_drawn(table, part, LEADS[:1], intervals) for part in fitting([name, *numbers], width)]
+    return [_drawn(table, (), LEADS, intervals), *cut]
+
+
+def _drawn(
+    table: PaperTable, columns: Sequence[int], leads: Sequence[str], intervals: bool
+) -> Table:
+    drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
+    for i, name in enumerate(leads):
+        drawn.add_column(name, no_wrap=True, justify="right" if i else "left")
+    for column in columns:
+        drawn.add_column(label(table.lengths[column]), justify="right", no_wrap=True)
+    for line in table.lines:
+        lead = (Text(text) for text in line.lead(intervals=intervals)[: len(leads)])
+        drawn.add_row(*lead, *(_written(table, line, column, intervals) for column in columns))
+    return drawn
+
+
+def _written(table: PaperTable, line: Line, column: int, intervals: bool) -> Text:
+    """With room for a mark where another row of the column has one, so that numbers line up."""
+    entry, mark = line.entries[column], line.marks[column]
+    text = Text(entry.text, "bold" if mark == "best" else STYLES.get(entry.kind, ""))
+    if intervals and entry.interval:
+        text.append(f" {entry.interval}", "dim")
+    if any(other.marks[column] == "tied" for other in table.lines):
+        text.append(f" {TIED}" if mark == "tied" else "  ", "dim")
+    return text
+
+
+def _width(table: PaperTable, column: int, intervals: bool) -> int:
+    entries = (len(_written(table, line, column, intervals)) for line in table.lines)
+    return max(len(label(table.lengths[column])), *entries)
+
+
+def _page(table: PaperTable, intervals: bool) -> str:
+    heads = [*LEADS, *(label(n) for n in table.lengths)]
+    lines = [
+        f"### {escaped(table.title)}",
+        "",
+        f"| {' | '.join(heads)} |",
+        "|---" + "|--:" * (len(heads) - 1) + "|",
+        *(f"| {' | '.join(_cells(line, intervals))} |" for line in table.lines),
+    ]
+    notes = [f"- {escaped(note)}" for note in table.said(intervals=intervals)]
+    return "\n".join([*lines, "", *notes] if notes else lines)
+
+
+def _cells(line: Line, intervals: bool) -> list[str]:
+    cells = [escaped(text) for text in line.lead(intervals=intervals)]
+    for entry, mark in zip(line.entries, line.marks, strict=True):
+        text = escaped(entry.text)
+        text = f"**{text}**" if mark == "best" else f"{text} {TIED}" if mark == "tied" else text
+        more = f" {escaped(entry.interval)}" if intervals and entry.interval else ""
+        cells.append(text + more)
+    return cells
+
+
+def _facts(table: PaperTable, line: Line, intervals: bool) -> list[object]:
+    """What stands before the numbers; a length that does not hold anywhere is 0."""
+    held = line.held
+    ends = (held.length, held.low, held.high) if held else (None, None, None)
+    reach = [("" if held is None else n or 0) for n in (ends if intervals else ends[:1])]
+    lengths = ["" if n is None else n for n in (line.train_length, line.claimed)]
+    return [table.base, table.task, table.metric, line.name.removesuffix("*"), *lengths, *reach]
+
+
+def _numbers(
+    table: PaperTable, line: Line, lengths: Sequence[int], intervals: bool
+) -> Iterable[object]:
+    at = dict(zip(table.lengths, zip(line.results, line.entries, strict=True), strict=True))
+    for length in lengths:
+        result, entry = at.get(length, (None, None))
+        if result is None or result.value is None:
+            yield entry.text if result is not None and entry is not None else ""
+            yield from ("", "") if intervals else ()
+        else:
+            yield result.value
+            yield from (result.low, result.high) if intervals else ()

@@ -1,0 +1,193 @@
+import csv
+import io
+
+import pytest
+from rich.console import Console
+
+from harness.archive import columns
+from harness.cell import Cell, Result
+from harness.cli import main
+from harness.report.board import board
+from harness.report.latex import latex
+from harness.report.paper_table import alike, paper_tables
+from harness.report.paper_text import commas, markdown, printed
+from harness.store import Store
+
+LENGTHS = (4096, 8192, 16384)
+
+
+def result(method, length, value, task="passkey.standard", model="toy", wide=0.1, **more):
+    """The status where there is no value."""
+    scored = not isinstance(value, str)
+    said = {"value": value, "low": value - wide, "high": value + wide, "n": 20} if scored else {}
+    return Result(
+        cell=Cell(model=model, method=method, task=task, length=length),
+        **{"status": "scored" if scored else value, "reason": None if scored else "it did not"},
+        **{"metric": "perplexity" if "perplexity" in task else "accuracy"},
+        **{"factor": 8.0 if "factor" in method else None, **said, **more},
+    )
+
+
+def row(method, values, **more):
+    return [result(method, n, v, **more) for n, v in zip(LENGTHS, values, strict=False)]
+
+
+EXAMPLE = [
+    *row("none", [0.95, 0.4, 0.2]),
+    *row("yarn,factor=8", [0.9, 0.9, 0.85]),
+    *row("pi,factor=8", [0.1, "out_of_memory", "failed"]),
+    *row("ntk,factor=8", [0.4, 0.9], truncated=0.5),
+]
+READING = [
+    result("none", 4096, 20.0, "perplexity.whole", wide=1),
+    result("yarn,factor=8", 4096, 30.0, "perplexity.whole", wide=1),
+]
+
+
+def tables(results=EXAMPLE):
+    return paper_tables(results, lambda cell: 4096)
+
+
+def marks(table):
+    return {line.name: line.marks for line in table.lines}
+
+
+def text(results=EXAMPLE, width=120, **more):
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    printed(tables(results), console, **more)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()).strip()
+
+
+def test_methods_stand_down_lengths_across_and_before_them_what_was_claimed_and_is_held():
+    assert text() == (
+        "toy · passkey.standard · accuracy\n"
+        "method    trained at   claimed   effective        4k      8k      16k\n"
+        "─────────────────────────────────────────────────────────────────────\n"
+        "none               ·        4k          4k      95 %    40 %     20 %\n"
+        "ntk ×8             ·       32k        < 4k     40 %†   90 %†        ·\n"  # noqa: RUF001
+        "pi ×8              ·       32k        < 4k      10 %     OOM   failed\n"  # noqa: RUF001
+        "yarn ×8            ·       32k       ≥ 16k    90 % ≈    90 %     85 %\n"  # noqa: RUF001
+        "bold  the best of its column; higher is better\n"
+        "≈  cannot be told from it: the interval of the paired difference has 0 in it\n"
+        "claimed  the original length times the factor\n"
+        "effective  the longest length that holds: 85 % of what the model as it is scores on short "
+        "inputs\n"
+        "n = 20 trials a cell\n"
+        "†  cut to fit: 50 % of inputs\n"
+        "failed  an error stopped it: pi ×8 at 16k, it did not\n"  # noqa: RUF001
+        "OOM  out of memory: pi ×8 at 8k, it did not\n"  # noqa: RUF001
+        "·  not measured"
+    )
+
+
+def test_the_best_of_a_column_is_the_highest_or_the_lowest_as_the_task_says():
+    accuracy, perplexity = tables(EXAMPLE + READING)
+    assert accuracy.higher and not perplexity.higher
+    assert marks(accuracy) == {
+        "none": ["best", "", ""],
+        "yarn ×8": ["tied", "best", "best"],  # noqa: RUF001
+        "pi ×8": ["", "", ""],  # noqa: RUF001
+        "ntk ×8": ["", "best", ""],  # noqa: RUF001
+    }
+    assert marks(perplexity) == {"none": ["best"], "yarn ×8": [""]}  # noqa: RUF001
+
+
+def test_a_column_of_one_has_no_best():
+    (table,) = tables(row("none", [0.9, 0.8]))
+    assert marks(table) == {"none": ["", ""]} and not any("bold" in n for n in table.notes)
+
+
+def test_items_tell_apart_what_intervals_do_not_and_the_other_way_round():
+    items = {str(i): 2.0 + 0.3 * i for i in range(9)}
+    steady = {key: value + 0.1 + 0.01 * (int(key) % 2) for key, value in items.items()}
+    a, b, c = (
+        result(m, 4096, v, "perplexity.whole", wide=5, items=i)
+        for m, v, i in (("pi", 20.0, items), ("ntk", 22.0, steady), ("yarn", 21.0, {}))
+    )
+    assert not alike(a, b) and alike(a, c), "without items the intervals overlap"
+    wild = {key: value + 2 * (-1) ** int(key) for key, value in items.items()}
+    d = result("none", 4096, 40.0, "perplexity.whole", wide=1, items=wild)
+    assert alike(a.model_copy(update={"low": 19.0, "high": 21.0}), d)
+
+
+def test_what_has_no_interval_is_not_called_alike():
+    a, b = (result(m, 4096, 0.9, low=None, high=None) for m in ("pi", "ntk"))
+    assert not alike(a, b.model_copy(update={"value": 0.8}))
+
+
+def test_how_far_it_reads_is_what_the_leaderboard_says(tmp_path):
+    store = Store(tmp_path)
+    for one in EXAMPLE:
+        store.write(one)
+    (section,) = board(columns(tmp_path), lambda cell: 4096).sections
+    (table,) = tables()
+    assert {row.name: row.held for row in section.rows} == {l.name: l.held for l in table.lines}  # noqa: E741
+    assert {r.name: r.claimed for r in section.rows} == {l.name: l.claimed for l in table.lines}  # noqa: E741
+
+
+def test_a_trained_model_says_how_long_its_sequences_were():
+    phrase = "yarn,factor=8, recipe quick: 1,000 tokens of x in 10 updates, sequences of 16,384"
+    mine = row("yarn,factor=8", [0.9], model="toy+mine@0123abcd", trained=phrase)
+    (table,) = tables([*row("none", [0.9]), *mine])
+    assert table.lines[1].lead()[:3] == ["yarn ×8 · mine", "16k", "32k"]  # noqa: RUF001
+
+
+def test_a_narrow_terminal_gets_several_tables_and_no_number_is_cut():
+    said = text(width=60, intervals=True)
+    heads = [line.split() for line in said.splitlines() if line.startswith("method")]
+    assert heads[0] == ["method", "trained", "at", "claimed", "effective"]
+    assert heads[1:] == [["method", "4k", "8k", "16k"]]
+    assert "…" not in said and max(map(len, said.splitlines())) <= 60
+    assert said.count("95 % [85, 105]") == 1
+    assert len([line for line in text(width=40).splitlines() if line.startswith("method")]) == 3
+
+
+def test_markdown_is_the_same_table():
+    page = markdown(tables())
+    assert "| method | trained at | claimed | effective | 4k | 8k | 16k |\n|---|--:" in page
+    assert "| yarn ×8 | · | 32k | ≥ 16k | 90 % ≈ | **90 %** | **85 %** |" in page  # noqa: RUF001
+    assert "| pi ×8 | · | 32k | \\< 4k | 10 % | OOM | failed |" in page  # noqa: RUF001
+    assert "| **95 %** \\[85, 105\\] |" in markdown(tables(), intervals=True)
+    assert "- \\[low, high\\]" in markdown(tables(), intervals=True) and "low, high" not in page
+
+
+def test_comma_separated_values_are_numbers_and_marks():
+    rows = list(csv.DictReader(io.StringIO(commas(tables(EXAMPLE + READING), intervals=True))))
+    assert [row["method"][:3] for row in rows] == ["non", "ntk", "pi ", "yar", "non", "yar"]
+    pi, yarn = rows[2], rows[3]
+    assert (pi["4k"], pi["8k"], pi["16k"], pi["8k_low"]) == ("0.1", "OOM", "failed", "")
+    assert (yarn["effective"], yarn["effective_low"], yarn["claimed"]) == ("16384", "0", "32768")
+    assert float(yarn["16k_low"]) == pytest.approx(0.75) and rows[4]["8k"] == ""
+    assert "_low" not in commas(tables())
+
+
+def test_latex_is_booktabs_with_the_best_in_bold():
+    page = latex(tables())
+    assert page.count(r"\toprule") == page.count(r"\bottomrule") == 1
+    assert r"\begin{tabular}{lrrrrrr}" in page and r"\label{tab:toy-passkey-standard}" in page
+    assert (
+        r"yarn $\times$8 & $\cdot$ & 32k & $\geq$ 16k & 90 \%\,$^{\approx}$ & \textbf{90 \%} & "
+        r"\textbf{85 \%} \\" in page
+    )
+    assert r"\textbf{95 \%} {\scriptsize [85, 105]}" in latex(tables(), intervals=True)
+    rows = [line for line in page.splitlines() if line.endswith(r"\\")]
+    assert {line.count("&") - line.count(r"\&") for line in rows} == {6}
+
+
+def test_latex_keeps_text_text():
+    evil = r"a_b%$#{\input{x}}&~^"
+    page = latex(tables([result(evil, 4096, 0.5), result("none", 4096, 0.9)]))
+    assert r"\input{" not in page and r"a\_b\%\$\#\{\textbackslash{}input\{x\}\}\&" in page
+    assert all(32 <= ord(c) < 127 or c in "\n" for c in page)
+
+
+@pytest.mark.parametrize("form", ["table", "markdown", "csv", "latex"])
+def test_the_command_prints_each(form, tmp_path, capsys):
+    store = Store(tmp_path)
+    for one in EXAMPLE:
+        store.write(one)
+    with pytest.raises(SystemExit) as left:
+        main(["table", "--results", str(tmp_path), "--format", form, "--where", "method=yarn,none"])
+    said = capsys.readouterr()
+    assert not left.value.code and "yarn" in said.out and "pi" not in said.out.split()
+    assert not said.err
