@@ -61,7 +61,7 @@ def _drawn(
 ) -> Table:
     drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
     for i, name in enumerate(leads):
-        drawn.add_column(name, no_wrap=True, justify="right" if i else "left")
+        drawn.add_column(name, no_wrap=not i, justify="right" if i else "left")
     for column in columns:
         drawn.add_column(label(table.lengths[column]), justify="right", no_wrap=True)
     for line in table.lines:
