@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import packs
-from harness.cell import Result
+from harness.cell import Cell, Result
 from harness.report.where import TESTS, Condition, conditions, matching
 from harness.store import Broken, Store
 
@@ -108,7 +108,7 @@ def pack(folder: Path, *, remove: bool = False) -> Packed:
     def fresh() -> Iterable[dict[str, Any]]:
         nonlocal count
         for result in store.single():
-            with store.skipping(store.path(result.cell)):
+            with store.skipping(store.runs / result.cell.path):
                 if _packed(opened, result) != result:
                     row = packs.row(result)
                     count += 1
@@ -135,28 +135,36 @@ def _remove(store: Store) -> int:
 
 def _table(store: Store, where: str | None, names: list[str]) -> "pa.Table":
     wanted = conditions(where)
-    single = list(store.single())
-    tables = [_of_single(store, matching(single, where), names)]
-    seen = {str(result.cell.path) for result in single}
-    opened = list(store.opened())
+    of_single, cells = _of_single(store, wanted, names)
+    tables, opened = [of_single], list(store.opened())
+    seen = {str(cell.path) for cell in cells} if opened else set()
     for pack in opened:
         with store.skipping(pack.path):
             tables.append(pack.columns(names, _meaning(wanted, seen)))
             if pack is not opened[-1]:
                 seen.update(pack.columns(["cell"])["cell"].to_pylist())
     filled = [table for table in tables if table.num_rows] or tables[:1]
-    return filled[0] if len(filled) == 1 else _ordered(filled)
+    # In one piece: rows are taken from it a thousand times faster than from a hundred chunks.
+    return (filled[0] if len(filled) == 1 else _ordered(filled)).combine_chunks()
 
 
-def _of_single(store: Store, results: list[Result], names: list[str]) -> "pa.Table":
+def _of_single(
+    store: Store, wanted: list[Condition], names: list[str]
+) -> tuple["pa.Table", list[Cell]]:
+    """Those of the single files that are meant; and the cells of all."""
     import pyarrow as pa
 
     nested = bool(set(names) & set(packs.NESTED))
-    rows = []
-    for result in results:
-        with store.skipping(store.path(result.cell)):
-            rows.append(packs.row(result, nested=nested))
-    return pa.Table.from_pylist(rows, schema=packs.schema(nested=nested)).select(names)
+    rows, cells = [], []
+    for result in store.single():
+        cells.append(result.cell)
+        row = result.row() if wanted else {}
+        if all(condition.holds(row) for condition in wanted):
+            try:
+                rows.append(packs.row(result, nested=nested))
+            except ValueError as error:
+                store.skip(store.runs / result.cell.path, error)
+    return pa.Table.from_pylist(rows, schema=packs.schema(nested=nested)).select(names), cells
 
 
 def _ordered(tables: list["pa.Table"]) -> "pa.Table":

@@ -10,9 +10,9 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from harness.cell import SCHEMA, Cell, Result
 
@@ -82,40 +82,51 @@ def paths(root: Path) -> list[Path]:
 
 
 def write(root: Path, rows: Iterable[dict[str, Any]]) -> Path | None:
-    """A new pack of rows in a store's order; None if there are none.
+    """A new pack of rows in a store's order; None if there are none."""
+    import pyarrow as pa
+
+    every = iter(rows)
+    groups = iter(lambda: list(islice(every, ROWS)), [])
+    return write_tables(root, (pa.Table.from_pylist(rows, schema=schema()) for rows in groups))
+
+
+def write_tables(root: Path, tables: "Iterable[pa.Table]") -> Path | None:
+    """A new pack of tables of rows, each a group of it; None if there are none.
 
     Written beside and renamed, so that it is there whole or not at all.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    every = iter(rows)
-    group = list(islice(every, ROWS))
-    if not group:
+    every = iter(tables)
+    first = next(every, None)
+    if first is None:
         return None
     folder = Path(root) / "packed"
     folder.mkdir(parents=True, exist_ok=True)
     beside = folder / f".{uuid.uuid4().hex}.tmp"
-    said = schema().with_metadata({MARK: str(SCHEMA).encode()})
-    flat = schema(nested=False).names
     try:
         with beside.open("xb") as file:
-            with pq.ParquetWriter(
-                file,
-                said,
-                compression="zstd",
-                write_statistics=flat,  # of long texts they would fill the footer
-                use_dictionary=[name for name in flat if name not in NUMBERS],
-                write_page_checksum=True,
-            ) as writer:
-                while group:
-                    writer.write_table(pa.Table.from_pylist(group, schema=said))
-                    group = list(islice(every, ROWS))
+            _fill(file, chain([first], every))
             file.flush()
             os.fsync(file.fileno())
         return beside.replace(_free(folder))
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _fill(file: IO[bytes], tables: "Iterable[pa.Table]") -> None:
+    import pyarrow.parquet as pq
+
+    said = schema().with_metadata({MARK: str(SCHEMA).encode()})
+    flat = schema(nested=False).names
+    with pq.ParquetWriter(
+        file,
+        said,
+        compression="zstd",
+        write_statistics=flat,  # of long texts they would fill the footer
+        use_dictionary=[name for name in flat if name not in NUMBERS],
+        write_page_checksum=True,
+    ) as writer:
+        for table in tables:
+            writer.write_table(table.replace_schema_metadata(said.metadata))
 
 
 @dataclass(frozen=True)

@@ -222,9 +222,13 @@ class Store:
         try:
             yield
         except (OSError, ValueError, RuntimeError, NotImplementedError) as error:
-            if path not in (b.path for b in self.broken):
-                said = f"{of}: " if of else ""
-                self.broken.append(Broken(path=path, reason=said + _sentence(error)))
+            self.skip(path, error, of)
+
+    def skip(self, path: Path, error: Exception, of: str = "") -> None:
+        """Name a file once that is none, or a row `of` it."""
+        if path not in (b.path for b in self.broken):
+            said = f"{of}: " if of else ""
+            self.broken.append(Broken(path=path, reason=said + _sentence(error)))
 
     @contextmanager
     def _said_clearly(self) -> Iterator[None]:
