@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from harness.model import Card
     from harness.task import Request
 
-OVERHEAD = 490 * 2**20
+OVERHEAD = 440 * 2**20
 """Bytes of a process before any model: Python, torch, transformers, a tokenizer."""
 LOGITS = 2**22
 """Most logits alive at a time, as `harness.engine.head` has it."""
@@ -124,6 +124,8 @@ class Work:
     """Tokens that are written one by one, at most."""
     kept: int = 0
     """Rows whose hidden state is alive at once."""
+    told: int = 0
+    """Rows of the head whose losses are."""
     depth: int = 0
     """Tokens of the longest input that is scored: of one layer's keys."""
     room: int = 0
@@ -138,7 +140,7 @@ class Work:
 
         size = block or BLOCK
         inner, last, stored = ([_cut([])] for _ in range(3))
-        tokens = asked = kept = depth = 0
+        tokens = asked = kept = told = depth = 0
         for group in together(requests):
             spans = [span for i in group for span in spans_of(requests[i])]
             tree = Tree.of([span.input for span in spans])
@@ -147,7 +149,8 @@ class Work:
             last.append(_cut(wanted.inside, size))
             stored.append(_cut(wanted.outside, size))
             tokens += len(tree.tokens)
-            asked += sum(len(span.asked) for span in spans)
+            here = sum(len(span.asked) for span in spans)
+            asked, told = asked + here, max(told, here)
             kept, depth = max(kept, len(tree.tokens)), max(depth, tree.depth)
         written = [r for r in requests if isinstance(r.ask, Text)]
         if written:
@@ -168,6 +171,7 @@ class Work:
             asked=asked,
             steps=_steps(written),
             kept=kept,
+            told=told,
             depth=depth,
             room=max((len(r.tokens) + r.ask.max_new_tokens for r in written), default=0),
         )
@@ -211,7 +215,7 @@ class Work:
         keys = key * (self.depth + shape.layers * self.room)
         table = max(self.depth, self.room) * 2 * shape.head_dim * number
         rows = self.kept // ranks * shape.hidden * number + self.kept * 3 * 8
-        asked = self.asked * 6 * 8 + min(self.asked * shape.vocabulary, LOGITS) * 3 * 4
+        asked = self.told * 6 * 8 + min(self.asked * shape.vocabulary, LOGITS) * 3 * 4
         head = shape.vocabulary * shape.hidden * 4
         rounded = head // 2 if number == 2 and process else 0  # a processor's library keeps a copy
         block = int(max((b[:, 0].max() for b in (self.inner, self.last) if len(b)), default=0))

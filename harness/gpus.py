@@ -5,7 +5,7 @@ each number; a time from here is good for choosing machines, to perhaps a third.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import numpy as np
@@ -179,55 +179,45 @@ class Pass:
 
     cells: tuple[Planned, ...]
     seconds: float
-    """On one, in host memory what does not fit."""
+    """On one."""
     bytes: float
-    """Of one GPU's memory, all of it there."""
-    least: float
-    """The same with hidden states and keys in host memory."""
+    """Of its memory."""
     host: float
-    """Bytes of host memory that this takes; 0 where all fits."""
-    memory: float
-    """That the GPU has for it."""
-
-    @property
-    def runs(self) -> bool:
-        return self.least <= self.memory
-
-    @property
-    def offloads(self) -> bool:
-        return self.runs and self.bytes > self.memory
+    """Bytes of host memory; 0 where nothing is there."""
+    runs: bool
+    """It fits."""
 
 
-def passes(plan: Sequence[Planned], gpu: Gpu) -> list[Pass]:
-    """What a plan comes to on such GPUs, bfloat16."""
+def passes(plan: Sequence[Planned], gpu: Gpu, *, offload: bool = False) -> list[Pass]:
+    """What a plan comes to on such GPUs, in bfloat16.
+
+    Args:
+        plan: with what its passes do.
+        gpu: the kind.
+        offload: what does not fit may lie in host memory: hidden states, and the keys of the layer
+            in work.
+    """
     from harness.executors.work import units
 
-    speeds: dict[Shape, Roofline] = {}
-    known: dict[tuple[int, Shape], tuple[float, float, float]] = {}
+    known: dict[tuple[int, Shape], Pass] = {}
     found = []
     for unit in units(plan):
         work, shape = max(((p.work, p.shape) for p in unit), key=lambda both: both[0].tokens)
-        speed = speeds.setdefault(shape, Roofline(gpu, shape))
-        if (id(work), shape) not in known:
-            streamed = _streamed(work, shape)
-            whole = work.bytes(shape, BFLOAT16, process=0)
-            known[id(work), shape] = work.seconds(shape, speed), whole, streamed
-        seconds, whole, streamed = known[id(work), shape]
-        memory = gpu.memory - RESERVED
-        offloads = whole > memory
-        # Each layer's input is read and its output written, one way at a time.
-        moved = 2 * shape.layers * streamed / gpu.host if offloads else 0.0
-        found.append(
-            Pass(
-                cells=tuple(unit),
-                seconds=seconds * sum(p.share for p in unit) + moved,
-                bytes=whole,
-                least=whole - streamed,
-                host=streamed if offloads else 0.0,
-                memory=memory,
-            )
-        )
+        key = id(work), shape
+        whole = known.get(key) or known.setdefault(key, _pass(work, shape, gpu, offload))
+        share = sum(planned.share for planned in unit)
+        found.append(replace(whole, cells=tuple(unit), seconds=whole.seconds * share))
     return found
+
+
+def _pass(work: Work, shape: Shape, gpu: Gpu, offload: bool) -> Pass:
+    seconds = work.seconds(shape, Roofline(gpu, shape))
+    needs, room, host = work.bytes(shape, BFLOAT16, process=0), gpu.memory - RESERVED, 0.0
+    if offload and needs > room:
+        host = _streamed(work, shape)
+        needs -= host
+        seconds += 2 * shape.layers * host / gpu.host  # read and written by every layer
+    return Pass(cells=(), seconds=seconds, bytes=needs, host=host, runs=needs <= room)
 
 
 def _streamed(work: Work, shape: Shape) -> float:

@@ -15,6 +15,7 @@ from harness.cli import (
     leaderboard,
     lmeval,
     look,
+    plan,
     published,
     report,
     run,
@@ -36,6 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run", help=run.HELP, epilog=run.EXAMPLES)(run.run)
+app.command("plan", help=plan.HELP, epilog=plan.EXAMPLES)(plan.plan)
 app.command("run-cell", help=cell.HELP, epilog=cell.EXAMPLES)(cell.run_cell)
 app.command("list")(look.list_)
 app.command("show", epilog=look.SHOW_EXAMPLES)(look.show)
