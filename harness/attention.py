@@ -16,15 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from harness.engine.bend import Attend, Bend, View
+from harness.engine.biased import Biased as Biased
+from harness.engine.biased import slopes as slopes
 from harness.families import attention_layers, family_of
 from harness.method import Method
 from harness.rope import Encoding, Rope, text_config
 from harness.rotation import standing, turned, unturned
-
-__all__ = [
-    *("Attend", "Bend", "InParts", "Part", "Stretched", "Turned"),
-    *("bendable", "bent", "straight"),
-]
 
 INTERFACE = "context-harness-bent"
 Place = Callable[[Tensor], Tensor]
@@ -212,10 +209,20 @@ def straight(model: nn.Module) -> str | None:
         family = family_of(model.config)
     except LookupError as error:
         return str(error)
+    kind = model.config.model_type
     if family.calls_sdpa:
-        kind = model.config.model_type
         return f"A {kind} calls torch's attention itself, where no method can bend it."
+    if family.biased:
+        return f"A {kind} has ALiBi in an attention of its own, where no other method can bend it."
     return None
+
+
+def biased(model: nn.Module) -> bool:
+    """Whether it was trained with ALiBi, and has it in an attention of its own."""
+    try:
+        return family_of(model.config).biased
+    except LookupError:
+        return False
 
 
 def bendable(model: nn.Module) -> list[nn.Module]:

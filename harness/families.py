@@ -15,6 +15,8 @@ class Family:
     """Where a decoder keeps what the engine calls."""
 
     embedding: str = "embed_tokens"
+    embedding_norm: str | None = None
+    """What embeddings pass before the first layer."""
     layers: str = "layers"
     norm: str = "norm"
     cache: str = "past_key_values"
@@ -23,6 +25,8 @@ class Family:
     """Arguments a layer insists on."""
     calls_sdpa: bool = False
     """Attention calls torch's function directly, not through transformers' interface."""
+    biased: bool = False
+    """No rotary embedding, but ALiBi, written out in attention's own forward."""
 
 
 FAMILIES = {
@@ -37,6 +41,23 @@ FAMILIES = {
         cache="layer_past",
         extra={"alibi": None},
         calls_sdpa=True,
+    ),
+    "bloom": Family(
+        embedding="word_embeddings",
+        embedding_norm="word_embeddings_layernorm",
+        layers="h",
+        norm="ln_f",
+        cache="layer_past",
+        extra={"alibi": None},
+        biased=True,
+    ),
+    "mpt": Family(
+        embedding="wte",
+        layers="blocks",
+        norm="norm_f",
+        cache="layer_past",
+        extra={"position_bias": None},
+        biased=True,
     ),
 }
 
@@ -59,18 +80,20 @@ def family_of(config: Any) -> Family:
 
 def layer_types(decoder: nn.Module) -> list[str | None]:
     """What each layer's rotary embedding is asked for: a layer type where it depends on that."""
-    by_type = isinstance(getattr(original(decoder.rotary_emb), "rope_type", None), dict)
+    rotary = original(getattr(decoder, "rotary_emb", None))
+    by_type = isinstance(getattr(rotary, "rope_type", None), dict)
     if by_type:
         return list(decoder.config.layer_types)
     return [None] * decoder.config.num_hidden_layers
 
 
 def attention_layers(decoder: nn.Module) -> list[nn.Module]:
-    """The modules that transformers' attention interface hands to an attention function."""
-    return [m for m in decoder.modules() if hasattr(m, "is_causal") and hasattr(m, "layer_idx")]
+    """The modules that attend, in their layers' order."""
+    named = (m for m in decoder.modules() if type(m).__name__.endswith("Attention"))
+    return [module for module in named if hasattr(module, "layer_idx")]
 
 
-def original(rotary: nn.Module) -> nn.Module:
+def original(rotary: nn.Module | None) -> nn.Module | None:
     """The checkpoint's own rotary module, also while methods have put others in its place."""
     while (before := getattr(rotary, "before", None)) is not None:
         rotary = before

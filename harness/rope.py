@@ -138,7 +138,14 @@ def parameters(config: Any, layer_type: str = "full_attention") -> Mapping[str, 
 def original_length(config: Any) -> int:
     """Tokens of the window a checkpoint was trained on, before any scaling it already carries."""
     own = parameters(config).get("original_max_position_embeddings")
-    return int(own or config.max_position_embeddings)
+    named = ("max_position_embeddings", "seq_length", "max_seq_len")  # BLOOM's, MPT's
+    said = own or next(filter(None, (getattr(config, name, None) for name in named)), None)
+    if said is None:
+        raise LookupError(
+            f"The configuration of this {config.model_type} does not say how many tokens it was "
+            "trained on: add max_position_embeddings to its config.json."
+        )
+    return int(said)
 
 
 @dataclass(frozen=True, kw_only=True)

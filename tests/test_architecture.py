@@ -21,6 +21,7 @@ MAY_SEE = {
     "harness/task.py": set(),
     "harness/attention.py": {
         "harness.engine.bend",
+        "harness.engine.biased",
         "harness.families",
         "harness.method",
         "harness.rope",

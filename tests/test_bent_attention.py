@@ -13,13 +13,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 from harness import catalog
-from harness.attention import bendable
+from harness.attention import bendable, straight
 from harness.engine import attention as engine
 from harness.engine.bend import View
 from harness.engine.evaluate import evaluate
 from harness.engine.layers import Stack
 from harness.families import attention_layers
-from harness.probe import NotOn, _logits, prove
+from harness.probe import NotOn, _logits, check_engine, check_identity, prove, reads_alike
 from harness.rope import Encoding, Rope
 from harness.rotation import untouched, unturned
 from harness.show import show
@@ -511,6 +511,43 @@ def test_log_n_sharpens_by_how_much_is_seen():
     found = load("log-n").provenance(model, 65536)["attention"]["logits_times"]
     assert found == pytest.approx(16 / 12)
     assert load("log-n").provenance(model, 4096)["attention"]["logits_times"] == 1.0
+
+
+# Models that were trained with ALiBi
+
+
+ALIBI = {
+    "bloom": {"seq_length": TRAINED, "num_attention_heads": 6, "hidden_size": 96},
+    "mpt": {"max_seq_len": TRAINED, "num_attention_heads": 6, "hidden_size": 96},
+}
+
+
+@pytest.mark.parametrize("family", ALIBI)
+def test_alibi_reads_on_what_was_trained_with_it(family):
+    """As their own forward does, which builds its biases for as many tokens as MPT's is told."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **SHAPE | ALIBI[family])
+    model, method = AutoModelForCausalLM.from_config(config).eval(), load("alibi")
+    check_engine(model)
+    check_identity(model)
+    assert method.unfit(model, LENGTH) is None
+    before = repr(model)
+    with method.applied_to(model, LENGTH):
+        prove(model, method, LENGTH)
+        assert reads_alike(model, method, [TRAINED, LENGTH])
+        ours = [_logits(model, TOKENS[0], block) for block in (LENGTH, 37)]
+    assert repr(model) == before and not any(hasattr(m, "bend") for m in model.modules())
+    model.config.max_seq_len = LENGTH
+    for found in ours:
+        torch.testing.assert_close(found, logits(model), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", ALIBI)
+def test_of_other_methods_they_take_none(family):
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SHAPE | ALIBI[family]))
+    for spec in (*PARTS, "log-n", "nope", "p-rope", "yarn", "none"):
+        assert f"A {family} has no rotary embedding" in load(spec).unfit(model, LENGTH)
+    assert f"A {family} has ALiBi in an attention of its own" in straight(model)
 
 
 # Layers without positions

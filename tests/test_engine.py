@@ -42,6 +42,8 @@ LAYOUTS = {
     "gemma3_text": {"head_dim": 16, "sliding_window": 24, "sliding_window_pattern": 2},
     "gpt_neox": {},
     "falcon": {"multi_query": True, "alibi": False},
+    "bloom": {"n_head": 6, "hidden_size": 96, "seq_length": 64},
+    "mpt": {"n_heads": 6, "d_model": 96, "max_seq_len": 256, "attn_config": {"clip_qkv": 0.8}},
 }
 every_family = pytest.mark.parametrize("name", LAYOUTS)
 

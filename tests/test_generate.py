@@ -36,6 +36,7 @@ LAYOUTS = {
     "gemma2": {"head_dim": 16, "sliding_window": 24},
     "gemma3_text": {"head_dim": 16, "sliding_window": 24, "sliding_window_pattern": 2},
     "falcon": {"multi_query": True, "alibi": False},
+    "mpt": {"max_seq_len": 256},
 }
 LENGTH = 200
 

@@ -6,8 +6,9 @@ call `attend` through transformers' attention interface and hand their keys to `
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from transformers import AttentionInterface
 
 from harness.engine.attention import attend, attend_in_parts
 from harness.engine.bend import Bend, View
+from harness.engine.biased import standing_in
 from harness.engine.tree import Run
 from harness.families import Family, attention_layers, family_of, layer_types
 
@@ -70,24 +72,27 @@ class Stack:
         decoder = model.get_decoder()
         self.family: Family = family_of(model.config)
         self.embedding = getattr(decoder, self.family.embedding)
+        norm = self.family.embedding_norm
+        self.embedding_norm = nn.Identity() if norm is None else getattr(decoder, norm)
         self.layers = getattr(decoder, self.family.layers)[: decoder.config.num_hidden_layers]
         self.norm = getattr(decoder, self.family.norm)
         self.types = layer_types(decoder)
         bends = {x.layer_idx: getattr(x, "bend", None) for x in attention_layers(decoder)}
         self.bends = [bends.get(index) for index in range(len(self.layers))]
         self.device, self.dtype = model.device, self.embedding.weight.dtype
-        self.tables = {t: self._table(decoder.rotary_emb, t, length) for t in set(self.types)}
+        rotary = getattr(decoder, "rotary_emb", None)
+        self.tables = {t: self._table(rotary, t, length) for t in set(self.types) if rotary}
 
     def embed(self, tokens: Tensor) -> Tensor:
         """(n,) -> (1, n, hidden)."""
-        return self.embedding(tokens[None])
+        return self.embedding_norm(self.embedding(tokens[None]))
 
     def run(self, index: int, hidden: Tensor, block: Block, keys: Keys) -> Tensor | None:
         """One layer's output for a block of its input, (1, T, hidden); None if not wanted."""
         rows = slice(block.row, block.row + block.length)
         positions = slice(block.position, block.position + block.length)
         keys.start, keys.only, keys.bend = block.position, not block.wanted, self.bends[index]
-        cos, sin = self.tables[self.types[index]]
+        table = self.tables.get(self.types[index], ())
         try:
             out = self.layers[index](
                 hidden[:, rows],
@@ -95,7 +100,7 @@ class Stack:
                 position_ids=torch.arange(positions.start, positions.stop, device=self.device)[
                     None
                 ],
-                position_embeddings=(cos[:, positions], sin[:, positions]),
+                position_embeddings=tuple(part[:, positions] for part in table),
                 use_cache=True,
                 **{self.family.cache: keys},
                 **self.family.extra,
@@ -150,11 +155,15 @@ def wanted_only(runs: list[Run], wanted: Tensor, size: int) -> list[Block]:
 def engaged(model: nn.Module) -> Iterator[None]:
     """The model's layers attend through this engine for a while."""
     config = model.get_decoder().config
-    before = config._attn_implementation
-    direct = family_of(model.config).calls_sdpa
-    config._attn_implementation = "sdpa" if direct else INTERFACE
+    before, family = config._attn_implementation, family_of(model.config)
+    way: AbstractContextManager[Any] = nullcontext()
+    if family.calls_sdpa:
+        way = _ThroughEngine()
+    elif family.biased:
+        way = standing_in(model, attention)
+    config._attn_implementation = "sdpa" if family.calls_sdpa else INTERFACE
     try:
-        with torch.inference_mode(), _ThroughEngine() if direct else _nothing():
+        with torch.inference_mode(), way:
             yield
     finally:
         config._attn_implementation = before
@@ -232,11 +241,6 @@ class _ThroughEngine(TorchFunctionMode):
         if func is nn.functional.scaled_dot_product_attention:
             return attend(*args[:3], scale=args[0].shape[-1] ** -0.5)
         return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 AttentionInterface.register(INTERFACE, attention)
