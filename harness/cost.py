@@ -202,19 +202,18 @@ class Work:
             if len(self.steps)
         )
 
-    def bytes(self, shape: Shape, number: int, *, process: int = OVERHEAD, ranks: int = 1) -> int:
+    def bytes(self, shape: Shape, number: int, *, process: int = OVERHEAD) -> int:
         """Peak memory: what lives at once.
 
         Args:
             shape: of the model.
             number: bytes of a weight.
             process: what is there before the model.
-            ranks: devices that share the rows of one pass, each with a whole layer's keys.
         """
         key = 2 * shape.key_heads * shape.head_dim * number
         keys = key * (self.depth + shape.layers * self.room)
         table = max(self.depth, self.room) * 2 * shape.head_dim * number
-        rows = self.kept // ranks * shape.hidden * number + self.kept * 3 * 8
+        rows = self.kept * shape.hidden * number + self.kept * 3 * 8
         asked = self.told * 6 * 8 + min(self.asked * shape.vocabulary, LOGITS) * 3 * 4
         head = shape.vocabulary * shape.hidden * 4
         rounded = head // 2 if number == 2 and process else 0  # a processor's library keeps a copy

@@ -218,6 +218,19 @@ def test_a_layer_of_this_model_is_timed_here(name, folder, request):
     assert speed.head(0) == 0 < speed.head(1) <= speed.head(speed.head_rows)
 
 
+@pytest.mark.parametrize("kind", ["gemma3_text", "gpt_neox", "falcon", "phi", "mixtral"])
+def test_a_layer_of_every_kind_of_family_can_be_timed(kind):
+    from transformers import AutoConfig
+
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "vocab_size": 500}
+    grouped = {"num_key_value_heads": 2, "head_dim": 16}
+    more = grouped if kind in ("gemma3_text", "mixtral") else {}
+    config = AutoConfig.for_model(kind, **sizes, **heads, **more)
+    speed = measured(Card(kind, kind, config), "cpu", torch.float32)
+    assert speed.whole[-1] > speed.keyed[0] > 0 and speed.pair > 0
+
+
 def test_rows_beyond_what_was_timed_go_on_alike():
     speed = Measured(
         rows=(1, 10), whole=(2.0, 11.0), keyed=(1.0, 1.0), key=0.0, pair=0.0,
