@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from harness import archive, packs
 from harness.cell import Cell, Result
+from harness.cli import main
 from harness.report.where import matching
 from harness.store import Store
 
@@ -256,3 +257,25 @@ def test_every_field_of_a_result_is_kept():
     flat = {name for name in packs.KNOWN if name in types}
     numbers = {name for name in flat if types[name] in (int, float, float | None)}
     assert numbers == set(packs.NUMBERS) - {"length"}
+
+
+def test_the_command_line_packs_the_folder_that_is_named_before_or_behind(filled, capsys):
+    for argv in (
+        ["--results", filled.root, "pack"],
+        ["pack", "--remove", "--results", filled.root],
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["results", *map(str, argv)])
+        assert not stop.value.code
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition(" into")[0] for line in said] == [
+        "5 results packed",
+        "0 results packed",
+        "5 single files removed",
+    ]
+    with pytest.raises(SystemExit) as stop:
+        main(["results", "--results", str(filled.root), "--format", "json"])
+    assert json.loads(capsys.readouterr().out) == [r.row() for r in filled.results()]
+    with pytest.raises(SystemExit) as stop:
+        main(["results", "--where", "method=pi", "pack"])
+    assert stop.value.code == 2

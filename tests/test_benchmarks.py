@@ -49,6 +49,12 @@ def test_clex_is_solved_no_worse_than_published(figures):
     assert [row["reached"] for row in kept["rows"] if "error" in row["what"]] == [True] * 4
 
 
+def test_a_leaderboard_is_made_of_packed_and_of_single_results(figures):
+    kept = figures("leaderboard_scale", "--results-count", "4000", "--single", "50")
+    assert len(kept["rows"]) == 5 and kept["sides"]["make"]["bytes"] > 0
+    assert kept["sides"]["leaderboard"]["page"] > 0
+
+
 def test_figures_name_no_place_of_this_machine(figures):
     kept = figures("memory_growth", "--model", str(TOY), "--lengths", "256,512")
     assert str(ROOT) not in json.dumps(kept)

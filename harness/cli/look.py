@@ -57,7 +57,8 @@ def list_(
         return
     widest = max((len(item["name"]) for item in items), default=0)
     for item in items:
-        print(f"{item['name']:{widest}}  {item['description']}")
+        brought = f"  [{item['package']}]" if "package" in item else ""
+        print(f"{item['name']:{widest}}  {item['description']}{brought}")
         lines = [item.get("source", ""), *map(_of_data, item.get("data", []))]
         for line in filter(None, lines):
             print(f"{'':{widest}}  {line}")
@@ -93,6 +94,7 @@ def show(
 
     `harness show recipe METHOD/RECIPE` prints the training that a method was published with.
     """
+    from harness.plugins import named
     from harness.show import recipe
     from harness.show import show as described
 
@@ -104,7 +106,7 @@ def show(
         if value is not None and value <= 0:
             raise ValueError(f"{flag} must be above zero, and {value:g} is not.")
     about = described(
-        name,
+        named(name),
         head_dim=head_dim,
         theta=theta,
         original_length=original_length,
@@ -137,6 +139,8 @@ def results(
     """
     context.obj = folder
     if context.invoked_subcommand:
+        if where or page:
+            raise ValueError(f"Conditions go behind the word {context.invoked_subcommand}.")
         return
     if page:
         raise typer.Exit(_refresh(page, folder, check))
