@@ -12,6 +12,7 @@ from harness.executors.holding import held
 from harness.executors.work import units
 from harness.model import Live, load
 from harness.plan import Options, Planned, Watch
+from harness.plugins import blamed
 from harness.probe import check_engine, check_identity, reads_alike
 from harness.reader import TokenReader
 from harness.run import Finished, refused, run
@@ -60,9 +61,11 @@ class Host:
             for _, of_row in groupby(of_model, lambda p: (p.cell.method, p.cell.task)):
                 row = [planned for planned in of_row if not done(planned.cell)]
                 if row:
-                    yield from self._measure(name, row)
+                    yield from self._measure(name, row, done)
 
-    def _measure(self, name: str, row: list[Planned]) -> Iterator[Finished]:
+    def _measure(
+        self, name: str, row: list[Planned], done: Callable[[Cell], bool]
+    ) -> Iterator[Finished]:
         self._hold(name, row[0])
         if self._fault:
             yield from (refused(planned.cell, *self._fault) for planned in row)
@@ -75,7 +78,8 @@ class Host:
             yield from (refused(planned.cell, *_fault(error)) for planned in row)
             return
         for one_pass in together:
-            yield from _attempt(live, reader, one_pass, self._watch)
+            if left := [planned for planned in one_pass if not done(planned.cell)]:
+                yield from _attempt(live, reader, left, self._watch)
 
     def _hold(self, name: str, planned: Planned) -> None:
         """Have this model ready, or know why it cannot be."""
@@ -153,6 +157,7 @@ def _attempt(
             said = _first_line(error)
             if not _out_of_memory(error):
                 reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
+                reason = blamed(error) or reason
                 yield from (refused(cell, "failed", reason) for cell in cells)
                 return
         block //= 4
@@ -172,6 +177,7 @@ def _fault(error: Exception) -> tuple[Status, str]:
     said = _first_line(error)
     ours = isinstance(error, ValueError | LookupError) and not isinstance(error, KeyError)
     reason = said if ours and said else f"{type(error).__name__}: {said}"
+    reason = blamed(error) or reason
     return ("out_of_memory" if _out_of_memory(error) else "failed"), reason
 
 

@@ -19,6 +19,7 @@ from harness.executors.queue import Queue, Unit
 from harness.executors.together import Together
 from harness.executors.work import Work, units
 from harness.plan import Options, Planned, Watch
+from harness.plugins import CODE
 from harness.store import Store
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ class Crew:
             max_concurrency=2,  # it tells how far it is while it measures
             scheduling_strategy=NodeAffinitySchedulingStrategy(slot.node, soft=False),
         )
-        offline = {name: os.environ[name] for name in OFFLINE if name in os.environ}
+        offline = {name: os.environ[name] for name in (*OFFLINE, CODE) if name in os.environ}
         return hire.remote(slot.threads, self._options.trust_remote_code, offline)
 
 
