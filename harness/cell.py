@@ -47,9 +47,8 @@ class Cell(BaseModel):
     @property
     def path(self) -> PurePosixPath:
         """Where its result lies below a results folder; one to one."""
-        row = (quote(part, safe=SAFE) for part in (self.model, self.task, self.method))
-        dots = {".": "%2E", "..": ".%2E"}
-        return PurePosixPath(*(dots.get(p, p) for p in row), f"{self.length}.json")
+        row = map(_named, (self.model, self.task, self.method))
+        return PurePosixPath(*row, f"{self.length}.json")
 
     @classmethod
     def at(cls, path: PurePosixPath | str) -> "Cell":
@@ -72,7 +71,7 @@ class Cell(BaseModel):
 @cache
 def _named(part: str) -> str:
     """As a folder; the name again by unquoting it."""
-    quoted = quote(part, safe=" ,=+@-_.~")
+    quoted = quote(part, safe=SAFE)
     return {".": "%2E", "..": ".%2E"}.get(quoted, quoted)
 
 
