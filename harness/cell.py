@@ -14,6 +14,8 @@ SAFE = " ,=+@-_.~"
 """What stands in a path as it is."""
 UNEXTENDED = "none"
 """The method that leaves a model as it is: every table and picture starts from it."""
+OWN = "auto"
+"""What stands for the method that a model was trained with, until the model is known."""
 Status = Literal["scored", "failed", "out_of_memory", "unfit"]
 
 

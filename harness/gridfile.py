@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictBool, StrictInt, ValidationError
 
-from harness import catalog, nearest
+from harness import catalog, checkpoints, nearest
+from harness.cell import OWN
 from harness.lengths import lengths
 from harness.plan import Options
 
@@ -145,6 +146,8 @@ def options(
     """
     given = {key: value for key, value in flags.items() if value is not None}
     words = read(file) if file else {}
+    if _published((words | given).get("model")):
+        words.setdefault("method", OWN)
     try:
         grid = Grid.model_validate(words | given)
     except ValidationError as error:
@@ -207,8 +210,18 @@ def read(file: Path, kind: str = "grid") -> dict[str, Any]:
     return {str(key).replace("-", "_"): value for key, value in words.items()}
 
 
+def _published(models: Any) -> bool:
+    """Whether the method that each was trained with is known by its name."""
+    try:
+        return all(checkpoints.find(name.partition(",")[0]) for name in specs(models))
+    except ValueError:  # which is said with its flag
+        return False
+
+
 def _taken(word: str, kind: catalog.Kind, names: Sequence[str]) -> bool:
-    return any(word in {f.name for f in fields(catalog.load(kind, name))} for name in names)
+    return any(
+        name == OWN or word in {f.name for f in fields(catalog.load(kind, name))} for name in names
+    )
 
 
 def _where(word: str, file: Path | None, flags: dict[str, Any]) -> str:

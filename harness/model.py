@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness import machine, network, trained
+from harness import checkpoints, machine, network, trained
 from harness.nearest import hint
 from harness.trained import Trained
 
@@ -56,6 +56,17 @@ class Card:
             ValueError: it says so in a file that does not parse.
         """
         return trained.read(Path(self.place))
+
+    @cached_property
+    def own_method(self) -> str | None:
+        """The spec of what it was trained with, where it or a list of checkpoints says so."""
+        if self.trained:
+            return self.trained.method
+        published = checkpoints.find(self.name) or checkpoints.find(self.place)
+        if published:
+            return published.method
+        kind = (getattr(self._text, "rope_parameters", None) or {}).get("type")
+        return kind if kind in WEIGHED else None
 
     @property
     def spec(self) -> str:
@@ -184,10 +195,12 @@ def _place(name: str) -> str:
         return _smollm2()
     if Path(name).exists():
         return str(Path(name))
+    if published := checkpoints.place(name):
+        return published
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise LookupError(
-            f"No model named {name!r}.{hint(name, KNOWN)} "
-            f"There are {', '.join(KNOWN)}, folders, and hub names such as org/model."
+            f"No model named {name!r}.{hint(name, KNOWN) or checkpoints.near(name)} There are "
+            f"{', '.join(KNOWN)}, those of `harness models`, folders, and hub names as org/model."
         )
     return name
 

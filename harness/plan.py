@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harness import catalog
-from harness.cell import UNEXTENDED, Cell, Result, grid
+from harness.cell import OWN, UNEXTENDED, Cell, Result, grid
 
 if TYPE_CHECKING:
     from harness.cost import Shape, Speed, Work
@@ -111,7 +111,8 @@ def plan(options: Options, *, stand_in: bool = False) -> list[Planned]:
     options = replace(options, tasks=tuple(every))
     for kind, specs in (("methods", options.methods), ("tasks", options.tasks)):
         for spec in specs:
-            catalog.load(kind, spec)  # a slip in a name is said before any model is looked for
+            if spec != OWN:
+                catalog.load(kind, spec)  # a slip in a name is said before any model is looked for
     return [p for name in options.models for p in _plan_model(options, name, stand_in)]
 
 
@@ -161,7 +162,7 @@ def _plan_model(options: Options, name: str, stand_in: bool) -> list[Planned]:
     dtype = machine.dtype(parameters.get("dtype", options.dtype), on)
     exact = str(dtype).removeprefix("torch.")
     named = catalog.join(card.spec, {} if exact == "bfloat16" else {"dtype": exact})
-    methods = list(dict.fromkeys(_method(m, options, card) for m in options.methods))
+    methods = list(dict.fromkeys(settled(m, options, card) for m in options.methods))
     corpora = {_task(t, options, stand_in): _corpus(t, options) for t in options.tasks}
     costs = _Costs(reader, shape_of(card), options.lengths, dtype.itemsize, machine.free_memory(on))
     if not stand_in:
@@ -296,7 +297,7 @@ def _follows_the_length(method: str) -> bool:
     return catalog.load("methods", method).depends_on_length
 
 
-def _method(spec: str, options: Options, card: "Card") -> str:
+def settled(spec: str, options: Options, card: "Card") -> str:
     """The method's canonical spec, its scale settled."""
     spec = _as_trained(spec, options, card)
     method = catalog.load("methods", spec)
@@ -319,12 +320,19 @@ def _as_trained(spec: str, options: Options, card: "Card") -> str:
     Raises:
         ValueError: it was trained with another method, and would be read otherwise than it learned.
     """
+    name, given = catalog.split(spec)
+    if card.own_method is None:
+        if name == OWN:
+            raise LookupError(
+                f"{card.name} was trained with no method: name one, as --method yarn."
+            )
+        return spec
+    learned, parameters = catalog.split(card.own_method)
+    if name in (learned, OWN):
+        asked = {} if options.factor is None else {"factor": catalog.written(options.factor)}
+        return catalog.join(learned, parameters | (asked if "factor" in parameters else {}) | given)
     if card.trained is None:
         return spec
-    (name, given), (learned, parameters) = map(catalog.split, (spec, card.trained.method))
-    if name == learned:
-        asked = {} if options.factor is None else {"factor": catalog.written(options.factor)}
-        return catalog.join(name, parameters | (asked if "factor" in parameters else {}) | given)
     model = SimpleNamespace(config=card.config)
     with_it = catalog.load("methods", card.trained.method)
     if _reads(with_it, model, card) != _reads(catalog.load("methods", UNEXTENDED), model, card):

@@ -11,7 +11,7 @@ from harness.cell import Cell, Result
 from harness.cli import main
 from harness.gridfile import options
 from harness.model import describe
-from harness.plan import _method, _task
+from harness.plan import _task, settled
 from harness.store import Store
 
 METHODS = [
@@ -116,7 +116,7 @@ def resolved(words):
     spec = catalog.members("tasks", task)
     assert spec == [task]
     return Cell(
-        model=named, method=_method(method, chosen, card), task=_task(task, chosen), length=length
+        model=named, method=settled(method, chosen, card), task=_task(task, chosen), length=length
     )
 
 
@@ -129,7 +129,7 @@ def test_a_cells_command_means_the_same_cell(method, task):
     for length in chosen.lengths:
         cell = Cell(
             model="toy,dtype=float32",
-            method=_method(method, chosen, card),
+            method=settled(method, chosen, card),
             task=_task(task, chosen),
             length=length,
         )

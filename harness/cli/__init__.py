@@ -15,6 +15,7 @@ from harness.cli import (
     leaderboard,
     lmeval,
     look,
+    models,
     plan,
     published,
     report,
@@ -40,6 +41,7 @@ app.command("run", help=run.HELP, epilog=run.EXAMPLES)(run.run)
 app.command("plan", help=plan.HELP, epilog=plan.EXAMPLES)(plan.plan)
 app.command("run-cell", help=cell.HELP, epilog=cell.EXAMPLES)(cell.run_cell)
 app.command("list")(look.list_)
+app.command("models", help=models.HELP, epilog=models.EXAMPLES)(models.models)
 app.command("show", epilog=look.SHOW_EXAMPLES)(look.show)
 app.command("score", help=score.HELP, epilog=score.EXAMPLES)(score.score)
 app.add_typer(archive.results, name="results")
