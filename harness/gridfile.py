@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -219,9 +218,7 @@ def _published(models: Any) -> bool:
 
 
 def _taken(word: str, kind: catalog.Kind, names: Sequence[str]) -> bool:
-    return any(
-        name == OWN or word in {f.name for f in fields(catalog.load(kind, name))} for name in names
-    )
+    return any(name == OWN or word in catalog.settings(catalog.load(kind, name)) for name in names)
 
 
 def _where(word: str, file: Path | None, flags: dict[str, Any]) -> str:

@@ -55,6 +55,13 @@ def test_a_leaderboard_is_made_of_packed_and_of_single_results(figures):
     assert kept["sides"]["leaderboard"]["page"] > 0
 
 
+def test_every_method_in_parts_is_timed_beside_plain_attention(figures):
+    kept = figures("bent_attention", "--lengths", "512,1k", "--trained", "256", "--repeats", "1")
+    seconds = kept["sides"]["layer"]["seconds"]
+    assert len(kept["rows"]) == len(seconds) - 1 == 6
+    assert all(set(row) == {"512", "1024"} and min(row.values()) > 0 for row in seconds.values())
+
+
 def test_figures_name_no_place_of_this_machine(figures):
     kept = figures("memory_growth", "--model", str(TOY), "--lengths", "256,512")
     assert str(ROOT) not in json.dumps(kept)
