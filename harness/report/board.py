@@ -6,10 +6,10 @@ left out by rank, and counted.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
+from heapq import nsmallest
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any
 
 from harness.catalog import split
 from harness.cell import Cell
@@ -24,10 +24,10 @@ from harness.report.reach import (
     tax,
     unextended,
 )
+from harness.report.rows import Candidate, candidates, no_cycles
 from harness.report.sheet import named
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
 COLUMNS = (
@@ -108,18 +108,6 @@ class Board:
         return sum(len(section.rows) for section in self.sections)
 
 
-class Candidate(NamedTuple):
-    """What is known of every row, whether it comes onto the page or not."""
-
-    model: str
-    task: str
-    method: str
-    curve: Curve
-    places: "np.ndarray"
-    """Of its cells among the columns, short lengths first."""
-    held: Held | None = None
-
-
 @dataclass(frozen=True)
 class _Group:
     """The candidates of one section, the best first."""
@@ -138,15 +126,9 @@ def board(columns: "pa.Table", original: Callable[[Cell], int | None], most: int
         original: tokens of the window that a cell's model was pretrained on; asked once a model.
         most: rows that are kept.
     """
-    metrics = columns["metric"]
-    groups, windows = [], dict[str, int | None]()
-    for (base, task), group in groupby(_candidates(columns), key=_section):
-        found = list(group)
-        if base not in windows:
-            windows[base] = original(_cell(found[0]))
-        metric = metrics[int(found[0].places[-1])].as_py()
-        groups.append(_judged(found, windows[base], higher_is_better(task, metric)))
-    kept = _kept(groups, most)
+    with no_cycles():
+        groups = list(_groups(columns, original))
+        kept = _kept(groups, most)
     return Board(
         sections=[_told(columns, groups[i], places) for i, places in kept.items()],
         cells=columns.num_rows,
@@ -166,29 +148,14 @@ def fewer(board: Board, most: int) -> Board:
     return replace(board, sections=sections)
 
 
-def _candidates(columns: "pa.Table") -> Iterator[Candidate]:
-    """Every row, sections together, each with its numbers by length."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not columns.num_rows:
-        return
-    text = columns["cell"].cast(pa.large_string()).combine_chunks()
-    coded = pc.replace_substring_regex(text, "/[^/]*$", "").dictionary_encode()
-    names = [_parts(name) for name in coded.dictionary.to_pylist()]
-    place = np.empty(len(names), dtype=np.int64)
-    place[sorted(range(len(names)), key=lambda i: _order(*names[i]))] = np.arange(len(names))
-    codes, lengths = coded.indices.to_numpy(), columns["length"].to_numpy()
-    order = np.lexsort((lengths, place[codes]))
-    twice = (np.diff(codes[order]) == 0) & (np.diff(lengths[order]) == 0)
-    order = order[np.concatenate([[True], ~twice])]
-    codes, lengths = codes[order], lengths[order]
-    numbers = [_or_none(columns[name].to_numpy()[order]) for name in ("value", "low", "high")]
-    starts = [int(i) for i in np.flatnonzero(np.diff(codes, prepend=-1))]
-    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
-        curve = Curve(lengths[start:stop].tolist(), *(c[start:stop].tolist() for c in numbers))
-        yield Candidate(*names[codes[start]], curve, order[start:stop])
+def _groups(columns: "pa.Table", original: Callable[[Cell], int | None]) -> Iterator[_Group]:
+    metrics, windows = columns["metric"], dict[str, int | None]()
+    for (base, task), group in groupby(candidates(columns), key=_section):
+        found = list(group)
+        if base not in windows:
+            windows[base] = original(_cell(found[0]))
+        metric = metrics[int(found[0].places[-1])].as_py()
+        yield _judged(found, windows[base], higher_is_better(task, metric))
 
 
 def _judged(rows: list[Candidate], original: int | None, higher: bool) -> _Group:
@@ -222,13 +189,13 @@ def _chosen(
     ranked: Sequence[Sequence[tuple[bool, Held | None]]], most: int
 ) -> dict[int, list[int]]:
     """Places by group: being first in one's own counts more than how far a row reads."""
-    order = sorted(
+    order = (
         (max(1, place) if plain else place, -(held.length or 0) if held else 1, i, place)
         for i, rows in enumerate(ranked)
         for place, (plain, held) in enumerate(rows)
     )
     kept: dict[int, list[int]] = {}
-    for _, _, i, place in order[:most]:
+    for _, _, i, place in nsmallest(most, order):
         kept.setdefault(i, []).append(place)
     return {i: sorted(places) for i, places in sorted(kept.items())}
 
@@ -280,25 +247,3 @@ def _cell(row: Candidate) -> Cell:
 
 def _section(row: Candidate) -> tuple[str, str]:
     return row.model.partition("+")[0], row.task
-
-
-def _order(model: str, task: str, method: str) -> tuple[str, str, str, str]:
-    """Sections together."""
-    return model.partition("+")[0], task, method, model
-
-
-def _parts(path: str) -> tuple[str, str, str]:
-    model, task, method = path.split("/")
-    return _unquoted(model), _unquoted(task), unquote(method)
-
-
-@cache
-def _unquoted(text: str) -> str:
-    return unquote(text)
-
-
-def _or_none(column: "np.ndarray") -> "np.ndarray":
-    """Where there is no number, none."""
-    column = column.astype(object)
-    column[column != column] = None
-    return column
