@@ -37,10 +37,15 @@ def execute(
                 "end, and what either has finished is not run again."
             )
             plan = [planned for unit in reversed(units(plan)) for planned in unit]
-        for finished in Host(options, watch).measure(plan, store.has):
-            store.write(finished.result, losses=finished.losses, samples=finished.samples)
-            watch.cell_finished(finished.result)
-            yield finished.result
+        yield from fill(plan, store, options, watch)
+
+
+def fill(plan: Sequence[Planned], store: Store, options: Options, watch: Watch) -> Iterator[Result]:
+    """Run these cells as they are given, beside whoever else does; yield each once stored."""
+    for finished in Host(options, watch).measure(plan, store.has):
+        store.write(finished.result, losses=finished.losses, samples=finished.samples)
+        watch.cell_finished(finished.result)
+        yield finished.result
 
 
 class Host:

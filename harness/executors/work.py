@@ -121,7 +121,7 @@ def perform(work: Work, store: Store, watch: Watch, trust_remote_code: bool) -> 
     left = [planned for planned in work.plan() if not store.has(planned.cell)]
     if left:
         store.ready()
-        yield from local.execute(left, store, work.options(trust_remote_code), watch)
+        yield from local.fill(left, store, work.options(trust_remote_code), watch)
 
 
 def write(plan: Sequence[Planned], options: Options, folder: Path) -> list[Path]:
