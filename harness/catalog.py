@@ -5,25 +5,46 @@ hold variants, named after a dot: `perplexity.sliding,window=4096`; the bare nam
 in a grid all of them where the file says `bare_name_means_all = True`, as a benchmark's does, or
 those that it lists there. Behind a colon a file may know names of its own: `lm-eval:arc_easy`. A
 method may go over another: `yarn+log-n,factor=8` is both, and a parameter is for all that have it.
+Packages bring more by entry points, and a person by naming a file, known as `mine@1a2b3c4d`:
+see `harness.plugins`.
 """
 
 import typing
 from dataclasses import fields, replace
 from functools import cache
 from importlib import import_module
+from importlib.metadata import EntryPoint
 from pkgutil import iter_modules
 from types import ModuleType, NoneType
 from typing import Any, Literal
 
-from harness import nearest
+from harness import nearest, plugins
 
 Kind = Literal["methods", "tasks"]
 
 
 def names(kind: Kind) -> list[str]:
-    """Every file's name, as it is on the command line; imports none of them."""
-    found = (m.name for m in iter_modules(_package(kind).__path__) if m.name[0] != "_")
-    return sorted(name.replace("_", "-") for name in found)
+    """Every file's name, as it is on the command line, and what packages bring; imports none."""
+    return sorted({*_own(kind), *plugins.packaged(kind)})
+
+
+def package(kind: Kind, name: str) -> EntryPoint | None:
+    """What brings a name that is not this project's; a name that it has is never another's."""
+    return None if name in _own(kind) else plugins.packaged(kind).get(name)
+
+
+def brought(**specs: str) -> dict[str, Any]:
+    """What results must say of code that is not this project's; nothing of its own.
+
+    Args:
+        specs: by kind, `methods` and `tasks`.
+    """
+    found: dict[str, Any] = {}
+    for kind, spec in specs.items():
+        for layer in split(spec)[0].split("+"):
+            name = layer.partition(":")[0].partition(".")[0]
+            found |= plugins.facts(name, package(kind, name))  # type: ignore[arg-type]
+    return {"brought": found} if found else {}
 
 
 def split(spec: str) -> tuple[str, dict[str, str]]:
@@ -178,7 +199,7 @@ def _full_name(kind: Kind, name: str) -> str:
     return name if set(".:+") & set(name) else variants(kind, name)[0]
 
 
-def _open(kind: Kind, file: str) -> ModuleType:
+def _open(kind: Kind, file: str) -> Any:
     """A file that knows more names than it lists."""
     module = _module(kind, file)
     if not hasattr(module, "named"):
@@ -186,8 +207,12 @@ def _open(kind: Kind, file: str) -> ModuleType:
     return module
 
 
-def _module(kind: Kind, name: str) -> ModuleType:
-    if name not in names(kind):
+def _module(kind: Kind, name: str) -> Any:
+    if "@" in name:
+        return plugins.checked(kind, plugins.opened(name), name)
+    if brings := package(kind, name):
+        return plugins.checked(kind, plugins.loaded(kind, brings), name)
+    if name not in _own(kind):
         raise LookupError(
             f"No {kind.removesuffix('s')} named {name!r}.{nearest.hint(name, names(kind))} "
             f"There are: {', '.join(names(kind))}."
@@ -221,6 +246,13 @@ def written(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.12g}"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@cache
+def _own(kind: Kind) -> frozenset[str]:
+    """The files of this project."""
+    found = (m.name for m in iter_modules(_package(kind).__path__) if m.name[0] != "_")
+    return frozenset(name.replace("_", "-") for name in found)
 
 
 @cache

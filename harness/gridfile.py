@@ -7,12 +7,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictBool, StrictInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    StrictBool,
+    StrictInt,
+    ValidationError,
+)
 
 from harness import catalog, checkpoints, nearest
 from harness.cell import OWN
 from harness.lengths import lengths
 from harness.plan import Options
+from harness.plugins import named
 
 LARGEST = 16 * 1024
 """Bytes of a grid file: far more than an honest one takes."""
@@ -108,6 +117,8 @@ def _at_least(least: int) -> BeforeValidator:
 
 
 Specs = Annotated[tuple[str, ...], BeforeValidator(specs)]
+Code = Annotated[Specs, AfterValidator(lambda specs: tuple(map(named, specs)))]
+"""Specs that may name a file of a person's own: ./mine.py."""
 
 
 class Grid(BaseModel):
@@ -115,8 +126,8 @@ class Grid(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: Specs
-    task: Specs
+    method: Code
+    task: Code
     lengths: Annotated[tuple[int, ...], BeforeValidator(_lengths)]
     model: Specs = ("toy",)
     factor: Annotated[float | None, BeforeValidator(_factor)] = None
@@ -218,7 +229,9 @@ def _published(models: Any) -> bool:
 
 
 def _taken(word: str, kind: catalog.Kind, names: Sequence[str]) -> bool:
-    return any(name == OWN or word in catalog.settings(catalog.load(kind, name)) for name in names)
+    return any(
+        name == OWN or word in catalog.settings(catalog.load(kind, name)) for name in names
+    )
 
 
 def _where(word: str, file: Path | None, flags: dict[str, Any]) -> str:

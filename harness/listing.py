@@ -6,11 +6,12 @@ But for recipes: those are values, so their methods are imported; and so are tas
 import ast
 import re
 from importlib import import_module
+from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness import catalog
+from harness import catalog, plugins
 
 KINDS = ("methods", "tasks", "models", "corpora", "recipes")
 
@@ -40,12 +41,28 @@ def listed(kind: str) -> list[dict[str, Any]]:
 
 def _method(name: str) -> dict[str, Any]:
     """What a file says of itself: read, not imported, for most would bring torch."""
+    if brings := catalog.package("methods", name):
+        return _described(name, _words_of(plugins.source(brings))) | _from(brings)
     spec = find_spec(f"harness.methods.{name.replace('-', '_')}")
-    text = Path(spec.origin).read_text("utf-8") if spec and spec.origin else ""
-    return _described(name, ast.get_docstring(ast.parse(text)) or "")
+    return _described(name, _words_of(Path(spec.origin) if spec and spec.origin else None))
+
+
+def _words_of(file: Path | None) -> str:
+    return (file and ast.get_docstring(ast.parse(file.read_text("utf-8")))) or ""
+
+
+def _from(brings: EntryPoint) -> dict[str, str]:
+    return {"package": plugins.owner(brings)}
 
 
 def _task(name: str) -> dict[str, Any]:
+    if brings := catalog.package("tasks", name):
+        try:
+            variants = catalog.variants("tasks", name)
+        except (LookupError, ValueError) as error:  # of one package, which must not hide the rest
+            return _described(name, str(error)) | _from(brings)
+        about = _words_of(plugins.source(brings))
+        return _described(name, about) | _from(brings) | {"variants": variants}
     about = import_module(f"harness.tasks.{name.replace('-', '_')}").__doc__ or ""
     variants = catalog.variants("tasks", name)
     named = {"variants": variants} if variants != [name] else {}

@@ -82,6 +82,7 @@ def run(
         "trained": live.card.trained and live.card.trained.phrase,
         "peak_memory": machine.peak_memory(live.device),
         "provenance": _provenance(live, reader, method, task, facts)
+        | catalog.brought(methods=cells[0].method, tasks=cells[0].task)
         | {"encoding": encoding, "block": block, "pass_length": longest},
     }
     seconds = time.perf_counter() - started

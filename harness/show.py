@@ -9,7 +9,7 @@ from dataclasses import fields
 from itertools import pairwise
 from typing import Any, get_type_hints
 
-from harness import catalog, nearest
+from harness import catalog, nearest, plugins
 from harness.method import Recipe
 
 
@@ -106,6 +106,8 @@ def _file(spec: str) -> str:
 
 def _kind(name: str) -> catalog.Kind:
     bare = _file(name)
+    if "@" in bare:
+        return "tasks" if _has_tasks(bare) else "methods"
     kinds: tuple[catalog.Kind, ...] = ("methods", "tasks")
     for kind in kinds:
         if bare in catalog.names(kind):
@@ -115,6 +117,15 @@ def _kind(name: str) -> catalog.Kind:
         f"No method or task named {bare!r}.{nearest.hint(bare, known)} "
         f"There are: {', '.join(known)}."
     )
+
+
+def _has_tasks(name: str) -> bool:
+    """Whether a file that somebody named holds a task, or variants of one."""
+    from harness.task import Task
+
+    inside = plugins.opened(name)
+    first = next(iter(getattr(inside, "variants", {}).values()), None)
+    return hasattr(inside, "task") or isinstance(first, Task)
 
 
 def _method(method: Any, name: str) -> dict[str, Any]:

@@ -14,7 +14,8 @@ HEAVY = {"torch", "transformers", "datasets", "matplotlib"}
 
 MAY_SEE = {
     "harness/cell.py": {"harness.catalog"},
-    "harness/catalog.py": {"harness.nearest", "harness.method"},
+    "harness/catalog.py": {"harness.nearest", "harness.method", "harness.plugins"},
+    "harness/plugins.py": {"harness.method", "harness.task"},
     "harness/lengths.py": set(),
     "harness/stats.py": {"harness.task"},
     "harness/effective.py": {"harness.stats"},

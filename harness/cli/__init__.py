@@ -1,6 +1,7 @@
 """The command line: parse, call, print. What a person can cause is caught here, and only here."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from harness.cli import (
     lmeval,
     look,
     models,
+    new,
     plan,
     published,
     report,
@@ -33,7 +35,6 @@ app = typer.Typer(
         "harness list methods\n\n"
         "harness results --where 'task=passkey length>=16k'"
     ),
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -57,6 +58,7 @@ app.command("table", help=table.HELP, epilog=table.EXAMPLES)(table.table)
 app.command("leaderboard", help=leaderboard.HELP, epilog=leaderboard.EXAMPLES)(
     leaderboard.leaderboard
 )
+app.command("new", help=new.HELP, epilog=new.EXAMPLES)(new.new)
 app.command("doctor")(look.doctor)
 app.add_typer(train.app, name="train")
 app.command("search", help=search.HELP, epilog=search.EXAMPLES)(search.search)
@@ -87,7 +89,15 @@ def _harness(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
     ] = False,
-) -> None: ...
+    code: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Know the method or task of this file by its content."),
+    ] = None,
+) -> None:
+    from harness.plugins import named
+
+    for file in code or ():
+        named(str(file))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -98,21 +108,28 @@ def main(argv: list[str] | None = None) -> None:
 def _code(argv: list[str]) -> int:
     try:
         return app(argv or ["--help"], prog_name="harness", standalone_mode=False) or 0
-    except typer.TyperException as error:
-        message = error.format_message()
-    except (KeyError, IndexError):
-        raise  # LookupErrors, but of a program: nobody typed them
-    except (ValueError, LookupError, OSError) as error:
+    except Exception as error:
         message = _words(error)
-    except ModuleNotFoundError as error:
-        if error.name:
-            raise  # a broken installation; ours have a sentence and no name
-        message = str(error)
+        if not message:
+            raise
     print(f"harness: {' '.join(message.split())}", file=sys.stderr)
     return 2
 
 
-def _words(error: Exception) -> str:
+def _words(error: Exception) -> str | None:
+    """What a person can do something about, in a sentence; None: it is a fault of this program."""
+    if isinstance(error, typer.TyperException):
+        return error.format_message()
+    from harness.plugins import blamed
+
+    if said := blamed(error):
+        return said
+    if isinstance(error, KeyError | IndexError):
+        return None  # LookupErrors, but of a program: nobody typed them
+    if isinstance(error, ModuleNotFoundError):
+        return None if error.name else str(error)  # ours have a sentence and no name
+    if not isinstance(error, ValueError | LookupError | OSError):
+        return None
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'The system'}: {error.strerror}."
     return str(error)

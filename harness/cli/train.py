@@ -88,12 +88,13 @@ def train(
     if steps and budget:
         raise typer.BadParameter("--budget sets the steps: leave --steps out")
     from harness.model import describe
+    from harness.plugins import named
     from harness.train.course import settle
     from harness.train.parallel import arguments
 
     card = describe(model, trust_remote_code=trust_remote_code)
     course = settle(
-        card, method, recipe, corpus=corpus, factor=factor, budget=budget,
+        card, named(method), recipe, corpus=corpus, factor=factor, budget=budget,
         changes={
             "steps": steps, "sequence_length": sequence_length, "batch_tokens": batch_tokens,
             "learning_rate": learning_rate, "trains": trains,
