@@ -229,9 +229,7 @@ def _published(models: Any) -> bool:
 
 
 def _taken(word: str, kind: catalog.Kind, names: Sequence[str]) -> bool:
-    return any(
-        name == OWN or word in catalog.settings(catalog.load(kind, name)) for name in names
-    )
+    return any(name == OWN or word in catalog.settings(catalog.load(kind, name)) for name in names)
 
 
 def _where(word: str, file: Path | None, flags: dict[str, Any]) -> str:
@@ -246,7 +244,7 @@ def _said(error: ValidationError, file: Path | None, flags: dict[str, Any]) -> s
     word = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         hint, known = nearest.hint(word, Grid.model_fields), ", ".join(Grid.model_fields)
-        return f"{file} has the unknown key {word!r}.{hint} Known: {known}."
+        return f"{file or 'The grid'} has the unknown key {word!r}.{hint} Known: {known}."
     where = _where(word, file, flags)
     if first["type"] == "missing":
         return f"{where} is missing: give it, for example --{word} {EXAMPLES[word]}."

@@ -1,0 +1,188 @@
+"""The harness in a notebook: what the command line does, as a few functions of plain values.
+
+`from harness import load` finds them here. See docs/python.md, whose examples are run by a test.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import exp
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from torch import nn
+
+    from harness.cell import Result
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A text as a model read it."""
+
+    tokens: "np.ndarray"
+    """(n,), int64, the start token first."""
+    losses: "np.ndarray"
+    """(n - 1,), float64: nats by which each token but the first surprised the model."""
+
+    @property
+    def perplexity(self) -> float:
+        """Of all tokens but the first."""
+        return exp(float(self.losses.mean()))
+
+
+def load(name: str = "toy", *, device: str = "auto", dtype: str = "auto") -> tuple[Any, Any]:
+    """A model and its tokenizer, as transformers has them.
+
+        model, tokenizer = load("toy")
+
+    Args:
+        name: as `harness run --model` takes it: a known name, a folder, a hub name.
+        device: auto, cpu or cuda.
+        dtype: auto, bfloat16 or float32.
+
+    Raises:
+        LookupError: there is no such model, or its family is not supported.
+    """
+    from harness.model import load as found
+
+    live = found(name, device=device, dtype=dtype)
+    return live.model, live.tokenizer
+
+
+@contextmanager
+def extended(model: "nn.Module", method: str, length: int | str) -> "Iterator[nn.Module]":
+    """A model of transformers with a method on, to read so many tokens; after it, as it was.
+
+        with extended(model, "yarn,factor=8", "32k"):
+            ...  # read with it, generate with it
+
+    Args:
+        model: a causal language model of a supported family.
+        method: a spec such as `yarn,factor=8`, or a file such as `./mine.py`.
+        length: tokens, or `32k`.
+
+    Raises:
+        ValueError: the method does not fit the model; says why.
+        LookupError: there is no such method.
+    """
+    from harness import catalog, plugins
+    from harness.probe import prove
+
+    chosen, tokens = catalog.load("methods", plugins.named(method)), _length(length)
+    if reason := chosen.unfit(model, tokens):
+        raise ValueError(f"{method} cannot be put on this model: {reason.rstrip('.')}.")
+    with chosen.applied_to(model, tokens):
+        prove(model, chosen, tokens)
+        yield model
+
+
+def read(model: "nn.Module", tokenizer: Any, text: str) -> Reading:
+    """Read a text once, and say how much each of its tokens surprised the model.
+
+        read(model, tokenizer, "The grass is green.").perplexity
+
+    The engine reads layer by layer, so that a long text takes the memory of one layer's keys and
+    values; a method may be on.
+
+    Raises:
+        ValueError: the text has no token, or the tokenizer no token to start with.
+    """
+    import numpy as np
+
+    from harness.engine.evaluate import evaluate
+    from harness.reader import TokenReader
+    from harness.task import Losses, Request
+
+    reader = TokenReader(tokenizer)
+    tokens = np.array([reader.bos, *reader.tokens(text)], dtype=np.int64)
+    if len(tokens) < 2:
+        raise ValueError("There is nothing to read: the text has no token.")
+    asked = Request(id="text", tokens=tokens, ask=Losses(start=1, stop=len(tokens)))
+    return Reading(tokens, evaluate(model, [asked])[0])
+
+
+def measure(
+    method: str, task: str, lengths: str, folder: str | Path = "results", **more: Any
+) -> "list[Result]":
+    """Measure a grid, but for what the folder holds already; all its results.
+
+        measure("none,yarn", "passkey", "4k-16k", factor=4, samples=1)
+
+    Args:
+        method: names as `harness run --method` takes them, files included.
+        task: names as `harness run --task` takes them, files included.
+        lengths: `4k-32k`, `4k,100k`.
+        folder: where results are kept.
+        more: further words of a grid file: model, factor, corpus, samples, seed, device, dtype ...
+
+    Raises:
+        ValueError, LookupError: what the command says in a sentence and exits with 2.
+    """
+    from harness.executors import local
+    from harness.gridfile import options
+    from harness.plan import missing, plan
+    from harness.report.live import Lines
+    from harness.store import Store
+
+    asked = options({"method": method, "task": task, "lengths": lengths, **more})
+    planned, store = plan(asked), Store(Path(folder))
+    if left := missing(planned, store):
+        store.ready()
+        with Lines(len(left)) as watch:
+            for _ in local.execute(left, store, asked, watch):
+                pass
+    return [result for one in planned if (result := store.get(one.cell))]
+
+
+def results(folder: str | Path = "results", where: str | None = None) -> "list[Result]":
+    """What was measured before.
+
+        results("results", where="task=passkey length>=8k")
+
+    Args:
+        folder: where results are kept.
+        where: conditions as `harness results --where` takes them.
+    """
+    from harness import archive
+
+    return archive.found(Path(folder), where).results
+
+
+def frame(results: "Iterable[Result]") -> "pd.DataFrame":
+    """Results as a table of pandas, a row each: the columns of `harness results --format json`.
+
+    frame(results()).pivot_table(index="method", columns="length", values="value")
+    """
+    import pandas as pd
+
+    return pd.DataFrame([result.row() for result in results])
+
+
+def curve(results: "Iterable[Result]") -> "Figure":
+    """Values by length, a line for each method with its interval: a figure of matplotlib.
+
+        curve(results()).savefig("curve.png")
+
+    Raises:
+        ValueError: there is nothing to draw.
+    """
+    from harness.report.figures import length
+
+    drawn = list(results)
+    known = {r.cell.base: r.provenance.get("original_length") for r in drawn}
+    return length.draw(drawn, {base: window for base, window in known.items() if window})
+
+
+def _length(given: int | str) -> int:
+    from harness.lengths import lengths
+
+    if isinstance(given, int):
+        return given
+    found = lengths(given)
+    if len(found) != 1:
+        raise ValueError(f"A length is a number of tokens or such as 32k, and {given!r} is not.")
+    return found[0]
