@@ -1,7 +1,9 @@
 """Naive fine-tuning: the encoding stays as it is, and longer sequences must teach the rest.
 
-The baseline of Chen et al. 2023 (CLEX), table 1, https://arxiv.org/abs/2310.16450, and of Chen et
-al. 2023 (Position Interpolation), section 3, https://arxiv.org/abs/2306.15595
+Chen et al. 2023, table 1, https://arxiv.org/abs/2310.16450
+
+There it is CLEX's baseline, and in Chen et al. 2023, section 3, https://arxiv.org/abs/2306.15595,
+that of Position Interpolation.
 """
 
 from collections.abc import Mapping

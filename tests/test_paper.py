@@ -24,8 +24,7 @@ from harness.report.figures import (
     style,
     training,
 )
-from harness.report.sheet import sheets
-from harness.report.tex import booktabs, escaped
+from harness.report.tex import escaped
 from harness.store import Store
 
 WINDOWS = {"toy": 4096}
@@ -449,15 +448,6 @@ def test_words_stay_what_they_are_in_latex():
         r"\textless{}y\textgreater{}"
     )
     assert escaped("yarn ×4 · é 文") == r"yarn $\times$4 $\cdot$ é U+6587"  # noqa: RUF001
-
-
-def test_a_table_has_methods_down_and_lengths_across():
-    (sheet,) = sheets(CURVES[:3])
-    assert booktabs(sheet).splitlines()[2:5] == [
-        r"method & 4k & 8k & 16k \\",
-        r"\midrule",
-        r"none & 8.00 [7.20, 8.80] & 8.00 [7.20, 8.80] & 8.00 [7.20, 8.80] \\",
-    ]
 
 
 def test_every_method_says_where_it_was_published_and_what_that_is_called():

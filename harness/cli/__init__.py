@@ -18,6 +18,7 @@ from harness.cli import (
     look,
     models,
     new,
+    pages,
     plan,
     published,
     report,
@@ -58,6 +59,7 @@ app.command("table", help=table.HELP, epilog=table.EXAMPLES)(table.table)
 app.command("leaderboard", help=leaderboard.HELP, epilog=leaderboard.EXAMPLES)(
     leaderboard.leaderboard
 )
+app.command("pages", help=pages.HELP, epilog=pages.EXAMPLES)(pages.pages)
 app.command("new", help=new.HELP, epilog=new.EXAMPLES)(new.new)
 app.command("doctor")(look.doctor)
 app.add_typer(train.app, name="train")

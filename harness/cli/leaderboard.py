@@ -37,7 +37,7 @@ def leaderboard(
     behind = [path for path, text in pages.items() if _text(path) != text]
     if check and behind:
         names = ", ".join(map(str, behind))
-        print(f"{names}: behind the results. Run: harness leaderboard", file=sys.stderr)
+        print(f"{names}: behind the results. Run: harness pages", file=sys.stderr)
         raise typer.Exit(1)
     for path in behind:
         path.write_text(pages[path], "utf-8", newline="\n")

@@ -143,7 +143,7 @@ def results(
             raise ValueError(f"Conditions go behind the word {context.invoked_subcommand}.")
         return
     if page:
-        raise typer.Exit(_refresh(page, folder, check))
+        raise typer.Exit(refresh(page, folder, check))
     from harness.report import table
     from harness.report.sheet import sheets
 
@@ -190,7 +190,7 @@ def _found(folder: Path, where: str | None) -> "list[Result]":
     return found.results
 
 
-def _refresh(page: Path, folder: Path, check: bool) -> int:
+def refresh(page: Path, folder: Path, check: bool) -> int:
     from harness.report.sheet import sheets
     from harness.report.table import markdown, refreshed
 

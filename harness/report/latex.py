@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from harness.lengths import label
-from harness.report.paper_table import LEADS, TIED, Line, PaperTable
+from harness.report.paper_table import LEADS, Line, PaperTable
 from harness.report.sheet import Entry
 from harness.report.tex import escaped
 
@@ -36,10 +36,7 @@ def tabular(table: PaperTable, *, intervals: bool = False) -> str:
 
 
 def _floating(table: PaperTable, intervals: bool) -> str:
-    notes = [
-        escaped(note).replace(escaped(TIED), r"$\approx$")
-        for note in table.said(intervals=intervals)
-    ]
+    notes = [escaped(note) for note in table.said(intervals=intervals)]
     return "\n".join(
         [
             r"\begin{table}",

@@ -24,8 +24,9 @@ from harness.report.figures import (
 )
 from harness.report.figures.saved import MARK, behind, marked, save
 from harness.report.figures.style import DOUBLE, Picture, slug
-from harness.report.sheet import Sheet, sheets
-from harness.report.tex import booktabs, escaped
+from harness.report.latex import tabular
+from harness.report.paper_table import PaperTable, paper_tables
+from harness.report.tex import escaped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -140,13 +141,14 @@ def paper(given: Inputs) -> Report:
     """Everything that the inputs give, at the width of a column or of two."""
     left_out: list[str] = []
     pictures = [*_pictures(given, left_out)]
-    tables = {f"tables/{slug(sheet.title)}.tex": sheet for sheet in sheets(given.results)}
+    found = paper_tables(given.results, lambda cell: given.windows.get(cell.base))
+    tables = {f"tables/{slug(table.title)}.tex": table for table in found}
     cited = [*_sources(given.results)]
     return Report(
         pictures={f"figures/{one.name}": one.figure for one in pictures},
         kinds=("pdf", "png"),
         texts={
-            **{name: GENERATED + booktabs(sheet) for name, sheet in tables.items()},
+            **{name: f"{GENERATED}{tabular(table)}\n" for name, table in tables.items()},
             "tables.tex": GENERATED + "\n".join(_table(*item) for item in tables.items()),
             "figures.tex": GENERATED + "\n".join(map(_float, pictures)),
             "methods.tex": GENERATED + _methods(cited),
@@ -223,12 +225,12 @@ def _float(one: Picture) -> str:
     )
 
 
-def _table(name: str, sheet: Sheet) -> str:
+def _table(name: str, table: PaperTable) -> str:
     """It spans both columns, smaller the more lengths it has."""
-    size = r"\small" if len(sheet.lengths) < 5 else r"\scriptsize"
-    notes = " ".join(escaped(f"{note.rstrip('.')}.") for note in sheet.notes)
-    lengths = f"{label(sheet.lengths[0])} to {label(sheet.lengths[-1])} tokens"
-    caption = f"{escaped(sheet.title)}, {lengths}. {notes}"
+    size = r"\small" if len(table.lengths) < 5 else r"\scriptsize"
+    notes = " ".join(escaped(f"{note.rstrip('.')}.") for note in table.said())
+    lengths = f"{label(table.lengths[0])} to {label(table.lengths[-1])} tokens"
+    caption = f"{escaped(table.title)}, {lengths}. {notes}"
     return (
         f"\\begin{{table*}}[tp]\n\\centering\n\\caption{{{caption}}}\n"
         f"\\label{{tab:{Path(name).stem}}}\n{size}\n"

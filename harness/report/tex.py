@@ -1,7 +1,4 @@
-"""Words and tables as LaTeX takes them."""
-
-from harness.lengths import label
-from harness.report.sheet import Sheet
+"""Words as LaTeX takes them."""
 
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -18,6 +15,7 @@ SPECIAL = {
     "†": r"$\dagger$",
     "≥": r"$\geq$",
     "≤": r"$\leq$",
+    "≈": r"$\approx$",
     "λ": r"$\lambda$",
     "θ": r"$\theta$",
     "—": "---",
@@ -34,27 +32,6 @@ def escaped(text: str, *, braces: bool = False) -> str:
         braces: leave braces, which keep BibTeX from abbreviating.
     """
     return "".join(c if braces and c in "{}" else _letter(c) for c in " ".join(text.split()))
-
-
-def booktabs(sheet: Sheet) -> str:
-    """A table alone, without its caption: methods down, lengths across."""
-    head = " & ".join(["method", *(label(n) for n in sheet.lengths)])
-    rows = [
-        " & ".join([escaped(name), *(escaped(str(entry)) for entry in entries)])
-        for name, entries in sheet.rows.items()
-    ]
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{l{'r' * len(sheet.lengths)}}}",
-            r"\toprule",
-            rf"{head} \\",
-            r"\midrule",
-            *(rf"{row} \\" for row in rows),
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
-    )
 
 
 def _letter(c: str) -> str:
