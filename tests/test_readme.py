@@ -32,3 +32,10 @@ def test_its_first_two_commands_are_the_ones_ci_runs():
     blocks = re.findall(r"^```bash\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
     assert "harness run" in blocks[0] and blocks[1].strip().endswith("pytest")
     assert "block 1" in (script := (ROOT / ".ci/run").read_text()) and "block 2" in script
+
+
+@pytest.mark.slow
+def test_no_page_or_picture_is_behind_the_results():
+    with pytest.raises(SystemExit) as left:
+        main(["pages", "--check", "--results", f"{ROOT}/results"])
+    assert not left.value.code
