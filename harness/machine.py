@@ -72,6 +72,17 @@ def free_memory(on: str) -> int:
     return psutil.virtual_memory().available
 
 
+def taken_memory(on: str) -> int:
+    """Bytes that this process has now: its resident set, or what the GPU allocator gave out."""
+    if on == "cuda":
+        import torch
+
+        return torch.cuda.memory_allocated()
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
 def whole_memory(on: str) -> int:
     """Bytes there are, taken or not."""
     if on == "cuda":

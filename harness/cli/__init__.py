@@ -9,6 +9,7 @@ import typer
 from harness.cli import (
     archive,
     cell,
+    chat,
     compare,
     data,
     explain,
@@ -61,6 +62,7 @@ app.command("leaderboard", help=leaderboard.HELP, epilog=leaderboard.EXAMPLES)(
 )
 app.command("pages", help=pages.HELP, epilog=pages.EXAMPLES)(pages.pages)
 app.command("new", help=new.HELP, epilog=new.EXAMPLES)(new.new)
+app.command("chat", help=chat.HELP, epilog=chat.EXAMPLES)(chat.chat)
 app.command("doctor")(look.doctor)
 app.add_typer(train.app, name="train")
 app.command("search", help=search.HELP, epilog=search.EXAMPLES)(search.search)

@@ -70,7 +70,7 @@ class _Writer:
         self.stack = Stack(model, room)
         self.head = Head(model, self.stack.norm)
         self.keys = [Keys(room) for _ in self.stack.layers]
-        self.ends, self.text = _end_tokens(model), text
+        self.ends, self.text = end_tokens(model), text
 
     def read(self, tokens: Tensor, position: int, *, wanted: bool = True) -> Tensor | None:
         """The last layer's output, (1, n, hidden), of tokens from a position on; their keys stay.
@@ -123,6 +123,7 @@ def _asked(request: Request) -> Text:
     return request.ask
 
 
-def _end_tokens(model: nn.Module) -> set[int]:
+def end_tokens(model: nn.Module) -> set[int]:
+    """Those that the model ends a text with, and that are no text."""
     ends = model.generation_config.eos_token_id
     return set(ends if isinstance(ends, list) else [ends])
