@@ -12,6 +12,7 @@ from harness.cli import (
     chat,
     compare,
     data,
+    docs,
     explain,
     export,
     leaderboard,
@@ -43,7 +44,7 @@ app = typer.Typer(
 app.command("run", help=run.HELP, epilog=run.EXAMPLES)(run.run)
 app.command("plan", help=plan.HELP, epilog=plan.EXAMPLES)(plan.plan)
 app.command("run-cell", help=cell.HELP, epilog=cell.EXAMPLES)(cell.run_cell)
-app.command("list")(look.list_)
+app.command("list", epilog=look.LIST_EXAMPLES)(look.list_)
 app.command("models", help=models.HELP, epilog=models.EXAMPLES)(models.models)
 app.command("show", epilog=look.SHOW_EXAMPLES)(look.show)
 app.command("score", help=score.HELP, epilog=score.EXAMPLES)(score.score)
@@ -63,7 +64,8 @@ app.command("leaderboard", help=leaderboard.HELP, epilog=leaderboard.EXAMPLES)(
 app.command("pages", help=pages.HELP, epilog=pages.EXAMPLES)(pages.pages)
 app.command("new", help=new.HELP, epilog=new.EXAMPLES)(new.new)
 app.command("chat", help=chat.HELP, epilog=chat.EXAMPLES)(chat.chat)
-app.command("doctor")(look.doctor)
+app.command("docs", help=docs.HELP, epilog=docs.EXAMPLES)(docs.docs)
+app.command("doctor", epilog=look.DOCTOR_EXAMPLES)(look.doctor)
 app.add_typer(train.app, name="train")
 app.command("search", help=search.HELP, epilog=search.EXAMPLES)(search.search)
 app.add_typer(data.app, name="data")

@@ -32,7 +32,13 @@ FETCH_EXAMPLES = (
     "harness data fetch short-context\n\n"
     "harness data fetch lm-eval:arc_easy longbench.hotpotqa --dry-run"
 )
-app = typer.Typer(help="Make training data, and fetch that of tasks.", no_args_is_help=True)
+EXAMPLES = (
+    "harness data build stdlib:train --length 4k -o library-4k\n\n"
+    "harness data fetch longbench.hotpotqa --dry-run"
+)
+app = typer.Typer(
+    help="Make training data, and fetch that of tasks.", epilog=EXAMPLES, no_args_is_help=True
+)
 LONG = 8
 """Words of an n-gram that two texts have in common only if one has it from the other."""
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}

@@ -12,6 +12,8 @@ from typer import Option
 if TYPE_CHECKING:
     from harness.cell import Result
 
+LIST_EXAMPLES = "harness list methods\n\nharness list tasks --json"
+DOCTOR_EXAMPLES = "harness doctor\n\nharness doctor --json"
 SHOW_EXAMPLES = (
     "harness show passkey\n\n"
     "harness show recipe clex/paper\n\n"

@@ -1,6 +1,7 @@
 """`harness run`: measure the cells of a grid that have no result yet."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -151,6 +152,10 @@ def run(
             help="Run nothing: write a cell file for each pass, for `run-cell` and any launcher.",
         ),
     ] = None,
+    record: Annotated[
+        Path | None,
+        Option(metavar="FILE.svg", help="Keep a picture of the command and its tables."),
+    ] = None,
 ) -> None:
     """Measure methods on tasks over lengths; cells that have a result are not run again."""
     flags = {
@@ -181,6 +186,8 @@ def run(
         raise typer.Exit(130) from None
     if dry_run:
         _print_plan(cells, store, as_json)
+    elif record:
+        _draw(cells, store, record)
     raise typer.Exit(code or int(unread))
 
 
@@ -280,6 +287,13 @@ def _print_results(plan: "Sequence[Planned]", found: "Sequence[Result]", as_json
         print(json.dumps([result.row() for result in found], indent=2, allow_nan=False))
     else:
         printed(sheets(found, [planned.cell for planned in plan]), console())
+
+
+def _draw(plan: "Sequence[Planned]", store: "Store", picture: Path) -> None:
+    from harness.report.picture import save
+
+    typed = [word for word in sys.argv[1:] if word not in ("--record", str(picture))]
+    save(picture, ["harness", *typed], filter(None, (store.get(p.cell) for p in plan)))
 
 
 def _print_plan(plan: "Sequence[Planned]", store: "Store", as_json: bool) -> None:

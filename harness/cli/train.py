@@ -23,6 +23,9 @@ HELP = (
     "Interrupt at any time, and give the same command to go on from the last save. "
     "`harness show recipe NAME/paper` prints a recipe with the source of every number."
 )
+TOY_EXAMPLES = (
+    "harness train toy --output my-toy --steps 20\n\nharness train toy --output my-toy --seed 1"
+)
 app = typer.Typer(help=HELP, epilog=EXAMPLES, invoke_without_command=True)
 
 
@@ -149,7 +152,7 @@ def _print_plan(course: "Course", card: "Card") -> None:
     )
 
 
-@app.command(epilog="harness train toy --output my-toy --steps 20")
+@app.command(epilog=TOY_EXAMPLES)
 def toy(
     output: Annotated[Path, Option(help="The folder to train it into; given again, it goes on.")],
     steps: Annotated[int | None, Option(min=1, help="Fewer than its recipe has.")] = None,

@@ -1,0 +1,201 @@
+"""What is written for people holds: pages, help, examples, and remedies that errors name."""
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+import typer
+
+from harness.cli import app, main
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")])
+COMMAND = typer.main.get_command(app)
+OTHERS = {
+    *("--no-deps", "--target", "--no-build-isolation"),  # pip's
+    *("--rope-scaling", "--rope-scale", "--yarn-orig-ctx", "--yarn-beta-fast"),  # llama.cpp's
+    *("--yarn-beta-slow", "--ctx-size", "--outfile"),
+    *("--max-model-len", "--model-path", "--context-length"),  # vLLM's, SGLang's
+    "--head",  # ray's
+    "--porcelain",  # git's
+    "--grad-norm",  # of YaRN's finetune.py
+}
+"""Flags that strings here name, and that other programs take."""
+PASSED_ON = re.compile(r"harness lm-eval|lm-eval's")
+"""Where such words stand, flags are lm-eval's."""
+
+
+def call(*words):
+    with pytest.raises(SystemExit) as left:
+        main([str(word) for word in words])
+    return left.value.code or 0
+
+
+def found(words):
+    """The command that these words begin with, by its name, and the words behind that."""
+    command, name, rest = COMMAND, "harness", list(words)
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command, name = command.commands[rest[0]], f"{name} {rest[0]}"
+        rest = rest[1:]
+    return command, name, rest
+
+
+def parsed(line):
+    """The command a line of a shell gives, as far as typer goes before it calls anything."""
+    words = shlex.split(line, comments=True)
+    words = words[words.index("harness") + 1 :]
+    command, name, rest = found(takewhile(lambda word: word not in "|><&&", words))
+    assert command is not COMMAND or rest[:1] in ([], ["--code"], ["--install-completion"]), line
+    command.make_context(name, [*rest, *(["FILE"] if "xargs" in line else [])])
+    return name
+
+
+def commands(command=COMMAND, name="harness"):
+    for verb, inner in getattr(command, "commands", {}).items():
+        yield pytest.param(inner, id=f"{name} {verb}")
+        yield from commands(inner, f"{name} {verb}")
+
+
+def flags(command):
+    return {name for p in command.params for name in [*p.opts, *p.secondary_opts]} | {"--help"}
+
+
+EVERY = list(commands())
+EVERY_FLAG = set().union(*(flags(p.values[0]) for p in EVERY), flags(COMMAND))
+
+
+# The command line
+
+
+@pytest.mark.parametrize("command", EVERY)
+def test_every_verb_says_what_it_is_with_two_examples(command):
+    examples = [line for line in (command.epilog or "").splitlines() if "harness " in line]
+    assert command.help and len(examples) >= 2
+
+
+@pytest.mark.parametrize("command", EVERY)
+def test_every_example_is_a_command_that_there_is(command):
+    for line in (command.epilog or "").splitlines():
+        if line.strip():
+            parsed(line)
+
+
+def test_help_takes_less_than_half_a_second():
+    before = os.times()
+    subprocess.run([sys.executable, "-m", "harness", "--help"], check=True, capture_output=True)
+    after = os.times()
+    assert after.children_user + after.children_system < (
+        before.children_user + before.children_system + 0.5
+    )
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_learns_the_verbs(shell):
+    asked = {
+        "_HARNESS_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": "harness lead", "COMP_CWORD": "1",
+        "_TYPER_COMPLETE_ARGS": "harness lead", "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "harness"], env=os.environ | asked, capture_output=True, text=True
+    )
+    assert "leaderboard" in done.stdout and "doctor" not in done.stdout
+
+
+# Pages
+
+
+def test_the_command_reference_is_the_command_line(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert call("docs", "--check") == 0
+
+
+def test_pages_that_are_behind_are_named(tmp_path, capsys):
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copytree(ROOT / "results/protocols", tmp_path / "results/protocols")
+    folder = tmp_path / "docs"
+    (folder / "commands.md").write_text("old")
+    page = (folder / "protocols.md").read_text("utf-8")
+    (folder / "protocols.md").write_text(
+        page.replace("| `lceg`, stride", "| `hole`, stride"), "utf-8"
+    )
+    assert call("docs", "--check", "--folder", folder) == 1
+    assert capsys.readouterr().err.count("run harness docs") == 2
+    assert call("docs", "--folder", folder) == 0
+    assert call("docs", "--check", "--folder", folder) == 0
+    assert (folder / "protocols.md").read_text("utf-8") == page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
+        assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_on_a_page_are_ones_there_are(page):
+    for block in re.findall(r"^```(?:bash|sh)?\n(.*?)^```", page.read_text("utf-8"), re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            if re.match(r"(.*&& )?harness ", line):
+                parsed(re.split(r" {3,}| \.\.\.", line)[0])
+
+
+# What strings in the code tell people to do
+
+
+def strings(tree):
+    """Every text of a file, what is put into it as X."""
+    inside = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            inside |= {id(part) for part in node.values}
+            parts = (p.value if isinstance(p, ast.Constant) else "X" for p in node.values)
+            yield "".join(parts)
+        elif isinstance(getattr(node, "value", None), str) and id(node) not in inside:
+            yield node.value
+
+
+def told():
+    for folder in ("harness", "methods", "tasks"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for text in strings(ast.parse(path.read_text("utf-8"))):
+                for paragraph in text.split("\n\n"):
+                    yield path.relative_to(ROOT).as_posix(), " ".join(paragraph.split())
+
+
+SAID = re.compile(r"(?<!from )(?<!he )(?<!this )(?<!--model )\bharness ([a-z-]+)([^.;`]*)")
+"""A command; not Python, and not the harness as a thing."""
+
+
+def test_every_command_that_a_text_names_is_there():
+    seen = 0
+    for path, text in told():
+        for groups in SAID.findall(text):
+            words = re.sub(r"'[^']*'", "X", " ".join(groups)).split()
+            command, name, rest = found([word.strip(',:"()') for word in words])
+            if PASSED_ON.search(text):
+                continue
+            if words[0].startswith("--"):
+                assert words[0] in flags(COMMAND), (path, text)
+                continue
+            assert command is not COMMAND, (path, text)
+            named = {w.partition("=")[0] for w in rest if re.match(r"--[a-z]", w)}
+            assert named <= flags(command) | OTHERS, (path, name, text)
+            seen += 1
+    assert seen > 80
+
+
+def test_every_flag_that_a_text_names_is_there():
+    seen = 0
+    for path, text in told():
+        for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]\b", text):
+            assert flag in EVERY_FLAG | OTHERS or PASSED_ON.search(text), (path, flag, text)
+            seen += 1
+    assert seen > 80
