@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from harness.attention import bendable
 from harness.engine.bend import Bend
+from harness.engine.cut import whole
 from harness.engine.head import Head
 from harness.engine.layers import Stack, attention, engaged, sweep
 from harness.engine.tree import Tree
@@ -186,5 +187,5 @@ def _logits(model: nn.Module, tokens: Tensor, block: int) -> Tensor:
         tree = Tree.of([tokens.cpu().numpy()])
         hidden = stack.embed(tokens).clone()
         rows = torch.arange(len(tokens), device=tokens.device)
-        sweep(stack, hidden, tree.runs, rows, block, lambda _: None)
+        sweep(stack, hidden, whole(tree, rows, block), lambda _: None)
         return Head(model, stack.norm).logits(hidden[0])

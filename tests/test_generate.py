@@ -102,8 +102,8 @@ def test_what_prompts_share_is_read_once_and_its_keys_are_kept_once(monkeypatch)
     made, read, asked = [], [], questions()
 
     class Counted(generate.Keys):
-        def __init__(self, capacity):
-            super().__init__(capacity)
+        def __init__(self, capacity, *more):
+            super().__init__(capacity, *more)
             made.append(self)
 
     monkeypatch.setattr(generate, "Keys", Counted)

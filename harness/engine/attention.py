@@ -15,6 +15,7 @@ from torch import Tensor
 
 from harness.engine.bend import View
 from harness.engine.kernels import Kernel, kernel_for
+from harness.engine.offload import ON_DEVICE, OnDevice
 
 BAND = 1024
 """Most queries that are read together where a stretch moves at both of its ends."""
@@ -30,6 +31,7 @@ def attend(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    memory: OnDevice = ON_DEVICE,
 ) -> Tensor:
     """The block's attention output, (1, heads, T, dim).
 
@@ -40,10 +42,11 @@ def attend(
         scale: what scores are multiplied by.
         window: each query sees so many last keys, itself included; None: all.
         softcap: scores are capped at this by tanh; None: not.
+        memory: where keys and values lie.
     """
     own = torch.arange(k.shape[2] - q.shape[2], k.shape[2])
     whole = View(q, k, torch.zeros_like(own), own + 1)
-    return attend_in_parts([whole], v, scale=scale, window=window, softcap=softcap)
+    return attend_in_parts([whole], v, scale=scale, window=window, softcap=softcap, memory=memory)
 
 
 def attend_in_parts(
@@ -53,6 +56,7 @@ def attend_in_parts(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    memory: OnDevice = ON_DEVICE,
 ) -> Tensor:
     """The same by one softmax over several views, disjoint in the keys that each query sees.
 
@@ -62,6 +66,7 @@ def attend_in_parts(
         scale: what scores are multiplied by.
         window: as of `attend`.
         softcap: as of `attend`.
+        memory: as of `attend`.
     """
     q = views[0].q
     kernel = kernel_for(q.device.type, q.dtype, q.shape[-1], softcap)
@@ -72,7 +77,8 @@ def attend_in_parts(
         for view, sees in zip(views, ends, strict=True):
             first, after = (end[start:stop] for end in sees)
             if after[0] > first[0]:
-                part = _strip(kernel, view.q[:, :, start:stop], view.k, v, (first, after), scale)
+                rows = view.q[:, :, start:stop]
+                part = _strip(kernel, rows, view.k, v, (first, after), scale, memory)
                 found = part if found is None else _merge(part, found)
         assert found is not None, "a query sees no key"
         outs.append(found[0].to(q.dtype))
@@ -114,7 +120,13 @@ def _even(ends: Sequence[Ends]) -> Iterator[tuple[int, int]]:
 
 
 def _strip(
-    kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, sees: Ends, scale: float
+    kernel: Kernel,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    sees: Ends,
+    scale: float,
+    memory: OnDevice,
 ) -> tuple[Tensor, Tensor]:
     """Queries of one tile, all of which see something."""
     (first, after), rows = sees, q.shape[2]
@@ -125,16 +137,19 @@ def _strip(
     if grows:
         high -= 1
         new = slice(high, high + rows)
-        found = kernel.call(q, k[:, :, new], v[:, :, new], True, scale)
+        own = (memory.here(x[:, :, new]) for x in (k, v))
+        found = kernel.call(q, *own, True, scale)
     if edge < high:
-        middle = kernel.call(q, k[:, :, edge:high], v[:, :, edge:high], False, scale)
-        found = middle if found is None else _merge(middle, found)
+        for piece in memory.pieces(k[:, :, edge:high], v[:, :, edge:high]):
+            middle = kernel.call(q, *piece, False, scale)
+            found = middle if found is None else _merge(middle, found)
     assert found is not None
     if not falls:
         return found
     # Of the keys before the edge each query sees one less than the query before it. Read
     # backwards, that is a square causal block, which every kernel has.
-    back = (x.flip(2) for x in (q[:, :, :-1], k[:, :, low:edge], v[:, :, low:edge]))
+    ending = (memory.here(x[:, :, low:edge]) for x in (k, v))
+    back = (x.flip(2) for x in (q[:, :, :-1], *ending))
     tail = tuple(x.flip(2) for x in kernel.call(*back, True, scale))
     ahead = _merge(tail, tuple(x[:, :, :-1] for x in found))
     out, lse = (

@@ -11,6 +11,8 @@ from torch import nn
 from harness.engine.generate import Spell, continuations
 from harness.engine.head import Head
 from harness.engine.layers import Stack, engaged, sweep
+from harness.engine.offload import ON_DEVICE, OnDevice
+from harness.engine.parallel import ALONE, Alone
 from harness.engine.tree import Tree
 from harness.task import Choice, Likelihoods, Losses, Outcome, Request, Text, Verdict
 
@@ -28,6 +30,8 @@ def evaluate(
     block: int = BLOCK,
     step: Callable[[float], None] = lambda tokens: None,
     text: Spell | None = None,
+    memory: OnDevice = ON_DEVICE,
+    ranks: Alone = ALONE,
 ) -> list[Outcome]:
     """What was asked, in the order of the requests.
 
@@ -37,19 +41,23 @@ def evaluate(
         block: most tokens that pass a layer together.
         step: told how many tokens' worth of all layers was done since the last call.
         text: how tokens read, a reader's `text`; needed where a `Text` stops at words.
+        memory: where hidden states and keys lie.
+        ranks: who reads along: every rank is asked the same, and gets all that was answered.
 
     Raises:
         FloatingPointError: a logit is not finite; names its input and position.
+        harness.engine.parallel.Elsewhere: another rank could not go on.
     """
     free = [i for i, r in enumerate(requests) if isinstance(r.ask, Text)]
     scored = together(requests)
     found: list[Outcome] = []
-    with engaged(model):
+    with ranks.in_step(), engaged(model, memory):
         if free:
             asked = [requests[i] for i in free]
-            found += continuations(model, asked, block=block, step=step, text=text)
+            ways = {"block": block, "step": step, "text": text, "memory": memory, "ranks": ranks}
+            found += continuations(model, asked, **ways)
         for some in scored:
-            found += _score(model, [requests[i] for i in some], block, step)
+            found += _score(model, [requests[i] for i in some], block, step, memory, ranks)
     by_place = dict(zip([*free, *chain.from_iterable(scored)], found, strict=True))
     return [by_place[i] for i in range(len(requests))]
 
@@ -116,7 +124,12 @@ def spans_of(request: Request) -> list[_Span]:
 
 
 def _score(
-    model: nn.Module, requests: list[Request], block: int, step: Callable[[float], None]
+    model: nn.Module,
+    requests: list[Request],
+    block: int,
+    step: Callable[[float], None],
+    memory: OnDevice,
+    ranks: Alone,
 ) -> list[Outcome]:
     spans = [spans_of(request) for request in requests]
     flat = [span for group in spans for span in group]
@@ -127,16 +140,16 @@ def _score(
     unique, back = np.unique(pairs, axis=1, return_inverse=True)
     row, target = (torch.from_numpy(x).to(model.device) for x in unique)
 
-    stack = Stack(model, tree.depth)
-    tokens = torch.from_numpy(tree.tokens).to(model.device)
-    hidden = torch.empty(
-        (1, len(tokens), stack.embedding.weight.shape[1]), dtype=stack.dtype, device=stack.device
-    )
-    for start in range(0, len(tokens), block):
-        hidden[:, start : start + block] = stack.embed(tokens[start : start + block])
+    stack = Stack(model, tree.depth, memory)
+    cut = ranks.cut(tree, row.unique().cpu(), block, stack.row_cost)
+    here = torch.from_numpy(tree.tokens)
+    hidden = stack.embedded(here if cut.rows is None else here[cut.rows], block)
     layers = len(stack.layers)
-    sweep(stack, hidden, tree.runs, row.unique(), block, lambda n: step(n / layers))
-    losses, best = Head(model, stack.norm).read(hidden[0], row, target)
+    sweep(stack, hidden, cut, lambda n: step(n / layers), ranks)
+    head = Head(model, stack.norm)
+    losses, best = ranks.told(
+        cut, row, target, lambda rows, targets: head.read(hidden[0], rows, targets, memory)
+    )
 
     cuts = np.cumsum([len(r) for r in rows])[:-1]
     parts = iter(np.split(back.reshape(-1), cuts))

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.engine.head import Head
-from harness.engine.layers import Block, Keys, Stack, blocks
+from harness.engine.layers import Block, Keys, Stack
+from harness.engine.offload import ON_DEVICE, OnDevice
+from harness.engine.parallel import ALONE, Alone
 from harness.engine.tree import Tree
 from harness.task import Request, Text
 
@@ -26,6 +28,8 @@ def continuations(
     block: int,
     step: Callable[[float], None],
     text: Spell | None = None,
+    memory: OnDevice = ON_DEVICE,
+    ranks: Alone = ALONE,
 ) -> list[tuple[int, ...]]:
     """The greedy continuation of each prompt.
 
@@ -38,12 +42,15 @@ def continuations(
         block: most tokens that pass a layer together.
         step: told how many tokens of prompts were read since the last call.
         text: how tokens read; needed where something stops at words.
+        memory: where keys lie.
+        ranks: who reads the prompts along; each writes by itself.
 
     Raises:
         FloatingPointError: a logit is not finite; names its input and position.
     """
     tree = Tree.of([request.tokens for request in requests])
-    writer = _Writer(model, max(len(r.tokens) + _asked(r).max_new_tokens for r in requests), text)
+    room = max(len(r.tokens) + _asked(r).max_new_tokens for r in requests)
+    writer = _Writer(model, room, text, memory, ranks)
     ending: dict[int, list[int]] = {}
     for i, path in enumerate(tree.paths):
         ending.setdefault(path[-1].row, []).append(i)
@@ -51,28 +58,38 @@ def continuations(
     outcomes: list[tuple[int, ...]] = [()] * len(requests)
     for run in tree.runs:
         answered = ending.get(run.row, [])
-        hidden = None
-        for piece in blocks([run], block):
-            last = piece.row + piece.length == run.row + run.length
+        hidden, end = None, run.row + run.length
+        wanted = torch.tensor([end - 1] if answered else [])
+        for piece in ranks.stretches([run], wanted, block, writer.stack.row_cost):
+            last = piece.row + piece.length == end and bool(answered)
             rows = tokens[piece.row : piece.row + piece.length]
-            hidden = writer.read(rows, piece.position, wanted=last and bool(answered))
-            step(piece.length)
+            hidden = writer.read(rows, piece.position, wanted=last, shares=piece.shares)
+            step(piece.read)
         for i in answered:
             assert hidden is not None
             outcomes[i] = writer.write(requests[i], hidden[0, -1:])
-    return outcomes
+    return ranks.agreed(outcomes)
 
 
 class _Writer:
     """A model and the keys of what it has read so far, of all layers."""
 
-    def __init__(self, model: nn.Module, room: int, text: Spell | None) -> None:
-        self.stack = Stack(model, room)
+    def __init__(
+        self, model: nn.Module, room: int, text: Spell | None, memory: OnDevice, ranks: Alone
+    ) -> None:
+        self.stack = Stack(model, room, memory)
         self.head = Head(model, self.stack.norm)
-        self.keys = [Keys(room) for _ in self.stack.layers]
+        self.keys = [Keys(room, memory, ranks) for _ in self.stack.layers]
         self.ends, self.text = end_tokens(model), text
 
-    def read(self, tokens: Tensor, position: int, *, wanted: bool = True) -> Tensor | None:
+    def read(
+        self,
+        tokens: Tensor,
+        position: int,
+        *,
+        wanted: bool = True,
+        shares: tuple[int, ...] = (),
+    ) -> Tensor | None:
         """The last layer's output, (1, n, hidden), of tokens from a position on; their keys stay.
 
         Where nobody wants it, the last layer only stores keys.
@@ -80,7 +97,7 @@ class _Writer:
         hidden = self.stack.embed(tokens)
         top = len(self.keys) - 1
         for index, keys in enumerate(self.keys):
-            row = Block(0, position, len(tokens), wanted or index < top)
+            row = Block(0, position, len(tokens), wanted or index < top, shares)
             hidden = self.stack.run(index, hidden, row, keys)
         return hidden
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from harness.engine.offload import ON_DEVICE, OnDevice
+
 SCORES = 2**22  # most logits alive at a time: 16 MB
 
 
@@ -27,13 +29,16 @@ class Head:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits
 
-    def read(self, hidden: Tensor, rows: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def read(
+        self, hidden: Tensor, rows: Tensor, targets: Tensor, memory: OnDevice = ON_DEVICE
+    ) -> tuple[Tensor, Tensor]:
         """For each asked row, the loss of its target and the most likely token.
 
         Args:
             hidden: the last layer's output, (rows of the tree, hidden).
             rows: which of them are asked, (m,).
             targets: the token that followed, (m,).
+            memory: where hidden states lie.
 
         Returns:
             Losses in nats, (m,) float64, and argmax tokens, (m,) int64.
@@ -43,7 +48,7 @@ class Head:
         size = max(1, SCORES // self.weight.shape[0])
         for start in range(0, len(rows), size):
             piece = slice(start, start + size)
-            logits = self.logits(hidden[rows[piece]])
+            logits = self.logits(memory.rows(hidden, rows[piece]))
             picked = logits.gather(1, targets[piece, None])[:, 0]
             losses[piece] = (logits.logsumexp(1) - picked).double().cpu()
             best[piece] = logits.argmax(1).cpu()

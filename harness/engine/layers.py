@@ -8,6 +8,7 @@ call `attend` through transformers' attention interface and hand their keys to `
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,22 +19,14 @@ from transformers import AttentionInterface
 from harness.engine.attention import attend, attend_in_parts
 from harness.engine.bend import Bend, View
 from harness.engine.biased import standing_in
-from harness.engine.tree import Run
+from harness.engine.cut import Block as Block
+from harness.engine.cut import Cut
+from harness.engine.offload import ON_DEVICE, OnDevice
+from harness.engine.parallel import ALONE, Alone
 from harness.families import Family, attention_layers, family_of, layer_types
 
 INTERFACE = "context-harness"
-TABLE_BLOCK = 65536
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows of a tree that pass a layer together."""
-
-    row: int
-    position: int
-    length: int
-    wanted: bool = True
-    """False: nobody asked for its output; its keys and values are all that is needed."""
+TABLE_BLOCK = 16384
 
 
 class KeysStored(Exception):  # no error: the layer is left once its keys are kept
@@ -43,8 +36,9 @@ class KeysStored(Exception):  # no error: the layer is left once its keys are ke
 class Keys:
     """One layer's keys and values, preallocated; the argument layers know as their cache."""
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity, self.start, self.only = capacity, 0, False
+    def __init__(self, capacity: int, memory: OnDevice = ON_DEVICE, ranks: Alone = ALONE) -> None:
+        self.capacity, self.memory, self.ranks = capacity, memory, ranks
+        self.start, self.only, self.shares = 0, False, ()
         self.bend: Bend | None = None
         """The layer's, which may keep keys otherwise than they come."""
         self.keys = self.values = torch.empty(0)
@@ -54,22 +48,27 @@ class Keys:
         if self.bend is not None:
             keys = self.bend.kept(keys, self.start)
         if self.keys.shape[1::2] != keys.shape[1::2] or self.keys.dtype != keys.dtype:
+            self.keys = self.values = torch.empty(0)
             self.keys, self.values = (
-                x.new_empty(1, x.shape[1], self.capacity, x.shape[3]) for x in (keys, values)
+                self.memory.room_for_keys(self.capacity, x) for x in (keys, values)
             )
-        stop = self.start + keys.shape[2]
-        self.keys[:, :, self.start : stop] = keys
-        self.values[:, :, self.start : stop] = values
+        for start, *came in self.ranks.gathered(self.start, self.shares, keys, values):
+            for kept, new in zip((self.keys, self.values), came, strict=True):
+                self.memory.keep(kept[:, :, start : start + new.shape[2]], new)
+        if self.bend is not None:
+            self.memory.settle()  # it may do anything to them
         if self.only:
             raise KeysStored
+        stop = self.start + keys.shape[2]
         return self.keys[:, :, :stop], self.values[:, :, :stop]
 
 
 class Stack:
     """A decoder's layers, ready to be run one at a time over blocks."""
 
-    def __init__(self, model: nn.Module, length: int) -> None:
+    def __init__(self, model: nn.Module, length: int, memory: OnDevice = ON_DEVICE) -> None:
         decoder = model.get_decoder()
+        self.memory = memory
         self.family: Family = family_of(model.config)
         self.embedding = getattr(decoder, self.family.embedding)
         norm = self.family.embedding_norm
@@ -87,20 +86,32 @@ class Stack:
         """(n,) -> (1, n, hidden)."""
         return self.embedding_norm(self.embedding(tokens[None]))
 
+    def embedded(self, tokens: Tensor, size: int) -> Tensor:
+        """The same of many tokens, (n,) on the processor, `size` at a time, in memory's room."""
+        found = None
+        for start in range(0, len(tokens), size):
+            some = self.embed(tokens[start : start + size].to(self.device))
+            if found is None:
+                found = self.memory.empty((1, len(tokens), some.shape[-1]), some)
+            self.memory.keep(found[:, start : start + size], some)
+        assert found is not None
+        return found
+
     def run(self, index: int, hidden: Tensor, block: Block, keys: Keys) -> Tensor | None:
         """One layer's output for a block of its input, (1, T, hidden); None if not wanted."""
         rows = slice(block.row, block.row + block.length)
         positions = slice(block.position, block.position + block.length)
         keys.start, keys.only, keys.bend = block.position, not block.wanted, self.bends[index]
+        keys.shares = block.shares
         table = self.tables.get(self.types[index], ())
         try:
             out = self.layers[index](
-                hidden[:, rows],
+                self.memory.here(hidden[:, rows]),
                 attention_mask=None,
                 position_ids=torch.arange(positions.start, positions.stop, device=self.device)[
                     None
                 ],
-                position_embeddings=tuple(part[:, positions] for part in table),
+                position_embeddings=tuple(self.memory.here(part[:, positions]) for part in table),
                 use_cache=True,
                 **{self.family.cache: keys},
                 **self.family.extra,
@@ -113,57 +124,37 @@ class Stack:
         """Cos and sin of every position, each (1, length, dim), asked of the live module."""
         extra = () if layer_type is None else (layer_type,)
         like = torch.empty(0, dtype=self.dtype, device=self.device)
-        parts = [
-            rotary(
-                like,
-                torch.arange(start, min(start + TABLE_BLOCK, length)).to(like.device)[None],
-                *extra,
-            )
-            for start in range(0, length, TABLE_BLOCK)
-        ]
-        return tuple(torch.cat(part, 1) for part in zip(*parts, strict=True))
+        parts: tuple[Tensor, ...] = ()
+        for start in range(0, length, TABLE_BLOCK):
+            at = torch.arange(start, min(start + TABLE_BLOCK, length))
+            found = rotary(like, at.to(like.device)[None], *extra)
+            parts = parts or tuple(self.memory.empty((1, length, x.shape[-1]), x) for x in found)
+            for part, some in zip(parts, found, strict=True):
+                part[:, start : start + len(at)] = some
+        return parts
 
-
-def blocks(runs: list[Run], size: int) -> list[Block]:
-    """Cut runs into blocks of at most `size` rows."""
-    return [
-        Block(run.row + start, run.position + start, min(size, run.length - start))
-        for run in runs
-        for start in range(0, run.length, size)
-    ]
-
-
-def wanted_only(runs: list[Run], wanted: Tensor, size: int) -> list[Block]:
-    """The same for the last layer: stretches without a wanted row only store their keys.
-
-    Args:
-        runs: of the tree.
-        wanted: sorted rows whose output somebody asked for, (w,).
-        size: most rows of a block.
-    """
-    found = []
-    for run in runs:
-        inside = wanted[(wanted >= run.row) & (wanted < run.row + run.length)] - run.row
-        start, stop = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (run.length,) * 2
-        for low, high, asked in ((0, start, False), (start, stop, True), (stop, run.length, False)):
-            piece = Run(run.position + low, run.row + low, high - low)
-            found += [Block(b.row, b.position, b.length, asked) for b in blocks([piece], size)]
-    return found
+    @property
+    def row_cost(self) -> float:
+        """What a row takes beside attention, in keys that it could see instead."""
+        weights = sum(parameter.numel() for parameter in self.layers[0].parameters())
+        return weights / (2 * self.embedding.weight.shape[1])
 
 
 @contextmanager
-def engaged(model: nn.Module) -> Iterator[None]:
+def engaged(model: nn.Module, memory: OnDevice = ON_DEVICE) -> Iterator[None]:
     """The model's layers attend through this engine for a while."""
     config = model.get_decoder().config
     before, family = config._attn_implementation, family_of(model.config)
+    own = partial(attention, memory=memory)
     way: AbstractContextManager[Any] = nullcontext()
     if family.calls_sdpa:
-        way = _ThroughEngine()
+        way = _ThroughEngine(memory)
     elif family.biased:
-        way = standing_in(model, attention)
+        way = standing_in(model, own)
+    AttentionInterface.register(INTERFACE, own)
     config._attn_implementation = "sdpa" if family.calls_sdpa else INTERFACE
     try:
-        with torch.inference_mode(), way:
+        with torch.inference_mode(), memory.counted(model), way:
             yield
     finally:
         config._attn_implementation = before
@@ -172,30 +163,28 @@ def engaged(model: nn.Module) -> Iterator[None]:
 def sweep(
     stack: Stack,
     hidden: Tensor,
-    runs: list[Run],
-    wanted: Tensor,
-    size: int,
+    cut: Cut,
     step: Callable[[int], None],
+    ranks: Alone = ALONE,
 ) -> None:
     """All layers over all rows, each layer's output written over its input.
 
     Args:
         stack: the decoder.
-        hidden: embeddings of the tree's rows, (1, rows, hidden); holds the last layer's output at
-            the wanted rows when done.
-        runs: of the tree, parents first.
-        wanted: sorted rows whose output is asked for, (w,).
-        size: most rows of a block.
-        step: told the rows of every block done.
+        hidden: embeddings of the rows that lie here, (1, n, hidden); holds the last layer's output
+            where it is wanted when done.
+        cut: of the tree.
+        step: told the rows of every block done, those of other ranks included.
+        ranks: who reads along.
     """
-    keys = Keys(max(run.position + run.length for run in runs))
+    keys = Keys(cut.depth, stack.memory, ranks)
     for index in range(len(stack.layers)):
         last = index == len(stack.layers) - 1
-        for block in wanted_only(runs, wanted, size) if last else blocks(runs, size):
+        for block in cut.last if last else cut.inner:
             out = stack.run(index, hidden, block, keys)
             if out is not None:
-                hidden[:, block.row : block.row + block.length] = out
-            step(block.length)
+                stack.memory.keep(hidden[:, block.row : block.row + block.length], out)
+            step(block.read)
 
 
 def attention(
@@ -208,11 +197,12 @@ def attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    memory: OnDevice = ON_DEVICE,
     **_: object,
 ) -> tuple[Tensor, None]:
     """What the layers call; one that a method has bent attends by way of that bend."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    plain = Plain(sliding_window, softcap)
+    plain = Plain(sliding_window, softcap, memory)
     bend = getattr(module, "bend", None)
     if bend is None:
         return plain(query, key, value, scale=scale).transpose(1, 2), None
@@ -226,20 +216,25 @@ class Plain:
 
     window: int | None
     softcap: float | None
+    memory: OnDevice = ON_DEVICE
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
-        return attend(q, k, v, scale=scale, window=self.window, softcap=self.softcap)
+        return attend(q, k, v, scale=scale, **vars(self))
 
     def in_parts(self, views: Sequence[View], v: Tensor, *, scale: float) -> Tensor:
-        return attend_in_parts(views, v, scale=scale, window=self.window, softcap=self.softcap)
+        return attend_in_parts(views, v, scale=scale, **vars(self))
 
 
 class _ThroughEngine(TorchFunctionMode):
     """Sends torch's own attention function to this engine, for a family that calls it directly."""
 
+    def __init__(self, memory: OnDevice) -> None:
+        super().__init__()
+        self.memory = memory
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is nn.functional.scaled_dot_product_attention:
-            return attend(*args[:3], scale=args[0].shape[-1] ** -0.5)
+            return attend(*args[:3], scale=args[0].shape[-1] ** -0.5, memory=self.memory)
         return func(*args, **(kwargs or {}))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.engine.cut import whole
 from harness.engine.head import Head
 from harness.engine.layers import Stack, engaged, sweep
 from harness.engine.tree import Tree
@@ -108,8 +109,8 @@ def by_engine(model: nn.Module, method: Method, length: int, tokens: Tensor) -> 
         stack = Stack(model, len(tokens))
         hidden = stack.embed(tokens).clone()
         rows = torch.arange(len(tokens))
-        runs = Tree.of([tokens.numpy()]).runs
-        sweep(stack, hidden, runs, rows, BLOCK, lambda _: None)
+        tree = Tree.of([tokens.numpy()])
+        sweep(stack, hidden, whole(tree, rows, BLOCK), lambda _: None)
         return Head(model, stack.norm).logits(hidden[0])
 
 

@@ -1,0 +1,212 @@
+"""Several processes that read one input together answer as one process does."""
+
+import multiprocessing
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from harness import catalog
+from harness.engine import parallel
+from harness.engine.cut import Block
+from harness.engine.evaluate import evaluate, tree_of
+from harness.engine.offload import OnHost
+from harness.engine.parallel import ALONE, Elsewhere, Ranks, even
+from harness.engine.tree import Tree
+from harness.task import Choice, Losses, Request, Text, Verdict
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it has no fork to rely on")
+
+LENGTH, BLOCK, LEAST = 700, 64, 8
+SHAPE = {
+    "vocab_size": 128,
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.15,  # large enough that a wrong position or key shows in the logits
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+CASES = {
+    "yarn": ("llama", "yarn,factor=4"),
+    "of the length": ("llama", "dynamic-ntk"),
+    "longrope": ("qwen3", "longrope"),
+    "bent": ("llama", "rerope,window=48"),
+    "sharpened": ("llama", "yarn+log-n,factor=4"),
+    "windowed": ("mistral", "none"),
+    "biased": ("bloom", "alibi"),
+    "calls sdpa": ("falcon", "none"),
+}
+LAYOUTS = {
+    "mistral": {"sliding_window": 100},
+    "bloom": {"n_head": 4, "seq_length": 256},
+    "falcon": {"multi_query": True, "alibi": False},
+}
+
+
+def small(name):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(name, **(SHAPE | LAYOUTS.get(name, {})))
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def tree():
+    """Questions on a shared trunk, with branches long and short, and one that shares nothing."""
+    rng = np.random.default_rng(0)
+    text, other = rng.integers(3, 128, LENGTH), rng.integers(3, 128, 150)
+    branch = np.concatenate([text[:500], rng.integers(3, 128, 120)])
+    return [
+        Request(id="whole", tokens=text, ask=Losses(start=1, stop=LENGTH)),
+        Request(id="branch", tokens=branch, ask=Losses(start=400, stop=620)),
+        Request(id="other", tokens=other, ask=Verdict(answer=(5, 6, 7))),
+        Request(id="choice", tokens=text[:600], ask=Choice(options=((4,), (5, 6), (5, 7, 8)))),
+    ]
+
+
+def free():
+    rng = np.random.default_rng(1)
+    text = rng.integers(3, 128, 400)
+    ends = (text, text[:399], np.concatenate([text[:300], rng.integers(3, 128, 90)]))
+    return [Request(id=str(i), tokens=t, ask=Text(max_new_tokens=4)) for i, t in enumerate(ends)]
+
+
+def answers(requests, case, **ways):
+    model, method = small(CASES[case][0]), catalog.load("methods", CASES[case][1])
+    with method.applied_to(model, LENGTH):
+        return evaluate(model, requests, block=BLOCK, **ways)
+
+
+def together(size, place: Path, work):
+    """What `work(ranks)` returns on each of so many processes; an exception as it is."""
+    context = multiprocessing.get_context("fork")
+    ends = [context.Pipe(duplex=False) for _ in range(size)]
+
+    def be(rank, out):
+        torch.set_num_threads(1)
+        store = dist.FileStore(str(place / "store"), size)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+        parallel.LEAST = LEAST
+        try:
+            out.send(work(Ranks()))
+        except Exception as error:
+            out.send(error)
+        dist.destroy_process_group()
+
+    processes = [context.Process(target=be, args=(i, out)) for i, (_, out) in enumerate(ends)]
+    try:
+        for process in processes:
+            process.start()
+        assert all(came.poll(60) for came, _ in ends)
+        found = [came.recv() for came, _ in ends]
+    finally:
+        for process in processes:
+            process.join(5)
+            process.kill()
+    return found
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def shared(request, tmp_path_factory):
+    """Every case, of every rank."""
+
+    def work(ranks):
+        found = {case: answers(tree(), case, ranks=ranks) for case in CASES}
+        found["free"] = answers(free(), "yarn", ranks=ranks)
+        found["on the host"] = answers(tree(), "bent", ranks=ranks, memory=OnHost("cpu", piece=50))
+        return found
+
+    return together(request.param, tmp_path_factory.mktemp("ranks"), work)
+
+
+def same(found, expected):
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_ranks_answer_as_one_process_does(shared, case):
+    expected = answers(tree(), case)
+    for of_rank in shared:
+        same(of_rank[case], expected)
+
+
+def test_ranks_write_what_one_process_writes(shared):
+    assert all(of_rank["free"] == answers(free(), "yarn") for of_rank in shared)
+
+
+def test_ranks_may_have_their_keys_in_host_memory(shared):
+    for of_rank in shared:
+        same(of_rank["on the host"], answers(tree(), "bent"))
+
+
+@pytest.mark.parametrize(("position", "length", "ranks", "row_cost"), [
+    (0, 4096, 2, 0), (0, 4096, 4, 500), (10**6, 4096, 4, 500), (300, 256, 4, 0), (0, 130, 2, 1e9),
+])  # fmt: skip
+def test_every_rank_has_as_much_to_do(position, length, ranks, row_cost):
+    ends = even(position, length, ranks, row_cost)
+    assert ends[0] == 0 and ends[-1] == length and ends == sorted(ends)
+    costs = np.cumsum(np.arange(position, position + length) + row_cost + 0.5)
+    done = [costs[stop - 1] for stop in ends[1:]]
+    np.testing.assert_allclose(np.diff([0, *done]), costs[-1] / ranks, rtol=0.05)
+
+
+def test_a_stretch_is_read_once_and_each_rank_holds_its_own_rows(tmp_path):
+    asked = tree_of(tree())
+    wanted = torch.arange(20)
+    cuts = together(3, tmp_path, lambda ranks: ranks.cut(asked, wanted, BLOCK, 10.0))
+    told = torch.cat([cut.rows[cut.told] for cut in cuts])
+    assert torch.equal(told.sort().values, torch.arange(len(asked.tokens)))
+    assert all(sum(block.read for block in cut.inner) == len(asked.tokens) for cut in cuts)
+    assert all(len(cut.rows) < 0.45 * len(asked.tokens) for cut in cuts)
+    assert all([b.shares for b in cut.last] == [b.shares for b in cuts[0].last] for cut in cuts)
+
+
+def test_alone_nothing_is_shared():
+    assert ALONE.cut(*one_stretch()).inner == [Block(0, 0, 4), Block(4, 4, 4), Block(8, 8, 2)]
+
+
+def one_stretch():
+    return Tree.of([np.arange(10)]), torch.tensor([9]), 4, 0.0
+
+
+@pytest.mark.parametrize("where", ["a layer", "the head"])
+def test_what_goes_wrong_on_one_rank_goes_wrong_on_all_and_they_can_go_on(where, tmp_path):
+    """As out of memory does, which is then tried again in smaller blocks by all of them."""
+
+    def work(ranks):
+        model = small("llama")
+        spoilt = model.model.layers[1] if where == "a layer" else model.model.norm
+        seen = []
+
+        def spill(*_):
+            seen.append(1)
+            if ranks.rank == 1 and len(seen) == (3 if where == "a layer" else 1):
+                raise MemoryError("out of memory")
+
+        hook = spoilt.register_forward_pre_hook(spill)
+        try:
+            evaluate(model, tree(), block=BLOCK, ranks=ranks)
+        except (MemoryError, Elsewhere) as error:
+            said = error
+        hook.remove()
+        return said, evaluate(model, tree()[:1], block=BLOCK, ranks=ranks)
+
+    (first, one), (second, two) = together(2, tmp_path, work)
+    assert isinstance(first, Elsewhere) and "another rank is out of memory" in str(first)
+    assert isinstance(second, MemoryError)
+    expected = evaluate(small("llama"), tree()[:1], block=BLOCK)
+    same(one, expected), same(two, expected)
+
+
+def test_the_first_rank_is_heard_by_all(tmp_path):
+    said = "what is to be read: ä"
+    found = together(2, tmp_path, lambda ranks: ranks.say(said if ranks.rank == 0 else None))
+    assert found == [said, said]
