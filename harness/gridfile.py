@@ -7,21 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    StrictBool,
-    StrictInt,
-    ValidationError,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictBool, StrictInt, ValidationError
 
 from harness import catalog, checkpoints, nearest
 from harness.cell import OWN
 from harness.lengths import lengths
 from harness.plan import Options
-from harness.plugins import named
+from harness.plugins import named, written_as_file
 
 LARGEST = 16 * 1024
 """Bytes of a grid file: far more than an honest one takes."""
@@ -117,8 +109,6 @@ def _at_least(least: int) -> BeforeValidator:
 
 
 Specs = Annotated[tuple[str, ...], BeforeValidator(specs)]
-Code = Annotated[Specs, AfterValidator(lambda specs: tuple(map(named, specs)))]
-"""Specs that may name a file of a person's own: ./mine.py."""
 
 
 class Grid(BaseModel):
@@ -126,8 +116,8 @@ class Grid(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: Code
-    task: Code
+    method: Specs
+    task: Specs
     lengths: Annotated[tuple[int, ...], BeforeValidator(_lengths)]
     model: Specs = ("toy",)
     factor: Annotated[float | None, BeforeValidator(_factor)] = None
@@ -162,6 +152,7 @@ def options(
         grid = Grid.model_validate(words | given)
     except ValidationError as error:
         raise ValueError(_said(error, file, given)) from None
+    grid = grid.model_copy(update=_files(grid, file, given))
     for word, kind in PARAMETERS.items():
         names = grid.task if kind == "tasks" else grid.method
         if getattr(grid, word) is not None and not _taken(word, kind, names):
@@ -226,6 +217,20 @@ def _published(models: Any) -> bool:
         return all(checkpoints.find(name.partition(",")[0]) for name in specs(models))
     except ValueError:  # which is said with its flag
         return False
+
+
+def _files(grid: Grid, file: Path | None, flags: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Specs with the files of a person's own by content; only a flag has a file run."""
+    found = {}
+    for word in ("method", "task"):
+        said = getattr(grid, word)
+        found[word] = tuple(map(named, said)) if word in flags else said
+        if code := next((s for s in said if word not in flags and written_as_file(s)), None):
+            raise ValueError(
+                f"{file}, {word}: a grid file cannot have code run. Give it on the command line, "
+                f"with --{word} {code}."
+            )
+    return found
 
 
 def _taken(word: str, kind: catalog.Kind, names: Sequence[str]) -> bool:

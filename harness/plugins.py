@@ -48,6 +48,11 @@ class File:
 _files: dict[str, File] = {}
 
 
+def written_as_file(spec: str) -> bool:
+    """`./mine.py`, or `yarn+./mine.py,factor=8`."""
+    return any(map(WRITTEN.fullmatch, spec.partition(",")[0].split("+")))
+
+
 def named(spec: str) -> str:
     """`./mine.py,factor=8` -> `mine@1a2b3c4d,factor=8`, which is known from here on.
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+import harness
 from harness.task import Document
 
-TOY = Path(__file__).parents[1] / "harness" / "toy"
+TOY = Path(harness.__file__).parent / "toy"
 WORDS = ["sun", "moon", "cloud", "river", "stone", "bread", "paper", "candle", "window", "garden"]
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import typer
 
+import harness.methods
+import harness.tasks
 from harness.cli import app, main
 
 ROOT = Path(__file__).parents[1]
@@ -163,11 +165,12 @@ def strings(tree):
 
 
 def told():
-    for folder in ("harness", "methods", "tasks"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
+    for package in (harness, harness.methods, harness.tasks):
+        folder = Path(package.__path__[0])
+        for path in sorted(folder.rglob("*.py")):
             for text in strings(ast.parse(path.read_text("utf-8"))):
                 for paragraph in text.split("\n\n"):
-                    yield path.relative_to(ROOT).as_posix(), " ".join(paragraph.split())
+                    yield path.relative_to(folder).as_posix(), " ".join(paragraph.split())
 
 
 SAID = re.compile(r"(?<!from )(?<!he )(?<!this )(?<!--model )\bharness ([a-z-]+)([^.;`]*)")
@@ -199,3 +202,41 @@ def test_every_flag_that_a_text_names_is_there():
             assert flag in EVERY_FLAG | OTHERS or PASSED_ON.search(text), (path, flag, text)
             seen += 1
     assert seen > 80
+
+
+# The picture of a terminal
+
+
+def test_a_run_is_recorded_as_a_picture_that_needs_nothing_else(tmp_path, monkeypatch, capsys):
+    from harness.cell import Cell, Result
+    from harness.report.picture import picture, save
+
+    cell = Cell(model="toy", method="yarn,factor=8", task="passkey.standard", length=4096)
+    result = Result(
+        cell=cell, status="scored", value=0.85, low=0.64, high=0.95, n=20, metric="accuracy",
+        protocol="passkey.standard", seconds=61.0, peak_memory=768 * 10**6,
+    )  # fmt: skip
+    words = ["harness", "run", "--where", "a b", *("--samples=4",) * 8]
+    drawn = picture(words, [result])
+    said = re.sub(r"<[^>]*>", " ", drawn).replace("&#160;", " ")
+    assert "85 %" in said and "[64, 95]" in said and "1 min 01 s" in said
+    assert "$ harness run --where &#x27;a b&#x27;" in said and "\\" in said
+    assert "http" not in drawn.replace("http://www.w3.org/2000/svg", "").replace(
+        "https://www.textualize.io", ""
+    )
+    with pytest.raises(ValueError, match=r"picture\.svg"):
+        save(tmp_path / "picture.png", words, [result])
+
+
+def test_the_readmes_picture_shows_what_was_measured():
+    from harness.report.sheet import entry
+    from harness.store import Store
+
+    picture = (ROOT / "results/figures/terminal.svg").read_text("utf-8").replace("&#160;", " ")
+    store = Store(ROOT / "results")
+    shown = [r for r in store.results() if r.cell.task == "passkey.standard,samples=4"]
+    mine = [r for r in shown if r.cell.base == r.cell.model == "toy" and r.cell.length <= 32768]
+    for method in ("none", "pi,factor=8", "ntk,factor=8", "yarn,factor=8", "longrope,factor=8"):
+        row = [r for r in mine if r.cell.method == method]
+        assert len(row) == 4
+        assert all(entry(result).interval in picture for result in row), method

@@ -169,6 +169,14 @@ def test_no_result_and_no_cell_file_can_have_a_file_run(rope, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_no_grid_file_can_have_a_file_run(rope, capsys):
+    grid = rope.parent / "grid.yaml"
+    grid.write_text(f"method: none,{rope}\ntask: passkey\nlengths: 1k\n")
+    assert harness("run", grid, "--dry-run") == 2
+    assert f"with --method {rope}" in capsys.readouterr().err
+    assert harness("run", grid, "--method", rope, "--dry-run") == 0
+
+
 def test_a_process_that_works_for_this_one_finds_it_again(rope):
     name = plugins.named(str(rope))
     code = f"from harness import catalog; print(catalog.load('methods', {name!r}).strength)"

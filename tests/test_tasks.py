@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import harness
 from harness import catalog
 from harness.task import Choice, Document, Losses, Sample, Text, Verdict
 from harness.tasks.passkey import HAY, INTRO, QUESTION
 
-TOY = Path(__file__).parents[1] / "harness" / "toy"
+TOY = Path(harness.__file__).parent / "toy"
 
 
 class Bytes:
