@@ -7,6 +7,7 @@ from statistics import fmean
 
 import pytest
 
+import harness
 from harness import catalog
 from harness.cli import main
 from harness.lengths import label, lengths
@@ -125,7 +126,7 @@ def test_every_number_of_yarns_tables_is_there_in_its_row_and_order():
 def test_no_number_of_a_page_stands_nowhere():
     """Cruder, and blind to places: nothing but numbers, of whole pages."""
     for name, stems in {**PIPED, "longrope": SPACED}.items():
-        known = set(re.findall(NUMBER, (ROOT / MIXTURE).read_text()))
+        known = set(re.findall(NUMBER, MIXTURE.read_text()))
         for n in (n for stem in stems if stem for n in of(stem)):
             said = f"{n.name} {n.column} {n.printed} {n.base} {n.corpus} {n.trained} "
             said += " ".join(label(tokens) for tokens in (n.train_length, n.window) if tokens)
@@ -135,7 +136,7 @@ def test_no_number_of_a_page_stands_nowhere():
 
 
 NUMBER = r"\d+(?:\.\d+)?"
-MIXTURE = "harness/train/mixtures/longcorpus.yaml"
+MIXTURE = Path(harness.__file__).parent / "train/mixtures/longcorpus.yaml"
 
 
 def test_lengths_are_those_that_the_page_trained_at():
@@ -152,7 +153,7 @@ def test_lengths_are_those_that_the_page_trained_at():
 
 def test_the_mixture_that_clex_prints_is_the_one_that_ships():
     shares = [cells[1].rstrip("%") for cells in list(piped(page("clex")))[1][1]]
-    assert shares == re.findall(r"share: (\d+)", (ROOT / MIXTURE).read_text())
+    assert shares == re.findall(r"share: (\d+)", MIXTURE.read_text())
 
 
 def test_every_file_has_a_page():
