@@ -88,7 +88,8 @@ def found(folder: Path, where: str | None = None) -> Found:
         for row in batch.to_pylist():
             with store.skipping(store.runs / row["cell"]):
                 results.append(packs.result(row))
-    return Found(results, 0 if results else _table(store, None, ["cell"]).num_rows, store.broken)
+    among = 0 if results else _table(store, None, ["status"]).num_rows
+    return Found(results, among, store.broken)
 
 
 def pack(folder: Path, *, remove: bool = False) -> Packed:
@@ -173,7 +174,7 @@ def _ordered(tables: list["pa.Table"]) -> "pa.Table":
     import pyarrow as pa
 
     table = pa.concat_tables(tables)
-    if not {"cell", "length"} <= set(table.column_names):
+    if "cell" not in table.column_names:
         return table
     places = map(packs.place, table["cell"].to_pylist())
     order = sorted(enumerate(places), key=lambda numbered: numbered[1])

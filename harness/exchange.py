@@ -5,6 +5,7 @@ What is written is held to `harness.shapes` first.
 
 import hashlib
 import json
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -84,6 +85,8 @@ def eval_results(meant: Meant, folder: Path, *, dataset: str | None = None) -> s
     """
     import yaml
 
+    if dataset is not None and not re.fullmatch(shapes.OWNED, dataset):
+        raise ValueError(f"{dataset!r} is no dataset of the hub: write owner/name.")
     files: dict[Path, list[dict[str, Any]]] = {}
     homeless = 0
     for result in meant.scored():
@@ -116,6 +119,7 @@ def parquet(meant: Meant, path: Path) -> str:
         raise ValueError(f"{path} is a folder: name a file, such as {path / 'results.parquet'}.")
     table = archive.columns(meant.folder, meant.where, broken=meant.broken)
     beside = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         pq.write_table(table, beside, compression="zstd")
         beside.replace(path)
@@ -209,10 +213,12 @@ def _evaluation(result: Result) -> shapes.Evaluation:
 
 def _entry(result: Result, dataset: str, *, own: bool) -> shapes.Entry:
     """Of a benchmark of one's own, each length is a task; of another's, the notes say it."""
-    task = _task_name(result.cell.task).rpartition(".")[2]
+    task = _task_name(result.cell.task)
     at = label(result.cell.length)
     return shapes.Entry(
-        dataset=shapes.Dataset(id=dataset, task_id=f"{task}_{at}" if own else task),
+        dataset=shapes.Dataset(
+            id=dataset, task_id=f"{task}_{at}" if own else task.rpartition(".")[2]
+        ),
         value=result.value,
         notes=f"{result.cell.method}, {result.cell.length} tokens, {result.metric}",
     )

@@ -120,8 +120,12 @@ class Log(Shape):
     evaluation_results: Annotated[list[Evaluation], Field(min_length=1)]
 
 
+OWNED = r"^[\w.-]+/[\w.-]+$"
+"""As the hub names datasets: owner/name."""
+
+
 class Dataset(Shape):
-    id: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
+    id: Annotated[str, StringConstraints(pattern=OWNED)]
     task_id: Name
     revision: str | None = None
 

@@ -4,7 +4,6 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from huggingface_hub import parse_eval_result_entries
-from pydantic import ValidationError
 
 from harness import archive, exchange, shapes
 from harness.cell import Cell, Result
@@ -69,6 +68,24 @@ def test_exported_again_nothing_is_there_twice(kept, tmp_path):
     assert len(logs(tmp_path / "out")) == 5
 
 
+def test_a_row_that_lies_in_several_packs_is_one_log_with_all_its_lengths(kept, tmp_path):
+    archive.pack(kept)
+    Store(kept).write(Result(cell=cell(), status="scored", value=0.75, metric="accuracy", n=20))
+    archive.pack(kept, remove=True)
+    Store(kept).write(
+        Result(cell=cell(length=2048), status="scored", value=1.0, metric="accuracy", n=20)
+    )
+    said = exchange.every_eval_ever(meant(kept), tmp_path / "out", by="us")
+    assert said.startswith("7 results in 5 files")
+    scores = {
+        one["evaluation_result_id"].rpartition("yarn,factor=8/")[2]: one["score_details"]["score"]
+        for log in logs(tmp_path / "out")
+        for one in log["evaluation_results"]
+        if "yarn" in one["evaluation_result_id"]
+    }
+    assert scores == {"2048.json": 1.0, "4096.json": 0.75, "8192.json": 1 / 3}
+
+
 def test_a_log_says_which_way_is_better_how_sure_and_how_to_make_it_again(kept, tmp_path):
     exchange.every_eval_ever(meant(kept, "task=perplexity"), tmp_path / "out", by="us")
     [log] = logs(tmp_path / "out")
@@ -111,8 +128,8 @@ def test_the_hubs_own_parser_reads_the_entries(kept, tmp_path):
     name = "context-harness/toy/.eval_results/yarn,factor=8.yaml"
     entries = parse_eval_result_entries(found[name])
     assert [(e.dataset_id, e.task_id, e.value) for e in entries] == [
-        ("me/long-context", "standard_4k", 0.5),
-        ("me/long-context", "standard_8k", 1 / 3),
+        ("me/long-context", "passkey.standard_4k", 0.5),
+        ("me/long-context", "passkey.standard_8k", 1 / 3),
     ]
     [hub] = parse_eval_result_entries(found["org/model/.eval_results/none.yaml"])
     assert (hub.dataset_id, hub.task_id) == ("THUDM/LongBench", "qasper")
@@ -122,13 +139,24 @@ def test_the_hubs_own_parser_reads_the_entries(kept, tmp_path):
 def test_what_belongs_to_no_dataset_is_counted_and_a_wrong_name_refused(kept, tmp_path):
     said = exchange.eval_results(meant(kept), tmp_path / "out")
     assert "5 are of no dataset of the hub" in said
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValueError, match=r"^'no owner' is no dataset of the hub: write owner/name"):
         exchange.eval_results(meant(kept), tmp_path / "out", dataset="no owner")
+
+
+def test_tasks_of_one_protocol_stay_apart_in_a_dataset_of_ones_own(kept, tmp_path):
+    more = cell("kv.standard")
+    Store(kept).write(Result(cell=more, status="scored", value=0.5, metric="accuracy", n=20))
+    exchange.eval_results(meant(kept), tmp_path / "out", dataset="me/long-context")
+    path = tmp_path / "out/context-harness/toy/.eval_results/yarn,factor=8.yaml"
+    ids = [entry["dataset"]["task_id"] for entry in yaml.safe_load(path.read_text())]
+    assert len(set(ids)) == len(ids) == 3
 
 
 def test_flat_parquet_has_the_columns_and_nothing_nested(kept, tmp_path):
     exchange.parquet(meant(kept), tmp_path / "flat.parquet")
     assert pq.read_table(tmp_path / "flat.parquet").equals(archive.columns(kept))
+    exchange.parquet(meant(kept), tmp_path / "new" / "flat.parquet")
+    assert (tmp_path / "new" / "flat.parquet").exists()
     with pytest.raises(ValueError, match="is a folder: name a file"):
         exchange.parquet(meant(kept), tmp_path)
 
