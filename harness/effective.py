@@ -15,7 +15,9 @@ NOLIMA = 0.85
 SHORT = 1024
 """The longest of the lengths that NoLiMa takes the base score from."""
 RULER = 0.856
-"""RULER's threshold, what LLaMA-2-7B scores at 4k: https://arxiv.org/abs/2404.06654, section 4."""
+"""RULER's threshold, section 4, Llama-2-7b-chat's score at 4k: https://arxiv.org/abs/2404.06654."""
+MOST = 700
+"""Nats of which a ratio is a number still."""
 
 Maybe = Sequence[float | None]
 Items = Mapping[int, Mapping[str, float]]
@@ -54,13 +56,15 @@ def by_share(
     error is not in the interval; what is shorter than where it was reached is not asked for.
 
     Raises:
-        ValueError: nothing was measured, or a length twice.
+        ValueError: nothing was measured, or a length twice, or the base score is not above zero.
     """
     points = _points(lengths, values, lows, highs)
-    if base is not None:
-        return _at_least(points, of * base, rule)
     short = max(short, points[0].length)
     best = max((p for p in points if p.length <= short), key=lambda p: p.value)
+    if (best.value if base is None else base) <= 0:
+        raise ValueError("Nothing is found on short inputs, and of nothing there is no share.")
+    if base is not None:
+        return _at_least(points, of * base, rule)
     longer = [p for p in points if p.length > best.length]
     return _at_least([replace(best, low=best.value), *longer], of * best.value, rule)
 
@@ -75,7 +79,7 @@ def by_threshold(
 ) -> Reach:
     """The longest length with at least a fixed score, in the unit of the values.
 
-    RULER's is LLaMA-2-7B's at 4k, 85.6 %, and stands for no other mix of tasks: give your own.
+    RULER's is Llama-2-7b-chat's at 4k, 85.6 %, and stands for no other mix of tasks: give your own.
 
     Raises:
         ValueError: nothing was measured, or a length twice.
@@ -155,8 +159,8 @@ def tax(
     ours, theirs = (value, low, high), (plain, plain_low, plain_high)
     if not ratio:
         return value - plain, *map(_known, _difference(ours, theirs))
-    low, high = (_known(x) for x in _difference(_logs(ours), _logs(theirs)))
-    return value / plain, None if low is None else exp(low), None if high is None else exp(high)
+    low, high = (_times(x) for x in _difference(_logs(ours), _logs(theirs)))
+    return value / plain, low, high
 
 
 @dataclass(frozen=True)
@@ -229,3 +233,8 @@ def _logs(ends: Ends) -> Ends:
 
 def _known(end: float) -> float | None:
     return end if isfinite(end) else None
+
+
+def _times(nats: float) -> float | None:
+    """As a ratio, if that is a number."""
+    return exp(nats) if abs(nats) < MOST else None

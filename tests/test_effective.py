@@ -148,6 +148,7 @@ def test_a_tax_is_a_difference_or_a_ratio_with_its_interval():
     times = tax(12, 12 / exp(0.03), 12 * exp(0.04), 10, 10 / exp(0.03), 10 * exp(0.04), ratio=True)
     assert times == pytest.approx((1.2, 1.2 / exp(0.05), 1.2 * exp(0.05)))
     assert tax(12, None, None, 10, 9, 11, ratio=True) == (pytest.approx(1.2), None, None)
+    assert tax(1e305, 1e300, 1e308, 1, 0.1, 10, ratio=True)[2] is None  # no number is so large
     assert log(times[0]) == pytest.approx(-log(tax(10, 9, 11, 12, 11, 13, ratio=True)[0]))
 
 
@@ -156,6 +157,8 @@ def test_a_tax_is_a_difference_or_a_ratio_with_its_interval():
     [
         (lambda: by_share([4, 4], [1, 1], [1, 1], [1, 1]), "twice"),
         (lambda: by_share(LENGTHS, NONE, NONE, NONE), "Nothing was measured"),
+        (lambda: by_share(LENGTHS, [0.0] * 4, NONE, NONE), "of nothing there is no share"),
+        (lambda: by_share(LENGTHS, [0.5] * 4, NONE, NONE, base=0), "of nothing there is no share"),
         (lambda: by_threshold([4], [float("nan")], [0], [1]), "finite"),
         (lambda: by_perplexity(LENGTHS, [9] * 4, original=2 * K), "up to 2048 tokens"),
         (lambda: by_perplexity([4, 8], [9, 0], [8, 0], [10, 1], original=4), "above zero"),

@@ -145,6 +145,22 @@ def test_a_perplexity_is_held_from_the_original_length_on():
 def test_a_model_that_finds_nothing_is_no_measure_for_others():
     nothing, some = (Curve([4096], [v], [v], [v]) for v in (0.0, 0.5))
     assert held(some, nothing, 4096, True) is None and held(nothing, nothing, 4096, True) is None
+    assert held(nothing, None, 4096, True) is None
+
+
+def test_where_nothing_finds_anything_no_row_reads_far_and_none_is_first(tmp_path):
+    results = [*row("none", [0.0, 0.0]), *row("pi,factor=8", [0.0, 0.0])]
+    (section,) = boarded(tmp_path, results).sections
+    assert [(r.rank, r.held) for r in section.rows] == [(None, None)] * 2
+
+
+def test_what_blew_up_is_ranked_and_said_to_be_much_worse(tmp_path):
+    task = "perplexity.whole,samples=10"
+    results = [*row("none", [1.5, 1.5], task), *row("pi,factor=8", [1.7e308, 1.7e308], task)]
+    found = boarded(tmp_path, results)
+    (section,) = data(fitting(found, [], lambda cell: None))["sections"]
+    assert [r["taxed"] for r in section["rows"]] == ["·", "> +1,000,000 %"]
+    assert "| > +1,000,000 % |" in ranking(found)
 
 
 def test_the_task_says_which_way_is_better():
@@ -194,7 +210,7 @@ def test_a_page_that_would_be_too_large_has_fewer_rows(tmp_path):
     assert data(less)["sections"][0]["out"] == 2
 
 
-EVIL = "<script>alert(1)</script>'\"&|`*_[x](javascript:y)</td>"
+EVIL = "<script>alert(1)</script>'\"&|`*_$x$[x](javascript:y)</td>"
 
 
 def test_text_of_a_result_stays_text(tmp_path):
@@ -216,7 +232,7 @@ def test_text_of_a_result_stays_text(tmp_path):
     assert (section["metric"], section["rows"][0]["name"]) == (EVIL, EVIL)
     text = re.sub(r"\\.", "", (root / "LEADERBOARD.md").read_text("utf-8"))
     assert "<script" not in text and "](javascript" not in text and "alert(1)" in text
-    assert re.sub(r"\\(.)", r"\1", escaped(EVIL)) == EVIL
+    assert re.sub(r"\\(.)", r"\1", escaped(EVIL)) == EVIL and r"\$x\$" in escaped(EVIL)
 
 
 def test_the_page_loads_nothing_and_may_not(tmp_path):

@@ -24,6 +24,8 @@ from harness.report.sheet import readable, told, written
 
 LARGEST = 3_000_000
 """Bytes of a page."""
+MUCH = 10_000
+"""Times worse, of which no table needs all figures."""
 STAMP = re.compile(r"@[0-9a-f]{8}(?=$|\+)")
 Look = Callable[[Cell], Result | None]
 Data = dict[str, Any]
@@ -199,7 +201,9 @@ def _cut(scored: Sequence[Data]) -> str | None:
 
 
 def percent(share: float) -> str:
-    """`+19 %`, `0 %`, or with a minus sign what got better."""
+    """`+19 %`, `0 %`, or with a minus sign what got better; of what blew up, only that it did."""
+    if share > MUCH:
+        return f"> +{100 * MUCH:,} %"
     rounded = round(100 * share)
     return f"{'+' if rounded > 0 else '−' if rounded < 0 else ''}{abs(rounded):,} %"  # noqa: RUF001
 

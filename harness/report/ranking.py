@@ -86,7 +86,7 @@ def refreshed(page: str, text: Callable[[], str]) -> str:
 
 def escaped(text: str) -> str:
     """Text that Markdown shows as it is, whatever it is."""
-    text = re.sub(r"([\\`*_{}\[\]<>#|~&!])", r"\\\1", " ".join(text.split()))
+    text = re.sub(r"([\\`*_{}\[\]<>#|~&!$])", r"\\\1", " ".join(text.split()))
     return text.replace("://", ":\u200b//")
 
 

@@ -114,11 +114,9 @@ def held(row: Curve, plain: Curve | None, original: int | None, higher: bool) ->
         if not higher:
             return _no_worse(row, plain, original)
         base = plain and _base(plain)
-        if base is not None and base <= 0:
-            return None
         said = by_share(row.lengths, row.values, row.lows, row.highs, base=base)
         return Held(**vars(said), first=row.lengths[first])
-    except ValueError:  # no perplexity: what is compared is not above zero
+    except ValueError:  # what is compared, or a share is to be of, is not above zero
         return None
 
 
