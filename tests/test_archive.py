@@ -231,6 +231,28 @@ def test_nothing_is_a_table_with_no_rows(tmp_path):
     assert not (tmp_path / "packed").exists()
 
 
+NOWHERE = [
+    ["query", "select 1"],
+    ["results", "pack"],
+    ["results", "export", "there", "--as", "parquet"],
+    ["explain", "toy"],
+    ["diff", "a", "b"],
+    ["rerun", "--check"],
+    ["compare"],
+    ["table"],
+    ["leaderboard"],
+]
+
+
+@pytest.mark.parametrize("words", NOWHERE, ids=" ".join)
+def test_a_folder_that_is_not_there_is_no_empty_one(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main([*words, "--results", "typo"])
+    assert left.value.code == 2 and "There are no results in 'typo'." in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_number_too_large_for_a_column_is_named(filled):
     filled.write(result("large", n=2**63))
     broken = []

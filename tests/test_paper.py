@@ -431,6 +431,12 @@ def test_one_of_paper_and_figures_is_needed(measured, capsys):
     assert report(measured) == 2 and "--paper DIR, or --figures DIR" in capsys.readouterr().err
 
 
+def test_of_nothing_no_paper_is_written(measured, capsys):
+    assert report(measured, "--paper", measured / "paper", "--where", "method=pi,x task=none") == 2
+    assert "nothing to write about" in capsys.readouterr().err
+    assert not (measured / "paper").exists()
+
+
 def test_plot_draws_each_kind(measured):
     for kind, name in {"curve": "a.png", "depth": "b.svg"}.items():
         words = ["plot", "--kind", kind, "--output", str(measured / name)]

@@ -176,6 +176,12 @@ def test_latex_is_booktabs_with_the_best_in_bold():
     assert {line.count("&") - line.count(r"\&") for line in rows} == {6}
 
 
+def test_a_caption_is_of_sentences():
+    caption = next(line for line in latex(tables()).splitlines() if "caption" in line)
+    assert r"accuracy. \emph{bold}: the best of its column; higher is better. $\approx$" in caption
+    assert r". \emph{claimed}: the original length times the factor. \emph{effective}:" in caption
+
+
 def test_latex_keeps_text_text():
     evil = r"a_b%$#{\input{x}}&~^"
     page = latex(tables([result(evil, 4096, 0.5), result("none", 4096, 0.9)]))

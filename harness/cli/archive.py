@@ -8,7 +8,7 @@ import typer
 from typer import Option
 
 from harness.cli import look
-from harness.cli.look import Folder, Where
+from harness.cli.look import Folder, Where, existing
 
 PACK_EXAMPLES = "harness results pack\n\nharness results pack --remove --results elsewhere"
 EXPORT_EXAMPLES = (
@@ -42,7 +42,7 @@ def pack(
     """
     from harness import archive
 
-    done = archive.pack(folder or context.obj, remove=remove)
+    done = archive.pack(existing(folder or context.obj), remove=remove)
     _name(done.broken)
     print(f"{done.cells:,} results packed{f' into {done.path}' if done.path else ''}")
     if remove:
@@ -76,7 +76,7 @@ def export(
     from harness.store import Broken
 
     broken: list[Broken] = []
-    meant = exchange.Meant(folder or context.obj, where, broken)
+    meant = exchange.Meant(existing(folder or context.obj), where, broken)
     if form == "parquet":
         said = exchange.parquet(meant, place)
     elif form == "eval_results":
@@ -102,7 +102,7 @@ def query(
     from harness.store import Broken
 
     broken: list[Broken] = []
-    answer = asking.ask(sql, folder, broken)
+    answer = asking.ask(sql, existing(folder), broken)
     _name(broken)
     asking.show(answer, form)
 

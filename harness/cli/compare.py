@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Option
 
-from harness.cli.look import Folder, Where
+from harness.cli.look import Folder, Where, existing
 
 if TYPE_CHECKING:
     from harness.cell import Result
@@ -73,7 +73,7 @@ def compare(
 
     if (a is None) != (b is None) or (all_of_them and a is not None):
         raise ValueError("Name both methods, --a and --b, or none of them to compare them all.")
-    results = _chosen(Store(folder), model, task, lengths, where)
+    results = _chosen(Store(existing(folder)), model, task, lengths, where)
     items = kept(Store(folder))
     if a is None or b is None:
         made = everyone(results, items)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from harness.cli.look import Folder, Json, Where
+from harness.cli.look import Folder, Json, Where, existing
 
 EXPLAIN_EXAMPLES = (
     "harness explain toy passkey yarn 16k\n\n"
@@ -57,7 +57,7 @@ def explain(
     from harness import explain as behind
     from harness.again import Places
 
-    result = behind.find(folder, cell or [], where)
+    result = behind.find(existing(folder), cell or [], where)
     about = behind.explained(folder, result, Places(tuple(corpus or ()), tuple(model or ())))
     if as_json:
         print(json.dumps(about, indent=2, ensure_ascii=False, allow_nan=False))
@@ -74,7 +74,7 @@ def diff(
     """Say what differs between two cells, down to the frequency of each dimension."""
     from harness import explain as behind
 
-    about = behind.differences(behind.find(folder, [a]), behind.find(folder, [b]))
+    about = behind.differences(*(behind.find(existing(folder), [cell]) for cell in (a, b)))
     if as_json:
         print(json.dumps(about, indent=2, ensure_ascii=False, allow_nan=False))
     else:
@@ -99,7 +99,7 @@ def rerun(
 
     if not check:
         raise ValueError("Write harness rerun --check; to fill a grid again, use harness run.")
-    cells = chosen(folder, sample=sample, seed=seed, where=where)
+    cells = chosen(existing(folder), sample=sample, seed=seed, where=where)
     print(f"measuring {len(cells)} again", file=sys.stderr)
     verdicts = []
     for verdict in rerun(cells, Places(tuple(corpus or ()), tuple(model or ()))):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from harness.cli.look import Folder
+from harness.cli.look import Folder, existing
 
 if TYPE_CHECKING:
     from harness.cell import Cell, Result
@@ -56,12 +56,7 @@ def _pages(folder: Path) -> dict[Path, str]:
     from harness.store import Broken, Store
     from harness.window import windows
 
-    if not any((folder / kept).is_dir() for kept in ("runs", "packed")):
-        raise ValueError(
-            f"There are no results in {str(folder)!r}. Measure some with: harness run; or say "
-            "where they are with --results."
-        )
-    store, broken = Store(folder), list[Broken]()
+    store, broken = Store(existing(folder)), list[Broken]()
     table = columns(folder, only=COLUMNS, broken=broken)
     for file in broken:
         print(f"note: {file}", file=sys.stderr)

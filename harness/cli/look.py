@@ -175,16 +175,25 @@ def doctor(as_json: Json = False) -> None:
             print(f"    {'':{widest}}  {check.get}")
 
 
-def _found(folder: Path, where: str | None) -> "list[Result]":
-    """The results meant; files that are none are named on standard error."""
-    from harness import archive
+def existing(folder: Path) -> Path:
+    """The folder, if results are kept in it.
 
+    Raises:
+        ValueError: they are not; says what to do.
+    """
     if not any((folder / kept).is_dir() for kept in ("runs", "packed")):
         raise ValueError(
             f"There are no results in {str(folder)!r}. Measure some with: harness run; or say "
             "where they are with --results."
         )
-    found = archive.found(folder, where)
+    return folder
+
+
+def _found(folder: Path, where: str | None) -> "list[Result]":
+    """The results meant; files that are none are named on standard error."""
+    from harness import archive
+
+    found = archive.found(existing(folder), where)
     for broken in found.broken:
         print(f"note: {broken}", file=sys.stderr)
     if not found.results:

@@ -4,7 +4,7 @@ Needs `\usepackage{booktabs}`; as wide as its text, so a wide one belongs into `
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from harness.lengths import label
 from harness.report.paper_table import LEADS, Line, PaperTable
@@ -35,13 +35,25 @@ def tabular(table: PaperTable, *, intervals: bool = False) -> str:
     return "\n".join(lines)
 
 
+def explained(table: PaperTable, *, intervals: bool = False) -> str:
+    """What its words and marks mean, as sentences of a caption."""
+    return " ".join(map(_sentence, table.said(intervals=intervals)))
+
+
+def _sentence(note: str) -> str:
+    """A word that is explained stands apart from what it means; a mark does so by itself."""
+    head, gap, meaning = note.rstrip(".").partition("  ")
+    if gap and head.isalnum():
+        return rf"\emph{{{escaped(head)}}}: {escaped(meaning)}."
+    return escaped(f"{note.rstrip('.')}.")
+
+
 def _floating(table: PaperTable, intervals: bool) -> str:
-    notes = [escaped(note) for note in table.said(intervals=intervals)]
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering\small",
-            rf"\caption{{{escaped(table.title)}. {_sentences(notes)}}}",
+            rf"\caption{{{escaped(table.title)}. {explained(table, intervals=intervals)}}}",
             rf"\label{{tab:{_slug(table)}}}",
             tabular(table, intervals=intervals),
             r"\end{table}",
@@ -63,10 +75,6 @@ def _cell(entry: Entry, mark: str, intervals: bool) -> str:
     if intervals and entry.interval:
         text += rf" {{\scriptsize {escaped(entry.interval)}}}"
     return text + (SIGN if mark == "tied" else "")
-
-
-def _sentences(notes: Sequence[str]) -> str:
-    return " ".join(f"{' '.join(note.split()).rstrip('.')}." for note in notes)
 
 
 def _slug(table: PaperTable) -> str:

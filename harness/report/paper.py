@@ -24,7 +24,7 @@ from harness.report.figures import (
 )
 from harness.report.figures.saved import MARK, behind, marked, save
 from harness.report.figures.style import DOUBLE, Picture, slug
-from harness.report.latex import tabular
+from harness.report.latex import explained, tabular
 from harness.report.paper_table import PaperTable, paper_tables
 from harness.report.tex import escaped
 
@@ -138,7 +138,13 @@ class Report:
 
 
 def paper(given: Inputs) -> Report:
-    """Everything that the inputs give, at the width of a column or of two."""
+    """Everything that the inputs give, at the width of a column or of two.
+
+    Raises:
+        ValueError: there is no result, and so nothing to write about.
+    """
+    if not given.results:
+        raise ValueError("There is nothing to write about: no result is meant.")
     left_out: list[str] = []
     pictures = [*_pictures(given, left_out)]
     found = paper_tables(given.results, lambda cell: given.windows.get(cell.base))
@@ -228,9 +234,8 @@ def _float(one: Picture) -> str:
 def _table(name: str, table: PaperTable) -> str:
     """It spans both columns, smaller the more lengths it has."""
     size = r"\small" if len(table.lengths) < 5 else r"\scriptsize"
-    notes = " ".join(escaped(f"{note.rstrip('.')}.") for note in table.said())
     lengths = f"{label(table.lengths[0])} to {label(table.lengths[-1])} tokens"
-    caption = f"{escaped(table.title)}, {lengths}. {notes}"
+    caption = f"{escaped(table.title)}, {lengths}. {explained(table)}"
     return (
         f"\\begin{{table*}}[tp]\n\\centering\n\\caption{{{caption}}}\n"
         f"\\label{{tab:{Path(name).stem}}}\n{size}\n"
