@@ -158,7 +158,7 @@ class Chat:
 
     def clear(self) -> None:
         """Forget what was said; the document stays."""
-        self.messages.clear()
+        self.messages, self._turn = [], None
 
     def say(self, text: str) -> Turn:
         """The next turn of the conversation. It takes place when it is answered."""
@@ -234,7 +234,7 @@ class Chat:
         stats = self.stats
         return {
             "method": self.spec,
-            "tokens": len(self._held.tokens) if self.messages else 0,
+            "tokens": len(self._held.tokens) if self._turn else 0,
             "reach": self.reach,
             "keys": self._held.bytes if self._facts else 0,
             "memory": machine.taken_memory(self.live.device),
@@ -293,7 +293,7 @@ class Chat:
             return None
         return (
             f"This is {tokens:,} tokens, and {self.spec} is set to read {self.reach:,}: what is "
-            "said now may be noise. Start anew with /clear, or go further with another /method."
+            "said now may be noise. Start anew (/clear), or read by a method set further (/method)."
         )
 
 

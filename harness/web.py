@@ -8,6 +8,7 @@ tab has its own conversation, and the one that is continued is read again as far
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -65,19 +66,24 @@ def made(chat: Chat) -> Any:
     picker = gr.Dropdown(
         [chat.spec, *(n for n in catalog.names("methods") if n != chat.spec)],
         value=chat.spec,
-        label="Method",
-        info="Such as yarn,factor=8: what was said is read again by it.",
+        show_label=False,
+        info="Such as yarn,factor=8. What was said is read again by it.",
         allow_custom_value=True,
     )
-    about = gr.Markdown(_about(chat))
-    return gr.ChatInterface(
-        Answers(chat),
+    about, kept = gr.Markdown(_about(chat), render=False), gr.State([])
+    page = gr.ChatInterface(
+        Answers(chat).answer,
         multimodal=True,
         textbox=box,
-        chatbot=gr.Chatbot(label=chat.live.card.name, buttons=["copy"], show_label=False),
-        additional_inputs=[picker],
+        chatbot=gr.Chatbot(
+            placeholder=None if chat.chats else "This model goes on with what you write.",
+            render_markdown=chat.chats,
+            buttons=["copy"],
+            show_label=False,
+        ),
+        additional_inputs=[picker, kept],
         additional_inputs_accordion=gr.Accordion("Method", open=True),
-        additional_outputs=[about],
+        additional_outputs=[about, kept],
         title=chat.live.card.name,
         flagging_mode="never",
         analytics_enabled=False,
@@ -86,6 +92,9 @@ def made(chat: Chat) -> Any:
         api_visibility="private",
         save_history=False,
     )
+    with page:
+        about.render()
+    return page
 
 
 class Answers:
@@ -96,59 +105,51 @@ class Answers:
         self._alone = threading.Lock()  # the model is one, and a stopped answer may linger
         self._picked = chat.spec
 
-    def __call__(
-        self, message: Mapping[str, Any], history: Sequence[Mapping[str, Any]], method: str
-    ) -> Iterator[tuple[str, str]]:
-        """The answer so far, whenever it grows, and a line about the conversation."""
+    def answer(
+        self,
+        message: Mapping[str, Any],
+        history: Sequence[Mapping[str, Any]],
+        method: str,
+        kept: Sequence[Message],
+    ) -> Iterator[tuple[str, str, list[Message]]]:
+        """The answer so far, whenever it grows, a line about the conversation, and its messages.
+
+        They are `kept` beside the page's own history, which tells how many of them still stand:
+        Gradio takes white space off what it shows.
+        """
         try:
             with self._alone:
-                if method != self._picked:
+                if method and method != self._picked:
                     self.chat.use(method)
                     self._picked = method
-                turn = self.chat.turn([*told(history), _user(message)])
+                turn = self.chat.turn([*kept[: turns(history)], _user(message)])
                 pieces = self.chat.reply(turn)
             if turn.notice:
-                gr.Warning(turn.notice, duration=None)
+                gr.Warning(turn.notice, title="Beyond its range", duration=None)
             said = ""
             while (piece := self._next(pieces)) is not None:
                 said += piece
-                yield said, _about(self.chat)
+                answer = {"role": "assistant", "content": said}
+                yield said, _about(self.chat), [*turn.messages, answer]
         except (KeyError, IndexError):
             raise
         except (ValueError, LookupError, FloatingPointError, MemoryError) as error:
-            raise gr.Error(str(error) or "It does not fit into memory: ask for less.") from None
+            said = str(error) or "It does not fit into memory: ask for less."
+            gr.Warning(said, title="Not answered", duration=None)  # an error would cover the page
 
     def _next(self, pieces: Iterator[str]) -> str | None:
         with self._alone:
             return next(pieces, None)
 
 
-def told(history: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """Gradio's history as messages: what one side says in a row, files among it, is one."""
-    found: list[dict[str, str]] = []
-    for message in history:
-        role, content = message["role"], _content(message["content"])
-        if found and found[-1]["role"] == role:
-            found[-1]["content"] += f"\n\n{content}"
-        else:
-            found.append({"role": role, "content": content})
-    return list(found)
+def turns(history: Sequence[Mapping[str, Any]]) -> int:
+    """How often the word passed in Gradio's history, where files and text stand by themselves."""
+    return sum(1 for _ in groupby(history, lambda message: message["role"]))
 
 
 def _user(message: Mapping[str, Any]) -> Message:
     parts = [*map(_file, message.get("files") or ()), message.get("text") or ""]
     return {"role": "user", "content": "\n\n".join(filter(None, parts))}
-
-
-def _content(content: Any) -> str:
-    """Of one message: text, a file, or several of either."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, Mapping) and content.get("type") == "text":
-        return str(content["text"])
-    if isinstance(content, Mapping):
-        return _file(content.get("file", content))
-    return "\n\n".join(map(_content, content))
 
 
 def _file(given: Any) -> str:

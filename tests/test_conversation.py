@@ -1,12 +1,23 @@
 """A turn of a conversation is what the model would have said to all of it at once."""
 
+import fcntl
 import io
+import json
+import os
+import pty
+import re
+import select
 import signal
+import subprocess
 import sys
+import termios
+import time
+from importlib.util import find_spec
 from itertools import islice
 
 import pytest
 import torch
+from browser import Browser, chromium
 
 from harness import catalog
 from harness.chat import Chat, Sampling
@@ -441,3 +452,147 @@ def test_ctrl_c_once_more_leaves(live, reader):
 def test_the_end_of_the_input_leaves(live, reader, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("abc"))
     assert talk(live, reader, Pipe())[0] == 0
+
+
+class Terminal:
+    """`harness chat` on a terminal of its own, with somebody at the keys."""
+
+    def __init__(self, *flags):
+        self.ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "harness", "chat", *map(str, flags)]
+        self.process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        os.close(theirs)
+        self.seen = ""
+
+    def until(self, text, patience=60):
+        end, start = time.monotonic() + patience, len(self.seen)
+        while text not in self.seen[start:]:
+            left = end - time.monotonic()
+            assert left > 0 and select.select([self.ours], [], [], left)[0], self.seen
+            self.seen += os.read(self.ours, 4096).decode(errors="replace")
+
+    def press(self, keys):
+        os.write(self.ours, keys.encode())
+
+
+@pytest.fixture
+def terminal():
+    opened = []
+    yield lambda *flags: opened.append(Terminal(*flags)) or opened[-1]
+    for it in opened:
+        it.process.kill()
+        it.process.wait()
+        os.close(it.ours)
+
+
+@pytest.mark.slow
+def test_at_a_real_terminal_ctrl_c_stops_and_once_more_leaves(terminal):
+    it = terminal("--method", "yarn", "--max-new-tokens", 100_000)
+    it.until("yarn,factor=4, set to read 16,384 tokens, 4 times as many as trained")
+    it.until("> ")
+    it.press("def main(argv):\\\n")
+    it.until(". ")
+    it.press('    """What\n')
+    for _ in range(5):
+        it.until("\n")
+    it.press("\x03")
+    it.until("Stopped.")
+    it.until("> ")
+    it.press("/stats\n")
+    it.until("tokens in context")
+    it.until("> ")
+    it.press("\x03")
+    it.until("Once more")
+    it.press("\x03")
+    assert it.process.wait(30) == 130
+
+
+# in a browser
+
+
+@pytest.fixture
+def page(tmp_path):
+    """The toy model's page in Chromium."""
+    if find_spec("gradio") is None or chromium() is None:
+        pytest.skip("needs gradio, which is no part of the test extra, and Chromium")
+    command = [sys.executable, "-m", "harness", "chat", "--web", "--max-new-tokens", "30"]
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path / "dropped")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as served:
+        try:
+            address = served.stdout.readline().split()[0]
+            with Browser(tmp_path / "profile", patience=60) as browser:
+                browser.look(1100, 800)
+                browser.call("Page.navigate", url=address)
+                sees(browser, "document.querySelector('textarea')")
+                yield browser
+                browser.picture(tmp_path / "page.png")
+                assert address.startswith("http://127.0.0.1:")
+                loopback = (address, "data:", "blob:")
+                assert all(url.startswith(loopback) for url in browser.asked)
+        finally:
+            served.send_signal(signal.SIGINT)
+
+
+def sees(browser, script, patience=60):
+    """Wait until a script has a value that is true."""
+    end = time.monotonic() + patience
+    while not browser.run(f"Boolean({script})"):
+        assert time.monotonic() < end, (script, browser.run("document.body.innerText"))
+        time.sleep(0.2)
+
+
+def reads(browser, text):
+    sees(browser, f"document.body.innerText.includes({json.dumps(text)})")
+
+
+def ask(browser, text, answers):
+    """The words of the answer, which is the so-manieth; markup is gone."""
+    sees(browser, "!document.querySelector('textarea').disabled")
+    browser.run("document.querySelector('textarea').focus()")
+    browser.call("Input.insertText", text=text)
+    browser.press("Enter")
+    sees(browser, f"document.querySelectorAll('[data-testid=bot]').length == {answers}")
+    found = [None, ""]
+    while found[-1] != found[-2] or not found[-1]:  # until it grows no more
+        assert len(found) < 60, browser.run("document.body.innerText")
+        time.sleep(1)
+        last = "[...document.querySelectorAll('[data-testid=bot]')].at(-1).innerText"
+        found.append(browser.run(last))
+    return re.findall("[A-Za-z]+", found[-1])
+
+
+@pytest.mark.slow
+def test_in_a_browser_it_says_what_it_says_at_a_terminal(page):
+    says = ("def main(argv):", "class Reader:")
+    found = [ask(page, text, i) for i, text in enumerate(says, 1)]
+    toy = load("toy", device="cpu", dtype="auto")
+    with Chat(toy, TokenReader(toy.tokenizer), sampling=Sampling(max_new_tokens=30)) as chat:
+        assert found == [re.findall("[A-Za-z]+", answered(chat, text)) for text in says]
+        reads(page, f"{chat.about()['tokens']} of 4,096 tokens in context, read by none")
+
+
+@pytest.mark.slow
+def test_in_a_browser_files_are_dropped_and_methods_picked(page, tmp_path):
+    book = tmp_path / "book.txt"
+    book.write_text("import io\n\ndef read(file):\n    return file.read()\n" * 400)
+    where = page.call("Runtime.evaluate", expression="document.querySelector('[type=file]')")
+    page.call("DOM.setFileInputFiles", files=[str(book)], objectId=where["result"]["objectId"])
+    sees(page, "document.querySelector('.thumbnail-item')")
+    ask(page, "class Reader:", 1)
+    reads(page, "is set to read 4,096")
+    picker = "[...document.querySelectorAll('input')].find((it) => it.type != 'file')"
+    page.run(f"({picker}.focus(), {picker}.select())")
+    page.call("Input.insertText", text="yarn,factor=8")
+    page.press("Enter")
+    ask(page, "def close(self):", 2)
+    reads(page, "of 32,768 tokens in context, read by yarn,factor=8")
+    page.run(f"({picker}.focus(), {picker}.select())")
+    page.call("Input.insertText", text="yarm")
+    page.press("Enter")
+    page.run("document.querySelector('textarea').focus()")
+    page.call("Input.insertText", text="def open(self):")
+    page.press("Enter")
+    reads(page, "Did you mean 'yarn'?")
