@@ -16,7 +16,7 @@ from harness.cell import UNEXTENDED, Result
 from harness.pairing import Items, aligned, comparable, meant, name
 from harness.stats import holm, least_p, paired, sign_flip
 
-__all__ = ["between", "comparable", "compare", "floor", "matrix", "pareto", "tax"]
+__all__ = ["between", "comparable", "compare", "floor", "matrix", "tax"]
 
 SIGNIFICANT = 0.05
 NATS = {"perplexity", "LongPPL"}
@@ -90,15 +90,6 @@ class Matrix:
     """The smallest p that each comparison could have."""
     left_out: list[str]
     """What could not be compared, and why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """What a method took to train, and how good it is."""
-
-    name: str
-    tokens: int
-    quality: float
 
 
 def compare(pairs: Iterable[Pair], items: Items = own) -> list[Comparison]:
@@ -186,18 +177,6 @@ def training_tokens(result: Result) -> int | None:
     """Tokens read in training, 0 of a model as it is; None: a trained one that does not say."""
     training = result.provenance.get("training") or {}
     return training.get("tokens", None if result.cell.training else 0)
-
-
-def pareto(points: Iterable[Point], *, higher_is_better: bool = True) -> list[Point]:
-    """Those that no other beats in tokens without being worse in quality; fewest tokens first."""
-    sign = 1 if higher_is_better else -1
-    front: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.tokens, -sign * p.quality)):
-        best = front[-1] if front else None
-        alike = best and (best.tokens, best.quality) == (point.tokens, point.quality)
-        if not best or alike or sign * point.quality > sign * best.quality:
-            front.append(point)
-    return front
 
 
 def _compared(a: Result, b: Result, items: Items) -> Comparison:

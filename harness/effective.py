@@ -6,7 +6,7 @@ end still does. A length that was not measured (None) is passed over; where an e
 not known, the lower one is taken not to hold, and the upper one to hold.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import exp, hypot, inf, isfinite, log
 
@@ -161,6 +161,27 @@ def tax(
         return value - plain, *map(_known, _difference(ours, theirs))
     low, high = (_times(x) for x in _difference(_logs(ours), _logs(theirs)))
     return value / plain, low, high
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """What a method took to train, and how good it is."""
+
+    name: str
+    tokens: int
+    quality: float
+
+
+def pareto(points: Iterable[Point], *, higher_is_better: bool = True) -> list[Point]:
+    """Those that no other beats in tokens without being worse in quality; fewest tokens first."""
+    sign = 1 if higher_is_better else -1
+    front: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.tokens, -sign * p.quality)):
+        best = front[-1] if front else None
+        alike = best and (best.tokens, best.quality) == (point.tokens, point.quality)
+        if not best or alike or sign * point.quality > sign * best.quality:
+            front.append(point)
+    return front
 
 
 @dataclass(frozen=True)

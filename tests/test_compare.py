@@ -12,13 +12,11 @@ from harness.cell import Cell, Result
 from harness.cli import main
 from harness.compare import (
     LOWER,
-    Point,
     between,
     comparable,
     compare,
     floor,
     matrix,
-    pareto,
     tax,
     training_tokens,
 )
@@ -292,26 +290,6 @@ def test_training_tokens_come_from_the_checkpoint():
     trained = measured("yarn", [1], model="toy+a@0a1b2c3d", provenance={"training": {"tokens": 9}})
     assert training_tokens(trained) == 9 and training_tokens(measured("yarn", [1])) == 0
     assert training_tokens(measured("yarn", [1], model="toy+a@0a1b2c3d")) is None
-
-
-def test_no_other_beats_a_point_of_the_front_and_one_beats_every_other():
-    draw = np.random.default_rng(0)
-    points = [
-        Point(name=str(i), tokens=int(t), quality=float(q))
-        for i, (t, q) in enumerate(
-            zip(draw.integers(9, size=40), draw.integers(9, size=40), strict=True)
-        )
-    ]
-    for sign in (1, -1):
-
-        def beats(p, q, sign=sign):
-            as_good = p.tokens <= q.tokens and sign * p.quality >= sign * q.quality
-            return as_good and (p.tokens, p.quality) != (q.tokens, q.quality)
-
-        expected = [p for p in points if not any(beats(q, p) for q in points)]
-        front = pareto(points, higher_is_better=sign > 0)
-        assert sorted(p.name for p in front) == sorted(p.name for p in expected)
-        assert [p.tokens for p in front] == sorted(p.tokens for p in front)
 
 
 @pytest.fixture

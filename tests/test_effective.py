@@ -5,7 +5,7 @@ from math import e, exp, log
 import numpy as np
 import pytest
 
-from harness.effective import Reach, by_perplexity, by_share, by_threshold, tax
+from harness.effective import Point, Reach, by_perplexity, by_share, by_threshold, pareto, tax
 
 K = 1024
 LENGTHS = [4 * K, 8 * K, 16 * K, 32 * K]
@@ -150,6 +150,26 @@ def test_a_tax_is_a_difference_or_a_ratio_with_its_interval():
     assert tax(12, None, None, 10, 9, 11, ratio=True) == (pytest.approx(1.2), None, None)
     assert tax(1e305, 1e300, 1e308, 1, 0.1, 10, ratio=True)[2] is None  # no number is so large
     assert log(times[0]) == pytest.approx(-log(tax(10, 9, 11, 12, 11, 13, ratio=True)[0]))
+
+
+def test_no_other_beats_a_point_of_the_front_and_one_beats_every_other():
+    draw = np.random.default_rng(0)
+    points = [
+        Point(name=str(i), tokens=int(t), quality=float(q))
+        for i, (t, q) in enumerate(
+            zip(draw.integers(9, size=40), draw.integers(9, size=40), strict=True)
+        )
+    ]
+    for sign in (1, -1):
+
+        def beats(p, q, sign=sign):
+            as_good = p.tokens <= q.tokens and sign * p.quality >= sign * q.quality
+            return as_good and (p.tokens, p.quality) != (q.tokens, q.quality)
+
+        expected = [p for p in points if not any(beats(q, p) for q in points)]
+        front = pareto(points, higher_is_better=sign > 0)
+        assert sorted(p.name for p in front) == sorted(p.name for p in expected)
+        assert [p.tokens for p in front] == sorted(p.tokens for p in front)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from harness.report.figures import (
     cost,
     depth,
     frequencies,
+    front,
     length,
     position,
     saved,
@@ -133,6 +134,17 @@ def test_rows_of_one_method_share_colour_and_mark_and_yet_differ():
 ROTATING = [rotating(m, s) for m, s in zip(METHODS, (1, 4, 2), strict=True)]
 SETS = [result("none", 8192, f"longbench.{d}", 0.4) for d in ("qasper", "trec", "lcc")]
 PASSES = [result("none", n, seconds=2.0, peak_memory=10**9, tokens=n) for n in LENGTHS]
+PHRASE = "yarn,factor=4: {:,} tokens of a corpus, 10 updates, sequences of 8,192"
+TRAINED = [
+    result("yarn,factor=4", 16384, value=9 - i).model_copy(
+        update={
+            "cell": Cell(model=f"toy+{name}@0123abcd", method="yarn,factor=4",
+                         task="perplexity.whole", length=16384),
+            "trained": PHRASE.format(tokens),
+        }
+    )
+    for i, (name, tokens) in enumerate({"brief": 400_000, "long": 60_000_000}.items(), 1)
+]  # fmt: skip
 HISTORY = {"search": {"model": "toy"}, "history": [(64, 3.0, 3.1), (96, 2.9, 3.0)]}
 FIGURES = {
     "length": lambda: length.draw(CURVES, WINDOWS, width=style.SINGLE, titles=False),
@@ -142,6 +154,7 @@ FIGURES = {
     "frequencies": lambda: frequencies.draw(ROTATING, 4096),
     "bars": lambda: bars.draw(SETS),
     "cost": lambda: cost.draw(cost.passes(PASSES)),
+    "front": lambda: front.draw([r for r in CURVES + TRAINED if r.cell.length == 16384]),
     "training": lambda: training.draw({"mine": [(1000 * i, 3.0) for i in range(1, 5)]}),
     "search": lambda: search.draw([HISTORY]),
 }
@@ -205,6 +218,18 @@ def test_the_trained_window_is_marked_where_it_lies():
     (axes,) = length.draw(CURVES, WINDOWS).axes
     at = {tuple(line.get_xdata()) for line in axes.lines}
     assert (4096, 4096) in at and "trained to 4k" in [t.get_text() for t in axes.texts]
+
+
+def test_the_front_is_drawn_at_the_longest_length_that_several_budgets_read():
+    [picture] = front.pictures([*CURVES, *TRAINED])
+    assert "Perplexity at 16k by the tokens trained on" in picture.caption
+    (axes,) = picture.figure.axes
+    joined, *rows = axes.lines
+    assert [*joined.get_ydata()] == [8.0, 7.0]  # none, and the longer training: no other is on it
+    assert [*joined.get_xdata()] == [40_000, 60_000_000] and len(rows) == 5
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["0", "1 M", "10 M", "100 M"]
+    with pytest.raises(ValueError, match="no task was read by a trained model"):
+        [*front.pictures(CURVES)]
 
 
 def test_values_far_above_all_others_have_a_part_of_the_axis_for_themselves():
