@@ -138,7 +138,14 @@ def describe(name: str, *, trust_remote_code: bool = False) -> Card:
     return card
 
 
-def load(name: str, *, device: str, dtype: str, trust_remote_code: bool = False) -> Live:
+def load(
+    name: str,
+    *,
+    device: str,
+    dtype: str,
+    trust_remote_code: bool = False,
+    device_map: str | None = None,
+) -> Live:
     """Read a model and its tokenizer; remote code only where asked for.
 
     Tensors of the checkpoint that the architecture does not know are in the model's `unexpected`,
@@ -160,6 +167,7 @@ def load(name: str, *, device: str, dtype: str, trust_remote_code: bool = False)
             dtype=machine.dtype(dtype, on),
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            **({"device_map": device_map} if device_map else {}),
             **(extra or {"use_safetensors": True}),
         )
     if absent := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
@@ -172,11 +180,27 @@ def load(name: str, *, device: str, dtype: str, trust_remote_code: bool = False)
     model.unexpected = {} if extra else _tensors(card.place, report["unexpected_keys"])
     return Live(
         card=card,
-        model=model.to(on).eval(),
+        model=(within_reach(model) if device_map else model.to(on)).eval(),
         tokenizer=tokenizer(card, trust_remote_code),
         weights=card.weights or _weights_hash(card.place),
         remote_code=trust_remote_code,
     )
+
+
+def within_reach(model: Any) -> Any:
+    """A model that transformers has placed, if the engine can run it so.
+
+    Layers are called as they are, so that they may lie anywhere; the head's weights are read.
+
+    Raises:
+        LookupError: they are not there to be read.
+    """
+    if model.get_output_embeddings().weight.is_meta:
+        raise LookupError(
+            "--device-map leaves the model's head where it is only fetched to be called, and the "
+            "engine reads it block by block. Give it more memory, or leave --device-map out."
+        )
+    return model
 
 
 def tokenizer(card: Card, trust_remote_code: bool = False) -> Any:

@@ -46,6 +46,12 @@ class Options:
     """The same questions at every length; None: the task's own."""
     device: str = "auto"
     dtype: str = "auto"
+    offload: Literal["auto", "on", "off"] = "auto"
+    """Whether hidden states and keys lie in host memory; auto: where nothing else helps."""
+    memory: int | None = None
+    """Most bytes of the device to use; None: all."""
+    device_map: str | None = None
+    """How transformers places the weights; None: on one device."""
     trust_remote_code: bool = False
 
 

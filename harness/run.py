@@ -19,6 +19,8 @@ from harness.cell import Cell, Result, Status
 from harness.corpora import place_of, reading
 from harness.engine.evaluate import BLOCK, evaluate, tree_of
 from harness.engine.kernels import kernel_for
+from harness.engine.offload import ON_DEVICE, OnDevice
+from harness.engine.parallel import ALONE, Alone
 from harness.method import Method
 from harness.model import Live
 from harness.probe import NotOn, prove
@@ -44,6 +46,8 @@ def run(
     *,
     corpus: str | None = None,
     block: int = BLOCK,
+    memory: OnDevice = ON_DEVICE,
+    ranks: Alone = ALONE,
     step: Callable[[float], None] = lambda tokens: None,
 ) -> list[Finished]:
     """One pass for cells that differ in length only.
@@ -54,6 +58,8 @@ def run(
         cells: of one model, method and task.
         corpus: where the cells' corpus is on this machine; None: as the cell names it.
         block: most tokens that pass a layer together.
+        memory: where hidden states and keys lie.
+        ranks: who reads along.
         step: told how many tokens were read since the last call.
 
     Raises:
@@ -72,7 +78,8 @@ def run(
         with method.applied_to(live.model, longest):
             encoding = prove(live.model, method, longest)
             facts = method.provenance(live.model, longest)
-            ask = partial(evaluate, live.model, block=block, step=step, text=reader.text)
+            ways = {"block": block, "memory": memory, "ranks": ranks}
+            ask = partial(evaluate, live.model, **ways, step=step, text=reader.text)
             asked, outcomes = _answered(task, reader, cells, asked, ask)
     except (FloatingPointError, NotOn) as error:
         return [refused(cell, "failed", str(error)) for cell in cells]
@@ -83,7 +90,8 @@ def run(
         "peak_memory": machine.peak_memory(live.device),
         "provenance": _provenance(live, reader, method, task, facts)
         | catalog.brought(methods=cells[0].method, tasks=cells[0].task)
-        | {"encoding": encoding, "block": block, "pass_length": longest},
+        | {"encoding": encoding, "block": block, "pass_length": longest}
+        | {"offload": memory.offloads, "ranks": ranks.size, **memory.account()},
     }
     seconds = time.perf_counter() - started
     each = seconds / sum(cell.length for cell in cells)

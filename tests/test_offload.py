@@ -9,10 +9,16 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness import catalog
+from harness.cli.run import _bytes
 from harness.engine import layers, offload
 from harness.engine.attention import attend
 from harness.engine.evaluate import evaluate
 from harness.engine.offload import Budget, OnDevice, OnHost, memory
+from harness.executors import local
+from harness.executors.local import IN_HOST
+from harness.model import load, within_reach
+from harness.plan import Options, plan
+from harness.store import Store
 from harness.task import Losses, Request, Text, Verdict
 
 LENGTH, BLOCK = 700, 64
@@ -231,3 +237,138 @@ def test_pieces_of_keys_are_one_attention():
         ways = {"scale": 0.25, "window": window}
         apart = attend(q, k, v, **ways, memory=OnHost("cpu", piece=13))
         torch.testing.assert_close(apart, attend(q, k, v, **ways), atol=1e-5, rtol=0)
+
+
+# In a run
+
+
+class Notes:
+    """A watch that remembers what it was told."""
+
+    def __init__(self):
+        self.said = []
+
+    def cell_started(self, cells, tokens): ...
+
+    def progressed(self, tokens): ...
+
+    def cell_finished(self, result): ...
+
+    def note(self, message):
+        self.said.append(message)
+
+
+@pytest.fixture
+def measured(folder, tmp_path):
+    """One perplexity cell of 1,500 tokens, measured with these options."""
+
+    def measured(**more):
+        wish = Options(models=(str(folder),), methods=("pi",), tasks=("perplexity",),
+                       lengths=(1500,), corpus="stdlib", samples=1, device="cpu",
+                       dtype="float32", **more)  # fmt: skip
+        place, watch = tmp_path / str(len([*tmp_path.iterdir()])), Notes()
+        place.mkdir()
+        (result,) = local.execute(plan(wish), Store(place), wish, watch)
+        return result, watch.said
+
+    return measured
+
+
+def test_out_of_memory_is_tried_in_smaller_blocks_then_in_host_memory_then_said(measured):
+    """The ladder; the row holds the step that was taken, and what the device held."""
+    roomy, said = measured(memory=10**9)
+    assert said == [] and taken(roomy) == (2048, False)
+    peak = roomy.provenance["device_memory"]["peak"]
+    tight, said = measured(memory=peak - 1)
+    assert "trying again in blocks of 512 tokens." in said[0] and taken(tight) == (512, False)
+    least = tight.provenance["device_memory"]["peak"]
+    steps = {}
+    for room in np.linspace(0.3, 0.95, 9) * least:
+        result, said = measured(memory=int(room))
+        steps.setdefault((result.status, taken(result)), []).append((result, said))
+    assert ("out_of_memory", (None, None)) in steps
+    offloaded = [step for (_, step) in steps if step[1]]
+    assert offloaded, "no budget had room for a step with host memory"
+    for (status, step), found in steps.items():
+        for result, said in found:
+            if status == "scored":
+                assert result.value == pytest.approx(roomy.value, rel=1e-4)
+                assert bool(step[1]) == (IN_HOST in (said or [""])[-1])
+            else:
+                assert f"in blocks of 128 tokens{IN_HOST}: out of memory" in result.reason
+                assert len(said) == 5
+
+
+def taken(result):
+    return result.provenance.get("block"), result.provenance.get("offload")
+
+
+def test_host_memory_is_used_or_left_alone_as_asked(measured):
+    alone, _ = measured()
+    on, _ = measured(offload="on")
+    assert (alone.provenance["offload"], on.provenance["offload"]) == (False, True)
+    assert on.value == pytest.approx(alone.value, rel=1e-4)
+    off, said = measured(offload="off", memory=200_000)
+    assert off.status == "out_of_memory" and len(said) == 2
+
+
+@pytest.mark.parametrize(("device", "more", "needed", "expected"), [
+    ("cpu", {}, 1, [(2048, False), (512, False), (128, False)]),
+    ("cpu", {}, 10**18, []),
+    ("cuda", {}, 10**18, [(8192, True), (2048, True), (512, True), (128, True)]),
+    ("cuda", {"offload": "off"}, 10**18, []),
+])  # fmt: skip
+def test_what_cannot_fit_is_not_begun_but_in_host_memory(
+    monkeypatch, device, more, needed, expected
+):
+    monkeypatch.setattr(local.machine, "whole_memory", lambda on: 24 * 10**9)
+    wish = Options(methods=(), tasks=(), lengths=(), **more)
+    assert local.steps(device, wish, needed) == expected
+
+
+@pytest.mark.parametrize(("size", "count"), [("24GB", 24 * 10**9), ("1.5g", 1.5e9), ("800M", 8e8)])
+def test_a_size_is_read(size, count):
+    assert _bytes(size) == count
+
+
+@pytest.mark.parametrize("size", ["", "GB", "-1GB", "0", "1e9", "9" * 30, "12 parsecs"])
+def test_what_is_no_size_is_said(size):
+    with pytest.raises(ValueError, match="--memory takes a size such as 24GB"):
+        _bytes(size)
+
+
+# Weights that transformers places
+
+
+def test_a_device_map_changes_nothing_but_where_weights_lie(folder):
+    plainly, placed = (
+        load(str(folder), device="cpu", dtype="float32", device_map=name).model
+        for name in (None, "auto")
+    )
+    assert evaluated(placed) == evaluated(plainly)
+
+
+def test_layers_that_are_fetched_to_be_called_are_called(folder, tmp_path):
+    plainly = load(str(folder), device="cpu", dtype="float32").model
+    names = ["model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm", "lm_head"]
+    places = dict.fromkeys(names, "cpu") | {"model.layers.1": "disk", "model.rotary_emb": "cpu"}
+    placed = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, device_map=places, offload_folder=tmp_path
+    )
+    assert placed.model.layers[1].mlp.up_proj.weight.is_meta
+    assert evaluated(within_reach(placed)) == evaluated(plainly)
+
+
+def test_a_head_that_cannot_be_read_is_refused(folder):
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    with pytest.raises(LookupError, match="--device-map leaves the model's head"):
+        within_reach(model)
+
+
+def evaluated(model):
+    tokens = np.random.default_rng(0).integers(3, 128, 200)
+    (losses,) = evaluate(
+        model, [Request(id="", tokens=tokens, ask=Losses(start=1, stop=200))], block=64
+    )
+    return losses.tolist()

@@ -1,6 +1,9 @@
 """Several processes that read one input together answer as one process does."""
 
+import json
 import multiprocessing
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +20,9 @@ from harness.engine.evaluate import evaluate, tree_of
 from harness.engine.offload import OnHost
 from harness.engine.parallel import ALONE, Elsewhere, Ranks, even
 from harness.engine.tree import Tree
+from harness.executors import chosen, ranks
+from harness.plan import Options, plan
+from harness.store import Store
 from harness.task import Choice, Losses, Request, Text, Verdict
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it has no fork to rely on")
@@ -208,5 +214,75 @@ def test_what_goes_wrong_on_one_rank_goes_wrong_on_all_and_they_can_go_on(where,
 
 def test_the_first_rank_is_heard_by_all(tmp_path):
     said = "what is to be read: ä"
-    found = together(2, tmp_path, lambda ranks: ranks.say(said if ranks.rank == 0 else None))
+    found = together(2, tmp_path, lambda ranks: ranks.say("" if ranks.rank else said))
     assert found == [said, said]
+
+
+# From the command line
+
+
+def cells(folder, place, *more, command=("-P", "-m", "harness")):
+    """What a run prints, without what differs from one run to the next."""
+    words = ["run", "--model", str(folder), "-m", "pi,none", "-t", "passkey,perplexity", "--json"]
+    words += ["-l", "300,600", "--samples", "1", "--corpus", "stdlib", "--device", "cpu"]
+    words += ["--dtype", "float32", "--results", str(place), *more]
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
+    ran = subprocess.run(
+        [sys.executable, *command, *words],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env=environment | {"OMP_NUM_THREADS": "1"},
+    )
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert [cell["status"] for cell in found] == ["scored"] * 8
+    return [(cell["method"], cell["task"], cell["length"], cell["value"]) for cell in found]
+
+
+def matches(found, expected):
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours[:3] == theirs[:3] and ours[3] == pytest.approx(theirs[3], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_command_starts_its_ranks_or_is_torchruns(folder, tmp_path):
+    expected = cells(folder, tmp_path / "alone")
+    matches(cells(folder, tmp_path / "started", "--ranks", "2"), expected)
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "harness")
+    matches(cells(folder, tmp_path / "torchrun", command=torchrun), expected)
+    made_by = {r.provenance["ranks"] for r in Store(tmp_path / "torchrun").results()}
+    assert made_by == {2}
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_fails_its_cells_with_the_reason(folder, tmp_path, monkeypatch):
+    wish = Options(models=(str(folder),), methods=("none", "pi"), tasks=("passkey",),
+                   lengths=(300,), samples=1, device="cpu", dtype="float32")  # fmt: skip
+    others, real = [], subprocess.Popen
+
+    def started(command, **more):
+        process = real(command, **more)
+        if "harness.executors.ranks" in command:
+            others.append(process)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    found, watch = [], ranks.Nobody()
+    watch.cell_finished = lambda result: others[0].kill()
+    for result in ranks.Together(2).execute(plan(wish), Store(tmp_path), wish, watch):
+        found.append(result)
+    assert [result.status for result in found] == ["scored", "failed"]
+    assert "another rank has died" in found[1].reason
+    assert len(others) == 1 and others[0].returncode and not dist.is_initialized()
+
+
+def test_ranks_are_asked_for_in_words_that_fit(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(ValueError, match="--ranks is for --engine local, not for ray"):
+        chosen("ray", ranks=2)
+    with pytest.raises(ValueError, match="--ranks must be at least 1"):
+        chosen("local", ranks=0)
+    assert chosen("local", ranks=2) == ranks.Together(2)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert chosen("local") == ranks.Together(None)

@@ -1,6 +1,8 @@
 """`harness run`: measure the cells of a grid that have no result yet."""
 
 import json
+import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -110,6 +112,22 @@ def run(
     ] = False,
     device: Annotated[str | None, Option(metavar="NAME", help="auto, cpu or cuda.")] = None,
     dtype: Annotated[str | None, Option(metavar="NAME", help="auto, bfloat16 or float32.")] = None,
+    offload: Annotated[
+        Literal["auto", "on", "off"],
+        Option(help="Hidden states and keys in host memory; auto: where nothing else helps."),
+    ] = "auto",
+    memory: Annotated[
+        str | None,
+        Option(metavar="SIZE", help="Most of the device's memory to use, as 24GB or 800MB."),
+    ] = None,
+    device_map: Annotated[
+        Literal["auto", "balanced", "sequential"] | None,
+        Option(help="Let transformers place the weights; else they lie on one device."),
+    ] = None,
+    ranks: Annotated[
+        int | None,
+        Option(metavar="N", help="Processes that read each input together; or use torchrun."),
+    ] = None,
     results: Folder = Path("results"),
     dry_run: Annotated[
         bool, Option("--dry-run", help="Only list the cells and what they will take.")
@@ -174,8 +192,12 @@ def run(
         from harness.gridfile import options
         from harness.store import Store
 
-        executor = chosen(engine, workers=workers, address=address, job=_words(job))
+        executor = chosen(engine, workers=workers, address=address, job=_words(job), ranks=ranks)
+        if int(os.environ.get("RANK", 0)):  # torchrun has started another process as the first
+            raise typer.Exit(_read_along(trust_remote_code))
         asked = options(given, grid, trust_remote_code=trust_remote_code)
+        placed = {"offload": offload, "memory": _bytes(memory), "device_map": device_map}
+        asked = replace(asked, **placed)
         store = Store(results, retry=retry)
         cells, unread = _planned(asked)
         if write_cells:
@@ -189,6 +211,28 @@ def run(
     elif record:
         _draw(cells, store, record)
     raise typer.Exit(code or int(unread))
+
+
+def _read_along(trust_remote_code: bool) -> int:
+    from harness.executors.ranks import follow
+
+    follow(trust_remote_code)
+    return 0
+
+
+def _bytes(size: str | None) -> int | None:
+    """`24GB` in bytes.
+
+    Raises:
+        ValueError: it is no size.
+    """
+    if size is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)([KMGT]?)B?", size.strip(), re.IGNORECASE)
+    count = round(float(found[1]) * 1000 ** " KMGT".index(found[2].upper() or " ")) if found else 0
+    if not count:
+        raise ValueError(f"--memory takes a size such as 24GB or 800MB, and {size!r} is none.")
+    return count
 
 
 def _planned(options: "Options") -> "tuple[list[Planned], bool]":

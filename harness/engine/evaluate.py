@@ -148,7 +148,7 @@ def _score(
     sweep(stack, hidden, cut, lambda n: step(n / layers), ranks)
     head = Head(model, stack.norm)
     losses, best = ranks.told(
-        cut, row, target, lambda rows, targets: head.read(hidden[0], rows, targets, memory)
+        cut, row, target, lambda at, targets: head.read(hidden[0], at, targets, memory, block)
     )
 
     cuts = np.cumsum([len(r) for r in rows])[:-1]

@@ -24,13 +24,19 @@ class Head:
     def logits(self, hidden: Tensor) -> Tensor:
         """(n, hidden) of the last layer's output -> (n, vocabulary), float32."""
         with _exact_products(hidden.dtype):
-            logits = nn.functional.linear(self.norm(hidden).float(), self.weight, self.bias)
+            normed = self.norm(hidden).float().to(self.weight.device)
+            logits = nn.functional.linear(normed, self.weight, self.bias).to(hidden.device)
         if self.softcap:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits
 
     def read(
-        self, hidden: Tensor, rows: Tensor, targets: Tensor, memory: OnDevice = ON_DEVICE
+        self,
+        hidden: Tensor,
+        rows: Tensor,
+        targets: Tensor,
+        memory: OnDevice = ON_DEVICE,
+        most: int = SCORES,
     ) -> tuple[Tensor, Tensor]:
         """For each asked row, the loss of its target and the most likely token.
 
@@ -39,13 +45,14 @@ class Head:
             rows: which of them are asked, (m,).
             targets: the token that followed, (m,).
             memory: where hidden states lie.
+            most: rows that are read together.
 
         Returns:
             Losses in nats, (m,) float64, and argmax tokens, (m,) int64.
         """
         losses = torch.empty(len(rows), dtype=torch.float64)
         best = torch.empty(len(rows), dtype=torch.int64)
-        size = max(1, SCORES // self.weight.shape[0])
+        size = max(1, min(most, SCORES // self.weight.shape[0]))
         for start in range(0, len(rows), size):
             piece = slice(start, start + size)
             logits = self.logits(memory.rows(hidden, rows[piece]))

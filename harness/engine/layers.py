@@ -42,12 +42,16 @@ class Keys:
         self.bend: Bend | None = None
         """The layer's, which may keep keys otherwise than they come."""
         self.keys = self.values = torch.empty(0)
+        self._like: tuple[Any, ...] = ()
+        """What there is room for; layers may lie on several devices."""
 
     def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, ...]:
         """Keep a block's keys and values, (1, heads, T, dim); return all up to its end."""
         if self.bend is not None:
             keys = self.bend.kept(keys, self.start)
-        if self.keys.shape[1::2] != keys.shape[1::2] or self.keys.dtype != keys.dtype:
+        like = keys.shape[1::2], keys.dtype, keys.device
+        if self._like != like:
+            self._like = like
             self.keys = self.values = torch.empty(0)
             self.keys, self.values = (
                 self.memory.room_for_keys(self.capacity, x) for x in (keys, values)

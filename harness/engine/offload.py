@@ -95,6 +95,12 @@ class OnDevice:
         with self.budget:
             yield
 
+    def account(self) -> dict[str, Any]:
+        """What was counted of the device, in bytes: plain data."""
+        if self.budget is None:
+            return {}
+        return {"device_memory": {"room": self.budget.room, "peak": self.budget.peak}}
+
     def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Room for much of what `like` is little of."""
         return like.new_empty(shape)

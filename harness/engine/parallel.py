@@ -128,7 +128,8 @@ class Ranks(Alone):
         sent = mine.new_zeros(max(shares), mine.shape[1])
         sent[: len(mine)] = mine
         came = [torch.empty_like(sent) for _ in shares]
-        dist.all_gather([x.view(torch.uint8) for x in came], sent.view(torch.uint8))
+        with _message():
+            dist.all_gather([x.view(torch.uint8) for x in came], sent.view(torch.uint8))
         width = keys.shape[1] * keys.shape[3]
         for count, theirs in zip(shares, came, strict=True):
             k, v = theirs[:count, :width], theirs[:count, width:]
@@ -170,27 +171,42 @@ class Ranks(Alone):
             raise
         self._tell(FINE)
 
+    def say(self, text: str = "") -> str:
+        """What the first rank says, on every rank; the others give nothing.
+
+        Raises:
+            Elsewhere: a rank has died.
+        """
+        said = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        length = torch.tensor([len(said)])
+        with _message():
+            dist.broadcast(length, 0)
+            if self.rank:
+                said = torch.empty(int(length), dtype=torch.uint8)
+            dist.broadcast(said, 0)
+        return bytes(said.tolist()).decode()
+
     def _tell(self, how: int, *, quietly: bool = False) -> None:
         """Say how it goes, and hear from the others: before every message, and at the end.
 
         Raises:
-            Elsewhere: it goes badly on another rank.
+            Elsewhere: it goes badly on another rank, or one has died.
         """
         worst = torch.tensor([how])
-        dist.all_reduce(worst, dist.ReduceOp.MAX)
+        with _message():
+            dist.all_reduce(worst, dist.ReduceOp.MAX)
         if int(worst) and not quietly:
             what = "is out of memory" if int(worst) == NO_MEMORY else "could not go on"
             raise Elsewhere(f"another rank {what}")
 
-    def say(self, text: str | None = None) -> str:
-        """What the first rank says, on every rank; the others give nothing."""
-        said = torch.tensor(list((text or "").encode()), dtype=torch.uint8)
-        length = torch.tensor([len(said)])
-        dist.broadcast(length, 0)
-        if self.rank:
-            said = torch.empty(int(length), dtype=torch.uint8)
-        dist.broadcast(said, 0)
-        return bytes(said.tolist()).decode()
+
+@contextmanager
+def _message() -> Iterator[None]:
+    """A message that does not come through: whoever should have heard it is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise Elsewhere(f"another rank has died: {str(error).splitlines()[0]}") from error
 
 
 def even(position: int, length: int, ranks: int, row_cost: float) -> list[int]:

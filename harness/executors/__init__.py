@@ -4,6 +4,7 @@ An executor is given what has no result yet and yields each result once it is on
 disk. It keeps no account of its own: what is done, the results folder knows.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -36,6 +37,7 @@ def chosen(
     workers: int | None = None,
     address: str | None = None,
     job: dict[str, Any] | None = None,
+    ranks: int | None = None,
 ) -> Executor:
     """The executor of this name.
 
@@ -44,6 +46,7 @@ def chosen(
         workers: cells at the same time; None: one for each GPU, else one for each machine.
         address: the cluster's head; None: this machine alone.
         job: what Slurm is asked for, in submitit's words.
+        ranks: processes that read each input together; None: one, or as torchrun has started.
 
     Raises:
         ValueError: the engine takes no such wish.
@@ -52,6 +55,7 @@ def chosen(
         ("--workers", workers, ("ray", "slurm")),
         ("--address", address, ("ray",)),
         ("--job", job, ("slurm",)),
+        ("--ranks", ranks, ("local",)),
     ):
         if given is not None and engine not in takes:
             raise ValueError(f"{flag} is for --engine {' or '.join(takes)}, not for {engine}.")
@@ -65,4 +69,11 @@ def chosen(
         from harness.executors.slurm import Slurm
 
         return Slurm(job=job or {}, workers=workers)
+    if ranks is not None and ranks < 1:
+        raise ValueError(f"--ranks must be at least 1, and {ranks} is less.")
+    torchrun = engine == "local" and int(os.environ.get("WORLD_SIZE", 1)) > 1
+    if torchrun or (ranks or 1) > 1:
+        from harness.executors.ranks import Together
+
+        return Together(None if torchrun else ranks)
     return cast(Executor, import_module("harness.executors.local"))

@@ -8,6 +8,8 @@ from harness import catalog, machine
 from harness.cell import Cell, Result, Status
 from harness.corpora import label_of, place_of
 from harness.engine.evaluate import BLOCK
+from harness.engine.offload import memory
+from harness.engine.parallel import ALONE, Alone
 from harness.executors.holding import held
 from harness.executors.work import units
 from harness.model import Live, load
@@ -18,12 +20,20 @@ from harness.reader import TokenReader
 from harness.run import Finished, refused, run
 from harness.store import Store
 
-SMALLEST_BLOCK = 128
+BLOCKS = (BLOCK, BLOCK // 4, BLOCK // 16)
+"""Of tokens that pass a layer together, as they are tried where memory does not suffice."""
+LARGE = 4 * BLOCK
+"""The first to be tried where a GPU's keys lie in host memory: each block reads all before it."""
+IN_HOST = ", with hidden states and keys in host memory"
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 def execute(
-    plan: Sequence[Planned], store: Store, options: Options, watch: Watch
+    plan: Sequence[Planned],
+    store: Store,
+    options: Options,
+    watch: Watch,
+    host: "Host | None" = None,
 ) -> Iterator[Result]:
     """Run these cells, and yield each result once it is stored.
 
@@ -37,12 +47,18 @@ def execute(
                 "end, and what either has finished is not run again."
             )
             plan = [planned for unit in reversed(units(plan)) for planned in unit]
-        yield from fill(plan, store, options, watch)
+        yield from fill(plan, store, options, watch, host)
 
 
-def fill(plan: Sequence[Planned], store: Store, options: Options, watch: Watch) -> Iterator[Result]:
+def fill(
+    plan: Sequence[Planned],
+    store: Store,
+    options: Options,
+    watch: Watch,
+    host: "Host | None" = None,
+) -> Iterator[Result]:
     """Run these cells as they are given, beside whoever else does; yield each once stored."""
-    for finished in Host(options, watch).measure(plan, store.has):
+    for finished in (host or Host(options, watch)).measure(plan, store.has):
         store.write(finished.result, losses=finished.losses, samples=finished.samples)
         watch.cell_finished(finished.result)
         yield finished.result
@@ -51,8 +67,8 @@ def fill(plan: Sequence[Planned], store: Store, options: Options, watch: Watch) 
 class Host:
     """A process that measures: the model it has read stays until another is asked for."""
 
-    def __init__(self, options: Options, watch: Watch) -> None:
-        self._options, self._watch = options, watch
+    def __init__(self, options: Options, watch: Watch, ranks: Alone = ALONE) -> None:
+        self.options, self.ranks, self._watch = options, ranks, watch
         self._name: str | None = None
         self._held: tuple[Live, TokenReader] | None = None
         self._fault: tuple[Status, str] | None = None
@@ -84,7 +100,7 @@ class Host:
             return
         for one_pass in together:
             if left := [planned for planned in one_pass if not done(planned.cell)]:
-                yield from _attempt(live, reader, left, self._watch)
+                yield from self._attempt(live, reader, left)
 
     def _hold(self, name: str, planned: Planned) -> None:
         """Have this model ready, or know why it cannot be."""
@@ -92,10 +108,51 @@ class Host:
             return
         self._name, self._held, self._fault = name, None, None
         try:
-            live = _loaded(planned, self._options)
+            with self.ranks.in_step():
+                live = _loaded(planned, self.options)
             self._held = live, TokenReader(live.tokenizer, machine.cache_folder())
         except Exception as error:  # one model's fault, whatever it is, must not end the grid
             self._fault = _fault(error)
+
+    def _attempt(
+        self, live: Live, reader: TokenReader, planned: list[Planned]
+    ) -> Iterator[Finished]:
+        """The pass; out of memory, again by the next step; then cell by cell; then said so."""
+        cells = [p.cell for p in planned]
+        tries = steps(live.device, self.options, planned[-1].bytes)
+        if not tries:
+            reason = f"it {planned[-1].why}"
+            yield from (refused(cell, "out_of_memory", reason) for cell in cells)
+            return
+        for block, offload in tries:
+            how = f"in blocks of {block} tokens{IN_HOST if offload else ''}"
+            if (block, offload) != tries[0]:
+                self._watch.note(f"Out of memory at {_named(cells)}: trying again {how}.")
+            self._watch.cell_started(cells, max(p.tokens for p in planned))
+            try:
+                yield from run(
+                    live,
+                    reader,
+                    cells,
+                    corpus=planned[0].corpus,
+                    block=block,
+                    memory=memory(live.model, offload=offload, limit=self.options.memory),
+                    ranks=self.ranks,
+                    step=self._watch.progressed,
+                )
+                return
+            except Exception as error:  # one cell's fault, whatever it is, must not end the grid
+                said = _first_line(error)
+                if not _out_of_memory(error):
+                    reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
+                    reason = blamed(error) or reason
+                    yield from (refused(cell, "failed", reason) for cell in cells)
+                    return
+        if len(planned) > 1:
+            for one in planned:
+                yield from self._attempt(live, reader, [one])
+        else:
+            yield refused(cells[0], "out_of_memory", f"out of memory, {how}: {said}")
 
 
 def passes(live: Live, plan: Iterable[Planned]) -> Iterator[list[Planned]]:
@@ -130,6 +187,7 @@ def _loaded(planned: Planned, options: Options) -> Live:
         device=options.device,
         dtype=planned.dtype,
         trust_remote_code=options.trust_remote_code,
+        device_map=options.device_map,
     )
     meant = planned.made_of.get("weights")
     if meant and meant != live.weights:
@@ -142,39 +200,23 @@ def _loaded(planned: Planned, options: Options) -> Live:
     return live
 
 
-def _attempt(
-    live: Live, reader: TokenReader, planned: list[Planned], watch: Watch
-) -> Iterator[Finished]:
-    """The pass; out of memory, again in smaller blocks; then cell by cell; then said so."""
-    cells = [p.cell for p in planned]
-    if planned[-1].bytes > machine.whole_memory(live.device):
-        yield from (refused(cell, "out_of_memory", f"it {planned[-1].why}") for cell in cells)
-        return
-    block = BLOCK
-    while True:
-        watch.cell_started(cells, max(p.tokens for p in planned))
-        try:
-            yield from run(
-                live, reader, cells, corpus=planned[0].corpus, block=block, step=watch.progressed
-            )
-            return
-        except Exception as error:  # one cell's fault, whatever it is, must not end the grid
-            said = _first_line(error)
-            if not _out_of_memory(error):
-                reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
-                reason = blamed(error) or reason
-                yield from (refused(cell, "failed", reason) for cell in cells)
-                return
-        block //= 4
-        if block < SMALLEST_BLOCK:
-            break
-        watch.note(f"Out of memory at {_named(cells)}: trying again in blocks of {block} tokens.")
-    if len(planned) > 1:
-        for one in planned:
-            yield from _attempt(live, reader, [one], watch)
-    else:
-        tried = f"in blocks of {block * 4} tokens"
-        yield refused(cells[0], "out_of_memory", f"out of memory, {tried}: {said}")
+def steps(device: str, options: Options, needed: int) -> list[tuple[int, bool]]:
+    """Blocks of how many tokens, and whether with host memory, in the order of trying; maybe none.
+
+    Args:
+        device: cpu or cuda.
+        options: whether host memory is to be used, and how much of the device's may be.
+        needed: bytes a pass is expected to take.
+    """
+    too_much = needed > machine.whole_memory(device)
+    apart = device == "cuda" or options.memory is not None
+    on_device = [(block, False) for block in BLOCKS]
+    in_host = [(block, True) for block in ((LARGE, *BLOCKS) if device == "cuda" else BLOCKS)]
+    if options.offload == "on":
+        return in_host
+    if options.offload == "off" or not apart:
+        return [] if too_much else on_device
+    return in_host if too_much else on_device + in_host
 
 
 def _fault(error: Exception) -> tuple[Status, str]:

@@ -44,6 +44,9 @@ class Work(BaseModel):
     """sha256 of the weights that are meant."""
     dtype: Literal["bfloat16", "float32", "auto"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    offload: Literal["auto", "on", "off"] = "auto"
+    memory: int | None = Field(None, gt=0)
+    device_map: str | None = None
     corpus: str | None = None
     """Where its text is."""
     cells: tuple[Share, ...] = Field(min_length=1)
@@ -61,6 +64,9 @@ class Work(BaseModel):
             weights=first.made_of.get("weights"),
             dtype=first.dtype,
             device=options.device,
+            offload=options.offload,
+            memory=options.memory,
+            device_map=options.device_map,
             corpus=first.corpus,
             cells=shares,
         )
@@ -85,6 +91,9 @@ class Work(BaseModel):
             tasks=(),
             lengths=(),
             device=self.device,
+            offload=self.offload,
+            memory=self.memory,
+            device_map=self.device_map,
             trust_remote_code=trust_remote_code,
         )
 
