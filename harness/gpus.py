@@ -27,6 +27,9 @@ SHARED = 0.9
 WITHIN = 1.05
 """A split is as cheap as the cheapest up to here: what is left is noise."""
 BFLOAT16 = 2
+BLOCK, LARGER, PIECE = 2048, 4, 16384
+"""Rows of a block, how many times more they are where keys lie in host memory, and how many keys
+come from there together: as `harness.executors.local` and `harness.engine.offload` have it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,8 +218,9 @@ def _pass(work: Work, shape: Shape, gpu: Gpu, offload: bool) -> Pass:
     needs, room, host = work.bytes(shape, BFLOAT16, process=0), gpu.memory - RESERVED, 0.0
     if offload and needs > room:
         host = _streamed(work, shape)
-        needs -= host
-        seconds += 2 * shape.layers * host / gpu.host  # read and written by every layer
+        needs += _on_its_way(shape) - host
+        seconds = max(seconds, _keys_read(work, shape) / gpu.host)  # the one while the other
+        seconds += 2 * shape.layers * work.kept * shape.hidden * BFLOAT16 / gpu.host
     return Pass(cells=(), seconds=seconds, bytes=needs, host=host, runs=needs <= room)
 
 
@@ -224,6 +228,19 @@ def _streamed(work: Work, shape: Shape) -> float:
     """Bytes that host memory can hold: hidden states, and the keys of the layer in work."""
     key = 2 * shape.key_heads * shape.head_dim * BFLOAT16
     return work.kept * shape.hidden * BFLOAT16 + key * (work.depth + shape.layers * work.room)
+
+
+def _on_its_way(shape: Shape) -> float:
+    """Bytes of what comes from there, and of larger blocks' further rows."""
+    key = 2 * shape.key_heads * shape.head_dim * BFLOAT16
+    rows = (LARGER - 1) * BLOCK
+    return 3 * PIECE * key + rows * (3 * shape.intermediate + 6 * shape.hidden) * BFLOAT16
+
+
+def _keys_read(work: Work, shape: Shape) -> float:
+    """Bytes of keys and values that all blocks of all layers read of host memory."""
+    key = 2 * shape.key_heads * shape.head_dim * BFLOAT16
+    return sum(key * float(seen(work.inner, w).sum()) / LARGER for w in shape.windows)
 
 
 @dataclass(frozen=True, kw_only=True)

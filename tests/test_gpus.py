@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from harness import gpus
 from harness.bill import by_count, by_gpu, by_length
 from harness.cost import Work, shape_of
 from harness.gpus import GPUS, SHARED, Pass, Roofline, cheapest, named, passes, split, splits
@@ -136,3 +137,11 @@ def test_a_folder_with_nothing_but_a_configuration_is_enough(folder, tmp_path):
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     card = describe(str(tmp_path))
     assert shape_of(card).layers == 2 and card.weights is None and card.spec
+
+
+def test_what_lies_in_host_memory_is_read_as_a_run_reads_it():
+    from harness.engine import offload
+    from harness.executors import local
+
+    assert (local.BLOCKS[0], local.LARGE) == (gpus.BLOCK, gpus.LARGER * gpus.BLOCK)
+    assert gpus.PIECE == offload.PIECE
