@@ -16,9 +16,11 @@ BROAD, TALL, LONG = 6, 40, 60
 RULES = (
     "Ranked by **effective context**: the longest length at which a method keeps 85 % of what the "
     "model as it is scores on short inputs, or at which perplexity is not significantly worse than "
-    "that of the model as it is at its original length. ≥: the longest length measured still "
-    "holds; <: not even the shortest does; in brackets, how far the ends of the 95 % intervals "
-    "hold. Methods that read equally far share a rank."
+    "that of the model as it is at its original length, going by the two intervals alone: of few "
+    "documents they are wide, and `harness compare`, which pairs documents, sees smaller "
+    "differences. ≥: the longest length measured still holds; <: not even the shortest does; in "
+    "brackets, how far the ends of the 95 % intervals hold. Methods that read equally far share a "
+    "rank."
 )
 
 
