@@ -62,6 +62,18 @@ def test_every_method_in_parts_is_timed_beside_plain_attention(figures):
     assert all(set(row) == {"512", "1024"} and min(row.values()) > 0 for row in seconds.values())
 
 
+def test_two_ranks_read_what_one_reads(figures):
+    kept = figures("parallel", "--model", "toy", "--lengths", "2k")
+    one, two = (kept["sides"][side]["losses"] for side in ("one", "two"))
+    assert one == pytest.approx(two, abs=0.2)  # in bfloat16, cut into other blocks
+
+
+def test_half_the_memory_suffices_with_the_hosts(figures):
+    kept = figures("offload", "--lengths", "64k", "--method", "yarn")
+    assert kept["sides"]["half"]["offload"] and not kept["sides"]["whole"]["offload"]
+    assert [row["reached"] for row in kept["rows"][1:]] == [True, True]
+
+
 def test_figures_name_no_place_of_this_machine(figures):
     kept = figures("memory_growth", "--model", str(TOY), "--lengths", "256,512")
     assert str(ROOT) not in json.dumps(kept)
