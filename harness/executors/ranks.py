@@ -2,7 +2,7 @@
 
 The first rank is the command itself: it plans, shows and writes. The others are told what to read
 along, a cell file for each pass, and keep nothing. They are started from here, on this machine and
-heard by nobody else, or they are torchrun's: `torchrun --nproc-per-node 8 -m harness run ...`.
+heard by nobody else, or they are torchrun's: `torchrun ... -m harness run ...`.
 """
 
 import os
