@@ -417,6 +417,19 @@ def test_a_paper_is_written_whole_is_not_behind_and_says_what_it_lacks(measured,
     assert capsys.readouterr().out.splitlines()[-1].startswith("0 files written")
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_name_stays_text_in_a_picture_whatever_it_is(tmp_path):
+    odd = [result(name, n) for name in (r"$\input{x}$", "日本", "x" * 120) for n in LENGTHS]
+    figure = length.draw(odd)
+    assert saved.save(figure, tmp_path / "odd.png") and (tmp_path / "odd.png").stat().st_size
+    assert r"$\input{x}$" in [text.get_text() for text in figure.legends[0].get_texts()]
+    steep = length.draw(
+        [result(m, n, value=v) for m, v in {"a": 2.0, "b": 1e7}.items() for n in LENGTHS]
+    )
+    texts = [text.get_text() for text in written(steep)]
+    assert "10⁷" in texts and not any("$" in text for text in texts)
+
+
 def test_what_is_behind_is_named(measured, capsys):
     folder = measured / "paper"
     report(measured, "--paper", folder)

@@ -7,6 +7,7 @@ figures of one version are equal bytes too: no dates, no random names.
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,9 @@ def save(figure: "Figure", path: Path) -> bool:
         "pdf": {"Keywords": mark, "CreationDate": None, "Creator": None, "Producer": None},
         "svg": {"Keywords": mark, "Date": None, "Creator": None},
     }
-    figure.savefig(path, metadata=about.get(kind))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph|constrained_layout", UserWarning)  # odd names
+        figure.savefig(path, metadata=about.get(kind))
     return True
 
 

@@ -44,9 +44,11 @@ APART = 0.22
 """Inches between two labels of an axis, before the layout takes its share."""
 FAMILIES = ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1, 3))
 """Round numbers of each power of ten, the densest first."""
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 RC = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine has it
     "font.size": 7.0,
+    "text.parse_math": False,  # a name with dollars in it stays text
     "axes.titlesize": 7.0,
     "axes.labelsize": 7.0,
     "xtick.labelsize": 6.5,
@@ -286,7 +288,7 @@ def round_numbers(low: float, high: float, least: float) -> list[float]:
 
 def _said(x: float, *, powers: bool) -> str:
     if powers and log10(x).is_integer():
-        return f"$10^{{{round(log10(x))}}}$"
+        return "10" + str(round(log10(x))).translate(RAISED)
     return f"{x:,.0f}" if x >= 1000 else f"{x:.4g}"
 
 
