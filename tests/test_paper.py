@@ -386,6 +386,11 @@ def test_a_number_that_moves_moves_the_digest():
     assert saved.digest(length.draw(CURVES)) != saved.digest(length.draw(CURVES, WINDOWS))
 
 
+def test_another_name_on_an_axis_moves_the_digest():
+    others = [result("none", 8192, f"longbench.{d}", 0.4) for d in ("qasper", "trec", "gov_report")]
+    assert saved.digest(bars.draw(SETS)) != saved.digest(bars.draw(others))
+
+
 # The paper
 
 

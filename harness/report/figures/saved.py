@@ -85,10 +85,14 @@ def _shown(figure: "Figure") -> Iterator[Any]:
 
 def _labels(axes: "Axes") -> list[str]:
     """Where somebody wrote them; those that matplotlib chooses are its own business."""
-    from matplotlib.ticker import FixedFormatter
+    from matplotlib.ticker import FixedLocator
 
-    written = [axes.xaxis.get_major_formatter(), axes.yaxis.get_major_formatter()]
-    return [label for one in written if isinstance(one, FixedFormatter) for label in one.seq]
+    found = []
+    for axis in (axes.xaxis, axes.yaxis):
+        places, label = axis.get_major_locator(), axis.get_major_formatter()
+        if isinstance(places, FixedLocator):
+            found += [label(place, i) for i, place in enumerate(places.locs)]
+    return found
 
 
 def _artist(artist: "Artist") -> Any:
