@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from harness import archive, nearest
 from harness.again import HERE, Places, again
@@ -39,7 +39,8 @@ def find(folder: Path, words: Sequence[str], where: str | None = None) -> Result
     if len(words) == 1 and words[0].endswith(".json"):
         return _read(store, _cell_at(store, words[0]))
     rows = archive.columns(folder, where, only=NAMES).to_pylist()
-    split = [part for word in words for part in _parts(word, rows)]
+    slashed = _slashed(rows)
+    split = [part for word in words for part in _parts(word, slashed)]
     meant = [row for row in rows if all(_names(word, row) for word in split)]
     exact = [row for row in meant if all(_is(word, row) for word in split)]
     meant = exact if len(exact) == 1 else meant
@@ -247,13 +248,22 @@ def _read(store: Store, cell: Cell) -> Result:
     return result
 
 
-def _parts(word: str, rows: list[dict[str, Any]]) -> list[str]:
-    """What stands between its slashes; a model's name may have one of its own."""
-    models = {row["model"] for row in rows if "/" in row["model"]}
-    for name in models | {row["base"] for row in rows if "/" in row["base"]}:
-        if word == name or word.startswith(f"{name}/"):
-            return [name, *_parts(word[len(name) + 1 :], [])]
-    return [part for part in word.split("/") if part]
+def _slashed(rows: list[dict[str, Any]]) -> list[str]:
+    """Names with slashes of their own, which paths quote; long ones first."""
+    cells = (row["cell"].split("/")[:3] for row in rows if "%2F" in row["cell"])
+    names = {unquote(part) for parts in cells for part in parts if "%2F" in part}
+    names |= {row["base"] for row in rows if "/" in row["base"]}
+    return sorted(names, key=len, reverse=True)
+
+
+def _parts(word: str, slashed: list[str]) -> Iterator[str]:
+    """What stands between its slashes."""
+    while word:
+        name = next((n for n in slashed if word == n or word.startswith(f"{n}/")), None)
+        part = name or word.partition("/")[0]
+        if part:
+            yield part
+        word = word[len(part) + 1 :]
 
 
 def _is(word: str, row: dict[str, Any]) -> bool:

@@ -51,6 +51,41 @@ def kept(tmp_path):
     return tmp_path
 
 
+def test_a_name_may_have_a_slash_of_its_own(kept):
+    for method, task in (("a/b", TASKS[0]), ("none", "perplexity.whole,corpus=hf:me/books")):
+        one = result(method, task=task)
+        Store(kept).write(one)
+        for words in ([method, task], [f"toy/{method}", task], [f"toy/{task}/{method}/4k"]):
+            if words[0] != f"toy/{task}/{method}/4k":
+                words = [*words, "toy", "4k"]
+            assert explain.find(kept, words).cell == one.cell
+
+
+STEERING = "\x1b[2Jnone\x07\r\u202e"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["table"],
+        ["results"],
+        ["compare"],
+        ["compare", "--a", STEERING, "--b", "none"],
+        ["query", "select method, notice from results"],
+        ["explain", STEERING],
+        ["diff", f"toy/{STEERING}/4k", "toy/none/4k"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_result_does_not_steer_the_terminal(words, tmp_path, capsys):
+    for method in ("none", STEERING):
+        about = {"notice": STEERING, "corpus": STEERING, "items": {"a": 1.0, "b": 0.0}}
+        Store(tmp_path).write(result(method, **about))
+    assert call(*words, "--results", tmp_path) == 0
+    said = capsys.readouterr().out
+    assert "none" in said and not set(said) & set("\x1b\x07\r\u202e")
+
+
 def call(*argv):
     with pytest.raises(SystemExit) as stop:
         main([str(a) for a in argv])

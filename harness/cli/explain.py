@@ -56,13 +56,14 @@ def explain(
     """Print everything behind a number, and the command that makes it again."""
     from harness import explain as behind
     from harness.again import Places
+    from harness.report.table import plain
 
     result = behind.find(existing(folder), cell or [], where)
     about = behind.explained(folder, result, Places(tuple(corpus or ()), tuple(model or ())))
     if as_json:
         print(json.dumps(about, indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        print("\n".join(behind.readable(about)))
+        print(plain("\n".join(behind.readable(about))))
 
 
 def diff(
@@ -73,12 +74,13 @@ def diff(
 ) -> None:
     """Say what differs between two cells, down to the frequency of each dimension."""
     from harness import explain as behind
+    from harness.report.table import plain
 
     about = behind.differences(*(behind.find(existing(folder), [cell]) for cell in (a, b)))
     if as_json:
         print(json.dumps(about, indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        print("\n".join(behind.readable_differences(about)))
+        print(plain("\n".join(behind.readable_differences(about))))
 
 
 def rerun(

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +23,7 @@ STYLES = {
     "missing": "dim",
     "running": "bold cyan",
 }
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 BORDER = 3
 """Columns that stand between two columns of a table."""
 
@@ -42,9 +44,24 @@ def printed(sheets: Iterable[Sheet], console: Console) -> None:
         console.print()
 
 
+class _Plain(Console):
+    """Whatever a result says, a terminal gets letters of it, and no command to clear or to beep."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for part in super().render(renderable, options):
+            yield part if part.control else Segment(plain(part.text), part.style)
+
+
+def plain(text: str) -> str:
+    """With a mark for each letter that would steer a terminal; lines stay lines."""
+    return CONTROL.sub("\ufffd", text)
+
+
 def console(*, stderr: bool = False) -> Console:
     """A terminal as wide as it is; a file or a pipe as wide as a table wants."""
-    it = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    it = _Plain(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not it.is_terminal:
         it.width = 1000
     return it
