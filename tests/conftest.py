@@ -1,6 +1,10 @@
+import signal
 from pathlib import Path
 
 import pytest
+
+# A shell has what it starts in the background ignore Ctrl-C, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if not (Path(__file__).parents[1] / "harness").is_dir():  # a wheel is tested, outside the checkout
     collect_ignore = ["test_architecture.py", "test_readme.py"]

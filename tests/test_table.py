@@ -7,6 +7,7 @@ from rich.console import Console
 from harness.archive import columns
 from harness.cell import Cell, Result
 from harness.cli import main
+from harness.effective import RULER
 from harness.report.board import board
 from harness.report.latex import latex
 from harness.report.paper_table import alike, paper_tables
@@ -199,3 +200,10 @@ def test_the_command_prints_each(form, tmp_path, capsys):
     said = capsys.readouterr()
     assert not left.value.code and "yarn" in said.out and "pi" not in said.out.split()
     assert not said.err
+
+
+def test_rulers_rule_holds_a_score_against_its_own_threshold():
+    row = [result("none", 4096, 0.9), result("none", 8192, 0.84)]
+    (kept,) = paper_tables(row, lambda cell: 4096)
+    (strict,) = paper_tables(row, lambda cell: 4096, RULER)
+    assert str(kept.lines[0].held) == "≥ 8k" and str(strict.lines[0].held) == "4k"

@@ -26,16 +26,25 @@ def table(
     where: Where = None,
     folder: Folder = Path("results"),
     intervals: Annotated[bool, Option("--intervals", help="With the 95 % intervals.")] = False,
+    rule: Annotated[
+        Literal["nolima", "ruler"],
+        Option(
+            help="What a score must keep to count as read: 85 % of what the model as it is scores "
+            "on short inputs, or RULER's 0.856, whatever the model."
+        ),
+    ] = "nolima",
 ) -> None:
     """Print what was measured as papers do."""
     from harness.cli.look import _found
+    from harness.effective import RULER
     from harness.report import latex, paper_text
     from harness.report.paper_table import paper_tables
     from harness.report.table import console
     from harness.store import Store
     from harness.window import windows
 
-    tables = paper_tables(_found(folder, where), windows(Store(folder)))
+    threshold = RULER if rule == "ruler" else None
+    tables = paper_tables(_found(folder, where), windows(Store(folder)), threshold)
     if form == "table":
         paper_text.printed(tables, console(), intervals=intervals)
         return

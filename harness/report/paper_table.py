@@ -64,24 +64,29 @@ class PaperTable:
         return [note for note in self.notes if intervals or not note.startswith("[low, high]")]
 
 
-def paper_tables(results: Iterable[Result], windows: Windows) -> list[PaperTable]:
+def paper_tables(
+    results: Iterable[Result], windows: Windows, threshold: float | None = None
+) -> list[PaperTable]:
     """One for each model and task, in the order they come.
 
     Args:
         results: whatever is to be shown.
         windows: tokens of the window that a cell's model was pretrained on, if known.
+        threshold: the score that must be kept, as in RULER; None: a share of the model's as it is.
     """
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         groups.setdefault((result.cell.base, result.cell.task), []).append(result)
     every = [result for group in groups.values() for result in group]
     return [
-        _table(sheet, group, windows)
+        _table(sheet, group, windows, threshold)
         for sheet, group in zip(sheets(every), groups.values(), strict=True)
     ]
 
 
-def _table(sheet: Sheet, results: Sequence[Result], windows: Windows) -> PaperTable:
+def _table(
+    sheet: Sheet, results: Sequence[Result], windows: Windows, threshold: float | None
+) -> PaperTable:
     cell = results[0].cell
     metric = next((r.metric for r in results if r.metric), "")
     higher, original = higher_is_better(cell.task, metric), windows(cell)
@@ -102,7 +107,7 @@ def _table(sheet: Sheet, results: Sequence[Result], windows: Windows) -> PaperTa
                 name=name,
                 train_length=budget(last.trained)[1],
                 claimed=claimed(last.cell.method, factor, original, max(row)),
-                held=held(curve(list(row.values())), against, original, higher),
+                held=held(curve(list(row.values())), against, original, higher, threshold),
                 entries=entries,
                 results=[row.get(n) for n in sheet.lengths],
                 marks=marks[key],
@@ -116,7 +121,7 @@ def _table(sheet: Sheet, results: Sequence[Result], windows: Windows) -> PaperTa
         higher=higher,
         lengths=sheet.lengths,
         lines=lines,
-        notes=[*_explained(lines, higher), *sheet.notes],
+        notes=[*_explained(lines, higher, threshold), *sheet.notes],
     )
 
 
@@ -159,7 +164,7 @@ def alike(a: Result, b: Result) -> bool:
     return a.low <= b.high and b.low <= a.high
 
 
-def _explained(lines: Sequence[Line], higher: bool) -> Iterator[str]:
+def _explained(lines: Sequence[Line], higher: bool, threshold: float | None) -> Iterator[str]:
     marks = {mark for line in lines for mark in line.marks}
     if "best" in marks:
         yield f"bold  the best of its column; {'higher' if higher else 'lower'} is better"
@@ -168,4 +173,5 @@ def _explained(lines: Sequence[Line], higher: bool) -> Iterator[str]:
     if any(line.claimed for line in lines):
         yield "claimed  the original length times the factor"
     if any(line.held for line in lines):
-        yield f"effective  the longest length that holds: {SCORE if higher else PERPLEXITY}"
+        score = SCORE if threshold is None else f"a score of {threshold:g}"
+        yield f"effective  the longest length that holds: {score if higher else PERPLEXITY}"

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from harness import catalog, effective
 from harness.cell import UNEXTENDED, Result
-from harness.effective import SHORT, Reach, by_perplexity, by_share
+from harness.effective import SHORT, Reach, by_perplexity, by_share, by_threshold
 from harness.lengths import label
 
 LOWER = re.compile(r"perplexity|ppl|bits_per_byte|loss", re.IGNORECASE)
@@ -98,7 +98,13 @@ def higher_is_better(task: str, metric: str) -> bool:
     return said if isinstance(said, bool) else not LOWER.search(metric)
 
 
-def held(row: Curve, plain: Curve | None, original: int | None, higher: bool) -> Held | None:
+def held(
+    row: Curve,
+    plain: Curve | None,
+    original: int | None,
+    higher: bool,
+    threshold: float | None = None,
+) -> Held | None:
     """How far the row holds against the model as it is; None: nothing can be said.
 
     Args:
@@ -106,6 +112,7 @@ def held(row: Curve, plain: Curve | None, original: int | None, higher: bool) ->
         plain: the model as it is on the same task, if it was measured.
         original: tokens of the window it was pretrained on, if known.
         higher: whether a higher value is better.
+        threshold: of scores, hold the row against this one instead, as RULER does.
     """
     first = row.up_to(None)
     if first is None:
@@ -113,8 +120,11 @@ def held(row: Curve, plain: Curve | None, original: int | None, higher: bool) ->
     try:
         if not higher:
             return _no_worse(row, plain, original)
-        base = plain and _base(plain)
-        said = by_share(row.lengths, row.values, row.lows, row.highs, base=base)
+        points = (row.lengths, row.values, row.lows, row.highs)
+        if threshold is None:
+            said = by_share(*points, base=plain and _base(plain))
+        else:
+            said = by_threshold(*points, threshold)
         return Held(**vars(said), first=row.lengths[first])
     except ValueError:  # what is compared, or a share is to be of, is not above zero
         return None
