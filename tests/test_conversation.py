@@ -459,7 +459,7 @@ class Terminal:
 
     def __init__(self, *flags):
         self.ours, theirs = pty.openpty()
-        command = [sys.executable, "-m", "harness", "chat", *map(str, flags)]
+        command = [sys.executable, "-P", "-m", "harness", "chat", *map(str, flags)]
         self.process = subprocess.Popen(
             command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
@@ -518,7 +518,7 @@ def page(tmp_path):
     """The toy model's page in Chromium."""
     if find_spec("gradio") is None or chromium() is None:
         pytest.skip("needs gradio, which is no part of the test extra, and Chromium")
-    command = [sys.executable, "-m", "harness", "chat", "--web", "--max-new-tokens", "30"]
+    command = [sys.executable, "-P", "-m", "harness", "chat", "--web", "--max-new-tokens", "30"]
     environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path / "dropped")}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as served:
         try:

@@ -91,7 +91,9 @@ def test_every_example_is_a_command_that_there_is(command):
 
 def test_help_takes_less_than_half_a_second():
     before = os.times()
-    subprocess.run([sys.executable, "-m", "harness", "--help"], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-P", "-m", "harness", "--help"], check=True, capture_output=True
+    )
     after = os.times()
     assert after.children_user + after.children_system < (
         before.children_user + before.children_system + 0.5
@@ -106,7 +108,10 @@ def test_a_shell_learns_the_verbs(shell):
         "_TYPER_COMPLETE_ARGS": "harness lead", "_TYPER_COMPLETE_FISH_ACTION": "get-args",
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-m", "harness"], env=os.environ | asked, capture_output=True, text=True
+        [sys.executable, "-P", "-m", "harness"],
+        env=os.environ | asked,
+        capture_output=True,
+        text=True,
     )
     assert "leaderboard" in done.stdout and "doctor" not in done.stdout
 

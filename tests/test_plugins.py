@@ -350,7 +350,7 @@ def test_a_wheel_from_elsewhere_is_measured_like_what_is_ours(tmp_path):
     def said(*words):
         path = os.pathsep.join(filter(None, [str(target), os.environ.get("PYTHONPATH")]))
         done = subprocess.run(
-            [sys.executable, "-m", "harness", *words],
+            [sys.executable, "-P", "-m", "harness", *words],
             cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True,
         )  # fmt: skip
         assert not done.returncode, done.stderr

@@ -407,7 +407,7 @@ def test_every_recipe_makes_three_updates(name, title, novel, tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_training_goes_on(novel, tmp_path):
-    words = ["-m", "harness", "train", "-m", "pose", "--corpus", novel, "--steps", "12",
+    words = ["-P", "-m", "harness", "train", "-m", "pose", "--corpus", novel, "--steps", "12",
              "--sequence-length", "256", "--batch-tokens", "512", "--save-every", "2"]  # fmt: skip
     for folder, kill in (("whole", False), ("cut", True), ("cut", False)):
         command = [sys.executable, *words, "--output", str(tmp_path / folder)]
