@@ -168,12 +168,14 @@ def paper(given: Inputs) -> Report:
 
 def page(given: Inputs) -> Report:
     """A picture for each model and task, for a page to show: maps of depth, or a curve."""
-    groups: dict[str, list[Result]] = {}
+    groups: dict[tuple[str, str], list[Result]] = {}
     for r in given.results:
-        name = f"{slug(r.cell.base)}/{slug(split(r.cell.task)[0].partition('.')[0])}"
-        groups.setdefault(name, []).append(r)
+        groups.setdefault((r.cell.base, r.cell.task), []).append(r)
     pictures, left_out = {}, []
-    for name, group in groups.items():
+    for (base, task), group in sorted(groups.items(), key=lambda item: -len(item[1])):
+        name = f"{slug(base)}/{slug(split(task)[0].partition('.')[0])}"
+        if name in pictures:  # the fuller one has the short name
+            name = f"{slug(base)}/{slug(task)}"
         try:
             if any(map(depth.by_depth, group)):
                 pictures[name] = depth.draw(group)

@@ -53,8 +53,12 @@ def ranking(board: Board, published: int = 0) -> str:
 
 
 def summary(board: Board) -> str:
-    """Methods down, models and tasks across; of a method with several settings the best."""
-    sections = sorted(board.sections, key=lambda s: -(len(s.rows) + s.left_out))[:BROAD]
+    """Methods down, models and tasks across; of a method with several settings the best.
+
+    What only one method was measured on compares nothing, and is left out where there is more.
+    """
+    compared = [s for s in board.sections if len(s.rows) + s.left_out > 1] or board.sections
+    sections = sorted(compared, key=lambda s: -(len(s.rows) + s.left_out))[:BROAD]
     sections = [section for section in board.sections if section in sections]
     best = [_best(section) for section in sections]
     ranks: dict[str, list[int]] = {}
