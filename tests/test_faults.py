@@ -132,7 +132,10 @@ for _ in range(kills):
     if not child:
         run()
         os._exit(0)
-    time.sleep(random_.uniform(0.0, 0.35))
+    enough = len(before) + random_.randint(0, 6)
+    while len(files()) < enough:
+        time.sleep(0.001)
+    time.sleep(random_.uniform(0.0, 0.02))
     os.kill(child, signal.SIGKILL)
     ended = os.waitpid(child, 0)[1]
     after = files()
