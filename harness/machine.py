@@ -1,5 +1,6 @@
 """What this machine is, and how much memory a stretch of work took."""
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -8,6 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+LARGE = 20 * 2**20
+"""Bytes above which memory is asked of the system and given back: more than a block of logits."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt's names for them
 _STATUS = Path("/proc/self/status")
 _REFS = Path("/proc/self/clear_refs")
 
@@ -92,6 +96,19 @@ def whole_memory(on: str) -> int:
     import psutil
 
     return psutil.virtual_memory().total
+
+
+@cache
+def hold_blocks() -> None:
+    """Keep the memory of blocks for the next block; let that of whole inputs go when it is freed.
+
+    glibc draws the line where it has seen sizes come and go, and moves it above a layer's keys: the
+    holes that they leave are then held, and grow with the input. Other libraries stay as they are.
+    """
+    libc = ctypes.CDLL(None) if platform.system() == "Linux" else None
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_MMAP_THRESHOLD, LARGE)
+        libc.mallopt(_TRIM_THRESHOLD, 2 * LARGE)
 
 
 def forget_peak(on: str) -> None:

@@ -267,6 +267,17 @@ def test_it_is_compiled_once_and_leaves_one_file(elsewhere):
     assert native.library() and len(list((elsewhere / "native").iterdir())) == 1
 
 
+@here
+def test_threads_of_its_own_give_what_torchs_own_do(monkeypatch):
+    q, k, v = inputs(3, 3, 500, 500, 64)
+    found = [native.attention(q, k, v, True, 0.125)]
+    assert native._team() is not None
+    monkeypatch.setattr(native, "PROCESS", 0)
+    assert native._team() is None
+    found.append(native.attention(q, k, v, True, 0.125))
+    assert all(map(torch.equal, *found))
+
+
 @pytest.mark.slow
 @here
 def test_a_forked_process_attends():

@@ -1,9 +1,12 @@
 """With hidden states and keys in host memory the numbers are the same, and the device has less."""
 
 import gc
+from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -99,6 +102,25 @@ def test_what_grows_with_the_length_is_not_on_the_device(monkeypatch):
     least = 3000 * (64 + 2 * 32 + 2 * 16) * 4  # hidden states, keys and values, cos and sin
     assert least <= grown[False] < 1.2 * least
     assert grown[True] < 0.1 * grown[False]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="nobody says what is resident")
+def test_room_for_a_whole_input_goes_back_to_the_system():
+    def resident():
+        return psutil.Process().memory_info().rss
+
+    room = OnDevice().empty((1, 10, 2**20), torch.empty(0, dtype=torch.bfloat16))
+    before = resident()
+    room.fill_(1)
+    assert resident() - before > 19e6
+    del room
+    assert resident() - before < 1e6
+
+
+def test_room_that_there_is_not_is_out_of_memory(monkeypatch):
+    monkeypatch.setattr(offload.mmap, "mmap", Mock(side_effect=OSError(12, "Cannot allocate")))
+    with pytest.raises(MemoryError, match="no room for 40 bytes"):
+        OnDevice().empty((1, 10), torch.empty(0))
 
 
 def test_a_budget_counts_what_is_alive_and_no_more():

@@ -147,8 +147,9 @@ def _score(
     layers = len(stack.layers)
     sweep(stack, hidden, cut, lambda n: step(n / layers), ranks)
     head = Head(model, stack.norm)
+    told = any(isinstance(request.ask, Verdict | Likelihoods) for request in requests)
     losses, best = ranks.told(
-        cut, row, target, lambda at, targets: head.read(hidden[0], at, targets, memory, block)
+        cut, row, target, lambda at, targets: head.read(hidden[0], at, targets, memory, block, told)
     )
 
     cuts = np.cumsum([len(r) for r in rows])[:-1]

@@ -37,6 +37,7 @@ class Head:
         targets: Tensor,
         memory: OnDevice = ON_DEVICE,
         most: int = SCORES,
+        told: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """For each asked row, the loss of its target and the most likely token.
 
@@ -46,19 +47,22 @@ class Head:
             targets: the token that followed, (m,).
             memory: where hidden states lie.
             most: rows that are read together.
+            told: whether the most likely tokens are asked for.
 
         Returns:
-            Losses in nats, (m,) float64, and argmax tokens, (m,) int64.
+            Losses in nats, (m,) float64, and argmax tokens, (m,) int64, or -1 each.
         """
         losses = torch.empty(len(rows), dtype=torch.float64)
-        best = torch.empty(len(rows), dtype=torch.int64)
+        best = torch.full((len(rows),), -1)
         size = max(1, min(most, SCORES // self.weight.shape[0]))
         for start in range(0, len(rows), size):
             piece = slice(start, start + size)
             logits = self.logits(memory.rows(hidden, rows[piece]))
+            if told:
+                best[piece] = logits.argmax(1).cpu()
+            logits -= logits.amax(1, keepdim=True)
             picked = logits.gather(1, targets[piece, None])[:, 0]
-            losses[piece] = (logits.logsumexp(1) - picked).double().cpu()
-            best[piece] = logits.argmax(1).cpu()
+            losses[piece] = (logits.exp_().sum(1).log() - picked).double().cpu()
         return losses, best
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface
 
+from harness import machine
 from harness.engine.attention import attend, attend_in_parts
 from harness.engine.bend import Bend, View
 from harness.engine.biased import standing_in
@@ -26,7 +27,7 @@ from harness.engine.parallel import ALONE, Alone
 from harness.families import Family, attention_layers, family_of, layer_types
 
 INTERFACE = "context-harness"
-TABLE_BLOCK = 16384
+TABLE_BLOCK = 4096
 
 
 class KeysStored(Exception):  # no error: the layer is left once its keys are kept
@@ -147,6 +148,7 @@ class Stack:
 @contextmanager
 def engaged(model: nn.Module, memory: OnDevice = ON_DEVICE) -> Iterator[None]:
     """The model's layers attend through this engine for a while."""
+    machine.hold_blocks()
     config = model.get_decoder().config
     before, family = config._attn_implementation, family_of(model.config)
     own = partial(attention, memory=memory)

@@ -129,11 +129,11 @@ static void attend_to_tile(const Call *c, Scratch *s, Group *g, const uint16_t *
     add_weighted(GROUP, s->p, 1, GROUP, s->values, pairs, c->dim, s->shrink, g->out);
 }
 
-static void *work(void *argument) {
+static void work(void *argument) {
     Call *c = argument;
     const int64_t rows = c->heads / c->key_heads * c->queries;
     Scratch *s = aligned_alloc(64, sizeof *s);
-    if (!s) return NULL; /* the other threads do it all */
+    if (!s) return; /* the other threads do it all */
     for (int64_t item; (item = atomic_fetch_add(&c->next, 1)) < c->pieces * c->key_heads;) {
         /* The last rows first: where causal, they are the longest. */
         const int64_t head = item % c->key_heads, piece = c->pieces - 1 - item / c->key_heads;
@@ -155,13 +155,13 @@ static void *work(void *argument) {
         for (int i = 0; i < count; i++) end_group(c, s->groups + i, head, begin + i * GROUP);
     }
     free(s);
-    return NULL;
 }
 
 /* Attention of queries (heads, queries, dim) over keys and values (key heads, keys, dim), dim a
    multiple of 16; sizes and strides as in Call. Not 0 if there is no memory. */
 int attend(const void *q, const void *k, const void *v, void *out, float *lse,
-           const int64_t sizes[5], const Stride strides[5], int causal, float scale, int threads) {
+           const int64_t sizes[5], const Stride strides[5], int causal, float scale, Team team,
+           int threads) {
     Call c = {q, k, v, out, lse, sizes[0], sizes[1], sizes[2], sizes[3], sizes[4],
               strides[0], strides[1], strides[2], strides[3], strides[4],
               causal, scale * (float)M_LOG2E, .groups = MOST};
@@ -171,6 +171,6 @@ int attend(const void *q, const void *k, const void *v, void *out, float *lse,
         c.groups /= 2;
     c.pieces = (groups + c.groups - 1) / c.groups;
     atomic_init(&c.next, 0);
-    in_threads(work, &c, threads, c.pieces * c.key_heads);
+    in_threads(work, &c, team, threads, c.pieces * c.key_heads);
     return atomic_load(&c.next) < c.pieces * c.key_heads;
 }

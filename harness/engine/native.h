@@ -155,13 +155,34 @@ INLINE void store_rounded(uint16_t *out, __m512 x) {
     _mm256_storeu_si256((void *)out, (__m256i)_mm512_cvtneps_pbh(x));
 }
 
-/* `work` in this thread and at most threads - 1 others; it takes items of `call` until none is
-   left, so that one thread too few is only slower. */
-static inline void in_threads(void *(*work)(void *), void *call, int threads, int64_t items) {
+/* Runs work(call) in so many threads: GOMP_parallel, of the OpenMP that the caller's other work runs
+   on. Its threads are there already; others would share the processor with them while they wait. */
+typedef void (*Team)(void (*work)(void *), void *call, unsigned threads, unsigned flags);
+
+typedef struct {
+    void (*work)(void *);
+    void *call;
+} Thread;
+
+static inline void *in_thread(void *argument) {
+    const Thread *thread = argument;
+    thread->work(thread->call);
+    return NULL;
+}
+
+/* `work` in at most so many threads, this one among them; each takes items of `call` until none is
+   left, so that one thread too few is only slower. Without a team, in threads begun for it. */
+static inline void in_threads(void (*work)(void *), void *call, Team team, int threads,
+                              int64_t items) {
+    if (team && threads > 1) {
+        team(work, call, threads, 0);
+        return;
+    }
     pthread_t others[THREADS];
+    Thread thread = {work, call};
     int started = 0;
     while (started < threads - 1 && started < THREADS && started < items - 1 &&
-           !pthread_create(others + started, NULL, work, call))
+           !pthread_create(others + started, NULL, in_thread, &thread))
         started++;
     work(call);
     for (int i = 0; i < started; i++) pthread_join(others[i], NULL);

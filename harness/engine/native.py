@@ -6,6 +6,7 @@ is no kernel here, and torch's is used.
 
 import ctypes
 import hashlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -21,6 +22,7 @@ from harness import machine
 SOURCES = tuple(map(Path(__file__).with_name, ("native.c", "native_backward.c")))
 HEADER = Path(__file__).with_name("native.h")
 FEATURES = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "fma")
+PROCESS = os.getpid()
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = [
     *("-O3", "-std=gnu11", "-shared", "-fPIC", "-pthread", "-mfma"),
@@ -99,8 +101,20 @@ def backward(
 
 
 def _run(function: Any, *arguments: Any) -> None:
-    if function(*arguments, torch.get_num_threads()):
+    if function(*arguments, _team(), torch.get_num_threads()):
         raise MemoryError("out of memory in the attention kernel")
+
+
+def _team() -> ctypes.c_void_p | None:
+    """Torch's own threads; None in a forked process, which has not got those it is told of."""
+    return _parallel() if os.getpid() == PROCESS else None
+
+
+@cache
+def _parallel() -> ctypes.c_void_p | None:
+    """GOMP_parallel of torch's own OpenMP; None where it has another name."""
+    found = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
+    return found and ctypes.cast(found, ctypes.c_void_p)
 
 
 def _by_token(x: Tensor) -> Tensor:
@@ -129,8 +143,9 @@ def library() -> ctypes.CDLL | None:
             attend, backward = compiled.attend, compiled.attend_backward
         except (OSError, AttributeError, subprocess.SubprocessError):
             continue
-        attend.argtypes = [pointer] * 7 + [ctypes.c_int, ctypes.c_float, ctypes.c_int]
-        backward.argtypes = [pointer] * 5 + [ctypes.c_float, ctypes.c_int]
+        last = [ctypes.c_float, pointer, ctypes.c_int]
+        attend.argtypes = [*[pointer] * 7, ctypes.c_int, *last]
+        backward.argtypes = [*[pointer] * 5, *last]
         return compiled
     return None
 

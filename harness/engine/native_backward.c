@@ -199,10 +199,10 @@ static void end_head(const Call *c, int64_t head) {
     }
 }
 
-static void *work(void *argument) {
+static void work(void *argument) {
     Call *c = argument;
     Scratch *s = aligned_alloc(64, sizeof *s);
-    if (!s) return NULL; /* the other threads do it all */
+    if (!s) return; /* the other threads do it all */
     for (int64_t item; (item = atomic_fetch_add(&c->next, 1)) < c->pieces * c->key_heads;) {
         const int64_t head = item / c->pieces, piece = item % c->pieces;
         const size_t bytes = sizeof(float) * 2 * reach(c, piece) * c->dim;
@@ -216,13 +216,13 @@ static void *work(void *argument) {
         if (atomic_fetch_sub(c->left + head, 1) == 1) end_head(c, head);
     }
     free(s);
-    return NULL;
 }
 
 /* Gradients of queries (heads, tokens, dim), keys and values (key heads, tokens, dim) from that of
    the output, dim a multiple of 16; sizes and strides as in Call. Not 0 if there is no memory. */
 int attend_backward(const void *const inputs[5], const float *lse, void *const outputs[3],
-                    const int64_t sizes[4], const Stride strides[9], float scale, int threads) {
+                    const int64_t sizes[4], const Stride strides[9], float scale, Team team,
+                    int threads) {
     Call c = {inputs[0], inputs[1], inputs[2], inputs[3], inputs[4], lse,
               outputs[0], outputs[1], outputs[2], sizes[0], sizes[1], sizes[2], sizes[3],
               strides[0], strides[1], strides[2], strides[3], strides[4], strides[5],
@@ -235,7 +235,7 @@ int attend_backward(const void *const inputs[5], const float *lse, void *const o
     int failed = !c.sums || !c.left;
     if (!failed) {
         for (int64_t i = 0; i < c.key_heads; i++) atomic_init(c.left + i, (int)c.pieces);
-        in_threads(work, &c, threads, items);
+        in_threads(work, &c, team, threads, items);
         failed = c.failed || atomic_load(&c.next) < items;
         for (int64_t i = 0; i < items; i++) free(c.sums[i]);
     }

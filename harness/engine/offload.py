@@ -5,6 +5,9 @@ on the device: one in use, the next on its way. Every block of queries reads all
 larger blocks read them less often: Sheng et al. 2023, FlexGen, https://arxiv.org/abs/2303.06865
 """
 
+import math
+import mmap
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -103,11 +106,11 @@ class OnDevice:
 
     def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
         """Room for much of what `like` is little of."""
-        return like.new_empty(shape)
+        return _apart(shape, like) if like.device.type == "cpu" else like.new_empty(shape)
 
     def room_for_keys(self, capacity: int, like: Tensor) -> Tensor:
         """The same for keys or values, (1, heads, T, dim)."""
-        return like.new_empty(1, like.shape[1], capacity, like.shape[3])
+        return self.empty((1, like.shape[1], capacity, like.shape[3]), like)
 
     def here(self, x: Tensor) -> Tensor:
         """A stretch of what lies in such room, on the device."""
@@ -208,6 +211,24 @@ class OnHost(OnDevice):
 
 
 ON_DEVICE = OnDevice()
+
+
+def _apart(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Room asked of the system, to which it goes back; among blocks it would leave holes as large.
+
+    Raises:
+        MemoryError: there is none.
+    """
+    size = math.prod(shape) * like.itemsize
+    if not size or os.name != "posix":
+        return like.new_empty(shape)
+    try:
+        room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:
+        raise MemoryError(f"out of memory: no room for {size:,} bytes") from None
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        room.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(room, dtype=like.dtype).view(shape)
 
 
 def memory(model: nn.Module, *, offload: bool, limit: int | None = None) -> OnDevice:
