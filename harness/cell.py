@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 SCHEMA = 1
 SAFE = " ,=+@-_.~"
 """What stands in a path as it is."""
+LONGEST = 255
+"""Bytes of a folder's name, as file systems have it."""
 UNEXTENDED = "none"
 """The method that leaves a model as it is: every table and picture starts from it."""
 OWN = "auto"
@@ -72,8 +74,17 @@ class Cell(BaseModel):
 
 @cache
 def _named(part: str) -> str:
-    """As a folder; the name again by unquoting it."""
+    """As a folder; the name again by unquoting it.
+
+    Raises:
+        ValueError: no folder can have so long a name.
+    """
     quoted = quote(part, safe=SAFE)
+    if len(quoted) > LONGEST:
+        raise ValueError(
+            f"{part[:60]!r}... would be a folder with a name of {len(quoted)} bytes, and {LONGEST} "
+            "are allowed: give it fewer parameters, such as fewer depths."
+        )
     return {".": "%2E", "..": ".%2E"}.get(quoted, quoted)
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictBool, StrictI
 from harness import catalog, checkpoints, nearest
 from harness.cell import OWN
 from harness.lengths import lengths
-from harness.plan import Options
+from harness.plan import Options, takes
 from harness.plugins import named, written_as_file
 
 LARGEST = 16 * 1024
@@ -234,7 +234,7 @@ def _files(grid: Grid, file: Path | None, flags: dict[str, Any]) -> dict[str, tu
 
 
 def _taken(word: str, kind: catalog.Kind, names: Sequence[str]) -> bool:
-    return any(name == OWN or word in catalog.settings(catalog.load(kind, name)) for name in names)
+    return any(name == OWN or takes(catalog.load(kind, name), word) for name in names)
 
 
 def _where(word: str, file: Path | None, flags: dict[str, Any]) -> str:

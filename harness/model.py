@@ -168,7 +168,7 @@ def load(
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
             **({"device_map": device_map} if device_map else {}),
-            **(extra or {"use_safetensors": True}),
+            **({**extra, **_in_numbers()} if extra else {"use_safetensors": True}),
         )
     if absent := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
         raise LookupError(
@@ -250,7 +250,7 @@ def _dequantise(file: Path, folder: Path) -> None:
     import tempfile
 
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     half = Path(tempfile.mkdtemp(dir=folder.parent))
@@ -258,10 +258,7 @@ def _dequantise(file: Path, folder: Path) -> None:
         with quiet(), contextlib.redirect_stderr(io.StringIO()):  # its bar obeys no setting
             source = {"gguf_file": file.name}
             model = AutoModelForCausalLM.from_pretrained(
-                file.parent,
-                dtype=torch.bfloat16,
-                quantization_config=GgufConfig(dequantize=True),
-                **source,
+                file.parent, dtype=torch.bfloat16, **source, **_in_numbers()
             )
             if hasattr(model.config, "quantization_config"):
                 del model.config.quantization_config
@@ -271,6 +268,13 @@ def _dequantise(file: Path, folder: Path) -> None:
             half.rename(folder)
     finally:
         shutil.rmtree(half, ignore_errors=True)
+
+
+def _in_numbers() -> dict[str, Any]:
+    """How a GGUF file is read: weights as numbers, not packed, whatever kernels there are."""
+    from transformers import GgufConfig
+
+    return {"quantization_config": GgufConfig(dequantize=True)}
 
 
 def _config(name: str, place: str, trust_remote_code: bool) -> Any:

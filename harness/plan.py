@@ -27,7 +27,8 @@ class Options:
     lengths: tuple[int, ...]
     """Tokens, the start token included."""
     factor: float | None = None
-    """How many times further than trained; None: the longest length / the original length."""
+    """How many times further than trained; None: the longest length / the original length. A
+    method that follows each input's length keeps to that."""
     factors: str | None = None
     """A file of LongRoPE's per-dimension factors."""
     corpus: str | None = None
@@ -74,6 +75,8 @@ class Planned:
     """Where the cell's corpus is on this machine."""
     made_of: dict[str, Any] = field(default_factory=dict)
     """What its provenance must say, or it is another number: weights, task version, encoding."""
+    unfit: str | None = None
+    """Why the method cannot run on the model, in a phrase."""
     work: "Work | None" = None
     """What its pass does."""
     share: float = 1.0
@@ -175,7 +178,7 @@ def _plan_model(options: Options, name: str, stand_in: bool) -> list[Planned]:
         from harness.speed import measured
 
         costs.speed = measured(card, on, dtype)
-    made_of = _MadeOf(card, max(options.lengths))
+    made_of = _MadeOf(card, options.lengths)
     found = []
     for cell in grid([named], methods, list(corpora), list(options.lengths)):
         together = one_pass(cell.method, cell.task)
@@ -187,6 +190,7 @@ def _plan_model(options: Options, name: str, stand_in: bool) -> list[Planned]:
                 dtype=exact,
                 corpus=corpora[cell.task],
                 made_of=made_of(cell),
+                unfit=made_of.unfit(cell.method, cell.length),
             )
         )
     return found
@@ -255,29 +259,34 @@ ENCODING = ("frequencies", "attention_factor", "start_tokens")
 class _MadeOf:
     """What the provenance of a cell must say; factors that do not fit are said here."""
 
-    def __init__(self, card: "Card", longest: int) -> None:
-        self.card, self.longest = card, longest
+    def __init__(self, card: "Card", lengths: Sequence[int]) -> None:
+        self.card, self.shortest, self.longest = card, min(lengths), max(lengths)
         self.model = SimpleNamespace(config=card.config)
         self._facts, self._alike = cache(self._facts), cache(self._alike)
+        self.unfit = cache(self._unfit)
 
     def __call__(self, cell: Cell) -> dict[str, Any]:
         at = self.longest if self._alike(cell.method) else cell.length
         return self._facts(cell.method, at, _version(cell.task))
+
+    def _unfit(self, spec: str, length: int) -> str | None:
+        """Why the method cannot run on the model, as far as its configuration says."""
+        return catalog.load("methods", spec).unfit(self.model, length)
 
     def _facts(self, method: str, length: int, version: int) -> dict[str, Any]:
         encoding = self._encoding(method, length)
         return {"weights": self.card.weights, "task_version": version, "encoding": encoding}
 
     def _alike(self, spec: str) -> bool:
-        """Whether it encodes all lengths as the longest."""
-        method = catalog.load("methods", spec)
-        return not method.depends_on_length and method.unfit(self.model, self.longest) is None
+        """Whether it encodes all lengths as the longest: a checkpoint's own scaling may not."""
+        if catalog.load("methods", spec).depends_on_length or self.unfit(spec, self.longest):
+            return False
+        return self._encoding(spec, self.shortest) == self._encoding(spec, self.longest)
 
     def _encoding(self, spec: str, length: int) -> list[Any] | None:
         """Of one that follows the length none is compared, unless a file holds its factors."""
         method = catalog.load("methods", spec)
-        unfit = method.unfit(self.model, length)
-        facts = {} if unfit else method.provenance(self.model, length)
+        facts = {} if self.unfit(spec, length) else method.provenance(self.model, length)
         if method.depends_on_length and "factors" not in facts:
             return None
         return [facts.get(key) for key in ENCODING]
@@ -303,19 +312,25 @@ def _follows_the_length(method: str) -> bool:
     return catalog.load("methods", method).depends_on_length
 
 
+def takes(asked: Any, flag: str) -> bool:
+    """Whether a flag is meant for this method or task.
+
+    A method that follows each input's length has no factor to be given, unless by its own name.
+    """
+    follows = flag == "factor" and asked.depends_on_length
+    return flag in catalog.settings(asked) and not follows
+
+
 def settled(spec: str, options: Options, card: "Card") -> str:
     """The method's canonical spec, its scale settled."""
     spec = _as_trained(spec, options, card)
     method = catalog.load("methods", spec)
     given = catalog.split(spec)[1]
-    known = catalog.settings(method)
     wish: dict[str, Any] = {}
-    if "factor" in known and "factor" not in given:
-        if options.factor is not None:
-            wish["factor"] = options.factor
-        elif not method.depends_on_length:
-            wish["factor"] = max(1.0, max(options.lengths) / card.original_length)
-    if "factors" in known and "factors" not in given and options.factors:
+    if "factor" not in given and takes(method, "factor"):
+        reach = max(1.0, max(options.lengths) / card.original_length)
+        wish["factor"] = reach if options.factor is None else options.factor
+    if "factors" not in given and takes(method, "factors") and options.factors:
         wish["factors"] = options.factors
     return catalog.canonical("methods", catalog.extended(spec, wish))
 

@@ -6,7 +6,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness import catalog
-from harness.engine import layers
+from harness.engine import kernels, layers
 from harness.engine.attention import attend
 from harness.engine.evaluate import evaluate
 from harness.engine.kernels import chosen, tiled
@@ -203,6 +203,16 @@ def test_kernels_keep_the_contract_private_operators_might_break(causal):
     for one, other in zip(ours, theirs, strict=True):
         assert one.shape == other.shape
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize(("causal", "queries"), [(True, 70), (False, 20)])
+def test_tiles_are_one_attention_however_small(causal, queries, softcap, monkeypatch):
+    q, k, v = torch.randn(2, 6, queries, 16), *torch.randn(2, 2, 3, 70, 16)
+    whole = tiled(q, k, v, causal, 0.3, softcap)
+    monkeypatch.setattr(kernels, "KEYS", 16)
+    monkeypatch.setattr(kernels, "SCORES", 16 * 6 * 11)
+    torch.testing.assert_close(tiled(q, k, v, causal, 0.3, softcap), whole, atol=1e-5, rtol=0)
 
 
 def test_a_tree_holds_each_shared_token_once():

@@ -1,12 +1,14 @@
 """From a wish to a stored result, on a random model: what a pass fills, and what can go wrong."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness import catalog
 from harness.cli import main
@@ -100,6 +102,11 @@ def test_the_factor_is_settled_once_for_the_grid(wish):
         p.cell for p in plan(replace(wish, methods=("none", "pi", "dynamic-ntk", "pi,factor=3")))
     ]
     assert {c.method for c in cells} == {"none", "pi,factor=2.34375", "dynamic-ntk", "pi,factor=3"}
+
+
+def test_a_given_factor_leaves_methods_that_follow_the_length_as_they_are(wish):
+    grid = plan(replace(wish, methods=("pi", "dynamic-ntk", "dynamic-yarn,factor=2"), factor=4.0))
+    assert {p.cell.method for p in grid} == {"pi,factor=4", "dynamic-ntk", "dynamic-yarn,factor=2"}
 
 
 def test_a_result_says_what_made_it(wish, tmp_path):
@@ -311,8 +318,10 @@ def test_a_checkpoint_with_a_scaling_of_its_own_is_measured_as_it_is(folder, tmp
     place = scaled(folder, tmp_path / "scaled", **rope)
     methods = ("none", "longrope", "yarn") if rope["rope_type"] == "longrope" else ("none", "yarn")
     options = replace(wish, models=(str(place),), methods=methods, tasks=("passkey",))
-    found = done(replace(options, lengths=(400, 1200)), tmp_path / "results")
+    options = replace(options, lengths=(400, 1200))
+    found = done(options, tmp_path / "results")
     assert {r.status for r in found} == {"scored"}, [r.reason for r in found]
+    assert missing(plan(options), Store(tmp_path / "results")) == []
 
 
 def test_a_result_of_other_weights_is_not_taken_for_this_models(wish, tmp_path):
@@ -328,6 +337,27 @@ def test_a_result_of_other_weights_is_not_taken_for_this_models(wish, tmp_path):
         store.write(result.model_copy(update={"provenance": result.provenance | change}))
         with pytest.raises(ValueError, match=said):
             missing(plan(options), store)
+
+
+def test_what_no_folder_can_be_named_is_said_before_anything_runs(wish):
+    many = tuple(i / 1000 for i in range(51))
+    with pytest.raises(ValueError, match="fewer depths"):
+        missing(plan(replace(wish, tasks=("passkey",), depths=many)), Store("nowhere"))
+
+
+def test_a_grid_of_which_nothing_can_run_is_a_mistake(folder, tmp_path, capsys):
+    place = tmp_path / "bloom"
+    config = AutoConfig.for_model(
+        "bloom", hidden_size=32, n_head=2, n_layer=1, vocab_size=258, seq_length=512
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(place)
+    for file in folder.glob("tokenizer*"):
+        shutil.copy(file, place)
+    with pytest.raises(SystemExit) as left:
+        main(["run", "--model", str(place), "-m", "yarn,pi", "-t", "passkey", "-l", "1k"])
+    assert left.value.code == 2
+    assert "yarn,factor=2 cannot run on" in (said := capsys.readouterr().err)
+    assert "A bloom has no rotary embedding" in said
 
 
 def test_a_folder_is_known_by_its_weights_not_by_where_it_lies(wish, folder):

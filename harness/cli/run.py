@@ -71,7 +71,8 @@ def run(
         str | None,
         Option(
             metavar="X",
-            help="A number, or auto: the longest length / the length the model was trained on.",
+            help="A number, or auto: the longest length / the length the model was trained on. "
+            "Methods that follow each input's length keep to that.",
         ),
     ] = None,
     factors: Annotated[
@@ -253,6 +254,9 @@ def _planned(options: "Options") -> "tuple[list[Planned], bool]":
             unread.append(error)
     if unread and not found:
         raise unread[0]
+    if found and all(planned.unfit for planned in found):
+        cell, reason = found[0].cell, str(found[0].unfit).rstrip(".")
+        raise ValueError(f"{cell.method} cannot run on {cell.model}: {reason}.")
     for error in unread:
         typer.echo(f"note: {error} The other models go on.", err=True)
     return found, bool(unread)

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from harness.engine import native
 
+KEYS, SCORES = 4096, 2**24
+"""Of `tiled`: keys and scores that are alive at a time."""
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -70,26 +73,47 @@ def flash_attn(
 def tiled(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float, softcap: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Plain matrix products in float32, so many queries at a time that scores stay small.
+    """Plain matrix products in float32, a tile of queries and keys at a time.
 
     For what no kernel offers: capped logits (Gemma 2) without flash-attn, float32, wide heads or
     an old chip on a GPU.
     """
-    groups, step = q.shape[1] // k.shape[1], max(1, 2**24 // (k.shape[2] * q.shape[1]))
-    keys, values = (x.float().repeat_interleave(groups, 1) for x in (k, v))
-    outs, lses = [], []
-    for start in range(0, q.shape[2], step):
-        scores = q[:, :, start : start + step].float() @ keys.mT * scale
+    size = max(1, SCORES // (KEYS * q.shape[1]))
+    parts = [
+        _tile(q[:, :, start : start + size], k, v, start if causal else None, scale, softcap)
+        for start in range(0, q.shape[2], size)
+    ]
+    return tuple(torch.cat(each, 2) for each in zip(*parts, strict=True))
+
+
+def _tile(
+    q: Tensor, k: Tensor, v: Tensor, first: int | None, scale: float, softcap: float | None
+) -> tuple[Tensor, Tensor]:
+    """Some queries over all keys, the first of them up to key `first`; by an online softmax.
+
+    Heads that share keys lie below one another, so that no key is repeated for them. Dao 2023,
+    algorithm 1, https://arxiv.org/abs/2307.08691
+    """
+    groups, count = q.shape[1] // k.shape[1], q.shape[2]
+    folded = q.unflatten(1, (k.shape[1], groups)).flatten(2, 3).float()
+    seen = k.shape[2] if first is None else first + count
+    last = torch.arange(seen - count, seen, device=q.device).repeat(groups)
+    top, total, out = folded.new_full(folded.shape[:3], -torch.inf), 0.0, 0.0
+    for start in range(0, seen, KEYS):
+        stop = min(start + KEYS, seen)
+        keys, values = (x[:, :, start:stop].float() for x in (k, v))
+        scores = folded @ keys.mT * scale
         if softcap:
             scores = softcap * torch.tanh(scores / softcap)
-        if causal:
-            rows = torch.arange(start, start + scores.shape[2], device=q.device)
-            future = torch.arange(k.shape[2], device=q.device) > rows[:, None]
+        if first is not None:
+            future = torch.arange(start, stop, device=q.device) > last[:, None]
             scores = scores.masked_fill(future, -torch.inf)
-        lse = scores.logsumexp(-1)
-        outs.append((torch.exp(scores - lse[..., None]) @ values).to(q.dtype))
-        lses.append(lse)
-    return torch.cat(outs, 2), torch.cat(lses, 2)
+        before, top = top, torch.maximum(top, scores.amax(-1))
+        less, weights = torch.exp(before - top), torch.exp(scores - top[..., None])
+        total = total * less + weights.sum(-1)
+        out = out * less[..., None] + weights @ values
+    found = (out / total[..., None]).to(q.dtype), top + total.log()
+    return tuple(x.unflatten(2, (groups, count)).flatten(1, 2) for x in found)
 
 
 @cache

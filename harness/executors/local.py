@@ -69,6 +69,7 @@ class Host:
 
     def __init__(self, options: Options, watch: Watch, ranks: Alone = ALONE) -> None:
         self.options, self.ranks, self._watch = options, ranks, watch
+        machine.commit()  # what runs from now on, whatever is committed meanwhile
         self._name: str | None = None
         self._held: tuple[Live, TokenReader] | None = None
         self._fault: tuple[Status, str] | None = None
