@@ -29,7 +29,7 @@ def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]
 
 
 FEW = 10
-"""Of fewer clusters the percentile bootstrap covers too little: 71 % of the time with three."""
+"""Of fewer clusters too few different means can be drawn."""
 
 
 def mean_interval(
@@ -41,7 +41,9 @@ def mean_interval(
     """The interval of a mean of clustered values: bootstrap, or Student's t where they are few.
 
     With t, the mean is a ratio of the clusters' sums and counts, and its error that of the
-    residuals: Cochran 1977, Sampling Techniques, section 6.4.
+    residuals: Cochran 1977, Sampling Techniques, section 6.4. The bootstrap's percentiles are taken
+    so much further out that they are t's where values are normal, for as they are they cover 90 %
+    of the time with ten clusters: Hesterberg 2015, https://doi.org/10.1080/00031305.2015.1089789
 
     Raises:
         ValueError: fewer than two clusters, from which nothing can be said about the spread.
@@ -50,10 +52,11 @@ def mean_interval(
 
     sums, counts = _totals(values, clusters)
     k = len(sums)
+    t = stdtrit(k - 1, (1 + level) / 2)
     if k >= FEW:
-        return bootstrap_mean(values, clusters, seed, level)
-    mean = sums.sum() / counts.sum()
-    margin = stdtrit(k - 1, (1 + level) / 2) * _error(sums, counts)
+        out = NormalDist().cdf(sqrt(k / (k - 1)) * t)
+        return bootstrap_mean(values, clusters, seed, 2 * out - 1)
+    mean, margin = sums.sum() / counts.sum(), t * _error(sums, counts)
     return float(mean - margin), float(mean + margin)
 
 

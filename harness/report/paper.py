@@ -60,7 +60,7 @@ MAIN = r"""% Written once by `harness report --paper`: it is yours; what it read
 \input{methods}
 
 \section{Results}
-Models, tasks and lengths are those of the tables; brackets are 95\,\% intervals.
+Models, tasks and lengths are those of the tables; bands in the figures are 95\,\% intervals.
 \input{tables}
 \input{figures}
 
