@@ -1,6 +1,6 @@
 """How sure a number is, and that two differ: intervals, and a test of paired items."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from math import ceil, comb, log2, sqrt
 from statistics import NormalDist
@@ -82,6 +82,39 @@ def bootstrap_mean(
     drawn = np.random.default_rng(seed).integers(len(sums), size=(rounds, len(sums)))
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def stratified_interval(
+    strata: "Sequence[Sequence[float]]",
+    value: Callable[[Sequence[float]], float],
+    seed: int = 0,
+    level: float = 0.95,
+    rounds: int = 2000,
+) -> tuple[float, float]:
+    """The percentile interval of what is made of several groups' means, each drawn from by itself.
+
+    Davison & Hinkley 1997, Bootstrap Methods and their Application, section 3.2.
+
+    Args:
+        strata: the values of each group.
+        value: of the groups' means, in their order.
+        seed: of the draws.
+        level: how often it holds the true value.
+        rounds: how often is drawn.
+
+    Raises:
+        ValueError: a group of fewer than two, whose spread nobody knows.
+    """
+    import numpy as np
+
+    if any(len(group) < 2 for group in strata):
+        raise ValueError("A group of one value says nothing about its spread.")
+    rng, means = np.random.default_rng(seed), []
+    for group in map(np.asarray, strata):
+        means.append(group[rng.integers(len(group), size=(rounds, len(group)))].mean(1))
+    values = [value(drawn) for drawn in np.transpose(means).tolist()]
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

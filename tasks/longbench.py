@@ -9,15 +9,23 @@ answer together, with the start token once, and samsum stops where a model goes 
 dialogue instead of at the first new line, of which the score sees no more either way.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from statistics import fmean
 from typing import Any, ClassVar
 
-from harness.metrics.longbench import BINS, DATASETS, EXTENDED, averages, averages_extended
+from harness.metrics.longbench import (
+    BINS,
+    DATASETS,
+    EXTENDED,
+    averages,
+    averages_extended,
+    bin_of,
+)
+from harness.stats import stratified_interval
 from harness.task import Outcome, Reader, Request, Sample, Score
 
-from ._longbench import LongBench, by_length, of
+from ._longbench import LongBench, of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +59,14 @@ class Every(LongBench):
             yield from member.rows()
 
     def score(self, samples: Sequence[Sample]) -> Score:
-        scores = {name: fmean(s.score for s in group) for name, group in by_dataset(samples)}
+        groups = grouped(samples, lambda sample: sample.about["dataset"])
+        scores = {name: fmean(group) for name, group in groups.items()}
         parts = averages(scores)
         return Score(
-            value=parts["average"], low=None, high=None, n=len(samples), parts=parts | scores
+            value=parts["average"],
+            **interval(groups, lambda means: averages(means)["average"]),
+            n=len(samples),
+            parts=parts | scores,
         )
 
 
@@ -67,17 +79,46 @@ class EveryExtended(Every):
     size = "3,668 questions"
 
     def score(self, samples: Sequence[Sample]) -> Score:
-        bins = {name: by_length(group) for name, group in by_dataset(samples)}
-        parts = averages_extended(bins)
-        value = fmean(parts[f"{bin} average"] for bin in BINS if f"{bin} average" in parts)
-        return Score(value=value, low=None, high=None, n=len(samples), parts=parts)
+        groups = grouped(samples, lambda s: (s.about["dataset"], bin_of(s.about["length"])))
+        parts = by_bins({key: fmean(group) for key, group in groups.items()})
+        return Score(
+            value=over_bins(parts),
+            **interval(groups, lambda means: over_bins(by_bins(means))),
+            n=len(samples),
+            parts=parts,
+        )
 
 
-def by_dataset(samples: Sequence[Sample]) -> list[tuple[str, list[Sample]]]:
-    groups: dict[str, list[Sample]] = {}
+def grouped(samples: Sequence[Sample], key: Callable[[Sample], Any]) -> dict[Any, list[float]]:
+    """Scores by what they belong to."""
+    groups: dict[Any, list[float]] = {}
     for sample in samples:
-        groups.setdefault(sample.about["dataset"], []).append(sample)
-    return list(groups.items())
+        groups.setdefault(key(sample), []).append(sample.score)
+    return groups
+
+
+def interval(
+    groups: Mapping[Any, list[float]], value: Callable[[dict[Any, float]], float]
+) -> dict[str, float | None]:
+    """Of a value made of the groups' means; without ends where a group holds one question."""
+    if any(len(group) < 2 for group in groups.values()):
+        return {"low": None, "high": None}
+    ends = stratified_interval(
+        list(groups.values()), lambda means: value(dict(zip(groups, means, strict=True)))
+    )
+    return dict(zip(("low", "high"), ends, strict=True))
+
+
+def by_bins(means: Mapping[tuple[str, str], float]) -> dict[str, float]:
+    """LongBench-E's columns, from the means of each dataset in each bin."""
+    bins: dict[str, dict[str, float]] = {}
+    for (name, bin), mean in means.items():
+        bins.setdefault(name, {})[bin] = mean
+    return averages_extended(bins)
+
+
+def over_bins(parts: Mapping[str, float]) -> float:
+    return fmean(parts[f"{bin} average"] for bin in BINS if f"{bin} average" in parts)
 
 
 bare_name_means_all = tuple(DATASETS)

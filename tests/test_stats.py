@@ -1,3 +1,5 @@
+from statistics import fmean
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from harness.stats import (
     mean_interval,
     paired,
     sign_flip,
+    stratified_interval,
     wilson,
 )
 
@@ -91,6 +94,18 @@ def test_many_clusters_are_drawn_again_and_again():
     values = np.random.default_rng(1).normal(size=500)
     plain, wider = bootstrap_mean(values, seed=3), mean_interval(values, seed=3)
     assert wider == pytest.approx(plain, abs=0.01) and wider[0] <= plain[0] < plain[1] <= wider[1]
+
+
+def test_what_is_made_of_groups_is_drawn_group_by_group():
+    """A mean of two means: its error is that of both, whatever their sizes."""
+    rng = np.random.default_rng(0)
+    groups = rng.normal(0, 1, 40), rng.normal(5, 2, 400)
+    low, high = stratified_interval(groups, fmean)
+    error = np.sqrt(sum(group.var() / len(group) for group in groups)) / 2
+    middle = fmean(group.mean() for group in groups)
+    assert (low, high) == pytest.approx((middle - 1.96 * error, middle + 1.96 * error), abs=0.02)
+    with pytest.raises(ValueError, match="one value"):
+        stratified_interval([[1.0, 2.0], [3.0]], fmean)
 
 
 def pairs(n, seed=7):
