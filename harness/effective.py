@@ -16,6 +16,8 @@ SHORT = 1024
 """The longest of the lengths that NoLiMa takes the base score from."""
 RULER = 0.856
 """RULER's threshold, section 4, Llama-2-7b-chat's score at 4k: https://arxiv.org/abs/2404.06654."""
+ALIKE = 1e-6
+"""What the mean of items may differ from the value, by rounding."""
 MOST = 700
 """Nats of which a ratio is a number still."""
 
@@ -146,21 +148,24 @@ def tax(
     plain_high: float | None,
     *,
     ratio: bool = False,
+    items: tuple[Mapping[str, float], Mapping[str, float]] = ({}, {}),
 ) -> tuple[float, float | None, float | None]:
     """What a method changes within the original length, and its interval: its score less the plain.
 
     With `ratio`, as perplexities are compared, by how many times; `plain` is the model as it is.
-    From the intervals alone, as in `by_perplexity`, and so too wide: `harness.compare.tax` pairs
-    items.
+    Items, a score each or a mean loss in nats, are paired where both have the same; else the
+    interval is from the two alone, as in `by_perplexity`, and so too wide.
 
     Raises:
         ValueError: a ratio is of perplexities that are not above zero.
     """
     ours, theirs = (value, low, high), (plain, plain_low, plain_high)
-    if not ratio:
-        return value - plain, *map(_known, _difference(ours, theirs))
-    low, high = (_times(x) for x in _difference(_logs(ours), _logs(theirs)))
-    return value / plain, low, high
+    if ratio:
+        ours, theirs = _logs(ours), _logs(theirs)
+    ends = _paired(*items, ours[0] - theirs[0]) or _difference(ours, theirs)
+    if ratio:
+        return value / plain, *map(_times, ends)
+    return value - plain, *map(_known, ends)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +222,20 @@ def _contiguous(lengths: Sequence[int], holds: Sequence[bool]) -> int | None:
     """The longest length before the first that does not hold."""
     first = holds.index(False) if False in holds else len(lengths)
     return lengths[first - 1] if first else None
+
+
+def _paired(
+    ours: Mapping[str, float], theirs: Mapping[str, float], difference: float
+) -> tuple[float, float] | None:
+    """The interval of a difference that is the mean one of the same items; None: it is not."""
+    if len(ours) < 2 or ours.keys() != theirs.keys():
+        return None
+    from harness.stats import paired
+
+    found = paired(list(ours.values()), [theirs[name] for name in ours])
+    if found.low is None or found.high is None or abs(found.mean - difference) > ALIKE:
+        return None
+    return found.low, found.high
 
 
 def _worse(original: _Point, longer: _Point, items: Items) -> tuple[float, float]:

@@ -3,8 +3,11 @@ import hashlib
 import json
 import re
 import shlex
+from dataclasses import replace
 from html.parser import HTMLParser
+from math import exp
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from browser import Browser, chromium
@@ -140,6 +143,47 @@ def test_a_perplexity_is_held_from_the_original_length_on():
     later = Curve([8192], [20.5], [19.5], [21.5])
     assert str(held(later, plain, 4096, False)) == "≥ 8k"
     assert held(Curve([2048], [24], [23], [25]), plain, 4096, False) is None
+
+
+def by_document(*rows: list[float]) -> Curve:
+    """Of documents' losses, a list for each length; the intervals are as wide as a library's."""
+    lengths = [4096 * 2**i for i in range(len(rows))]
+    values = [exp(fmean(row)) for row in rows]
+    documents = {
+        n: dict(zip("abcde", row, strict=True)) for n, row in zip(lengths, rows, strict=True)
+    }
+    return Curve(
+        lengths, values, [v / 2 for v in values], [v * 2 for v in values], documents.__getitem__
+    )
+
+
+def test_perplexities_are_paired_by_document_where_their_losses_are_at_hand():
+    losses = [2.0, 2.4, 2.9, 3.3, 3.8]
+    flat, worse = [x + 0.001 for x in losses], [x + 0.1 + x / 100 for x in losses]
+    plain = by_document(losses, worse)
+    assert str(held(plain, None, 4096, False)) == "4k"
+    blind = replace(plain, items=lambda length: {})
+    assert str(held(blind, None, 4096, False)) == "≥ 8k"  # two wide intervals see nothing
+    some, much = ([x + by for x in losses] for by in (0.10, 0.20))  # 1 / 0.85 is 0.1625 nats
+    assert str(held(by_document(some, some), plain, 4096, False)) == "≥ 8k"
+    assert str(held(by_document(much, much), plain, 4096, False)) == "< 4k"
+    assert held(by_document(flat, flat), plain, 4096, False).low == 8192
+    cost = tax(by_document(some, some), plain, 4096, False)
+    assert cost.sure and cost.low == pytest.approx(cost.share) == pytest.approx(exp(0.1) - 1)
+    wide = tax(replace(by_document(some, some), items=lambda length: {}), plain, 4096, False)
+    assert not wide.sure and wide.low < 0 < wide.high
+
+
+def test_what_a_score_costs_has_an_interval_of_the_same_questions():
+    asked = [f"question {i}" for i in range(20)]
+
+    def scored(right: int) -> Curve:
+        items = {name: float(i < right) for i, name in enumerate(asked)}
+        return Curve([4096], [right / 20], [0.0], [1.0], lambda length: items)
+
+    cost = tax(scored(10), scored(20), 4096, True)
+    assert cost.share == pytest.approx(0.5) and cost.sure and 0 < cost.low < 0.5 < cost.high < 1
+    assert not tax(scored(19), scored(20), 4096, True).sure
 
 
 def test_a_model_that_finds_nothing_is_no_measure_for_others():

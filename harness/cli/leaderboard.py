@@ -1,7 +1,8 @@
 """`harness leaderboard`: everything that was measured, ranked, as a page and as text."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,11 +62,12 @@ def _pages(folder: Path) -> dict[Path, str]:
     for file in broken:
         print(f"note: {file}", file=sys.stderr)
     printed = beside(published(folder / "published"))
-    found = board(table, windows(store))
+    look = cache(_look(store, table.num_rows))
+    found = board(table, windows(store), items=lambda cell: _items(look(cell)))
     count = sum(len(section["rows"]) for section in printed)
     pages = {
         folder / "LEADERBOARD.md": ranking(found, count),
-        folder / "leaderboard.html": fitting(found, printed, _look(store, table.num_rows)),
+        folder / "leaderboard.html": fitting(found, printed, look),
     }
     readme = folder.resolve().parent / "README.md"
     before = _text(readme)
@@ -79,6 +81,10 @@ def _look(store: "Store", cells: int) -> "Callable[[Cell], Result | None]":
     if cells <= FEW:
         return store.get
     return lambda cell: store.get(cell) if store.path(cell).exists() else None
+
+
+def _items(result: "Result | None") -> "Mapping[str, float]":
+    return result.items if result else {}
 
 
 def _text(path: Path) -> str | None:

@@ -4,9 +4,9 @@ It is made from columns, so that a million cells are no trouble. What is too muc
 left out by rank, and counted.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from heapq import nsmallest
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -118,17 +118,27 @@ class _Group:
     plain: Curve | None
 
 
-def board(columns: "pa.Table", original: Callable[[Cell], int | None], most: int = MOST) -> Board:
+def board(
+    columns: "pa.Table",
+    original: Callable[[Cell], int | None],
+    most: int = MOST,
+    items: Callable[[Cell], Mapping[str, float]] = lambda cell: {},
+) -> Board:
     """The best of each model and task, and the model as it is; then the second best, and so on.
+
+    Which rows are kept goes by their intervals; those that are kept are then paired by item.
 
     Args:
         columns: one row a cell, as `harness.archive.columns` gives them, at least `COLUMNS`.
         original: tokens of the window that a cell's model was pretrained on; asked once a model.
         most: rows that are kept.
+        items: the scores of a cell's items; none where they are not at hand.
     """
     with no_cycles():
         groups = list(_groups(columns, original))
         kept = _kept(groups, most)
+    for i, places in kept.items():
+        groups[i], kept[i] = _paired(groups[i], places, items)
     return Board(
         sections=[_told(columns, groups[i], places) for i, places in kept.items()],
         cells=columns.num_rows,
@@ -166,6 +176,24 @@ def _judged(rows: list[Candidate], original: int | None, higher: bool) -> _Group
         against = None if row.curve is plain else plain
         judged.append(row._replace(held=held(row.curve, against, original, higher)))
     return _Group(original, higher, sorted(judged, key=lambda row: _merit(row, higher)), plain)
+
+
+def _paired(
+    group: _Group, places: list[int], items: Callable[[Cell], Mapping[str, float]]
+) -> tuple[_Group, list[int]]:
+    """The group with these rows judged by their items too, and where they stand now."""
+
+    def known(row: Candidate) -> Candidate:
+        each = Cell(model=row.model, task=row.task, method=row.method, length=1)
+        of = cache(lambda length: items(each.model_copy(update={"length": length})))
+        return row._replace(curve=replace(row.curve, items=of))
+
+    kept = set(places)
+    rows = [known(row) if place in kept else row for place, row in enumerate(group.rows)]
+    chosen = {(rows[place].model, rows[place].method) for place in places}
+    group = _judged(rows, group.original, group.higher)
+    found = [i for i, row in enumerate(group.rows) if (row.model, row.method) in chosen]
+    return group, found
 
 
 def _merit(row: Candidate, higher: bool) -> tuple[float, float, str, str]:

@@ -132,13 +132,13 @@
       name.colSpan = 2;
       return make("tr", { class: "row", role: "row" }, rank, name, make("td", { role: "cell", class: "curve printed", colspan: 5 }, look(row)));
     }
-    const tax = make("span", { class: row.sure ? "sure" : "faint", title: row.sure ? null : "The intervals cannot tell it from the model as it is." }, row.taxed);
+    const tax = make("span", { class: row.sure ? "sure" : "faint", title: row.sure ? null : "The interval cannot tell it from the model as it is." }, row.taxed);
     return make("tr", { class: row.plain ? "row plain" : "row", role: "row" },
       rank, name,
       cell("reach number", "Effective context", make("b", {}, row.far), row.spread ? make("small", {}, row.spread) : ""),
       cell("curve", "Over length", look(row)),
       cell("claim number", "Claimed", row.claim),
-      cell("tax number", "Tax", row.tax === null ? "·" : tax),
+      cell("tax number", "Tax", row.tax === null ? "·" : tax, row.taxes ? make("small", {}, row.taxes) : ""),
       cell("budget number", "Trained on", row.budget, row.budget && row.window ? make("small", {}, `at ${row.window}`) : ""),
       cell("copy", "Command", make("button", { type: "button", "data-copy": row.command, "aria-label": `Copy the command of ${row.name} on ${row.model}, ${row.section.title}` }, "Copy")));
   }

@@ -134,6 +134,7 @@ def _row(row: Row, section: Section, look: Look) -> Data:
         "claim": label(row.claimed) if row.claimed else "·",
         "tax": tax and _short(tax.share),
         "taxed": percent(tax.share) if tax else "·",
+        "taxes": between(tax.low, tax.high) if tax else "",
         "sure": bool(tax and tax.sure),
         "tokens": row.trained_tokens,
         "budget": counted(row.trained_tokens),
@@ -206,6 +207,13 @@ def percent(share: float) -> str:
         return f"> +{100 * MUCH:,} %"
     rounded = round(100 * share)
     return f"{'+' if rounded > 0 else '−' if rounded < 0 else ''}{abs(rounded):,} %"  # noqa: RUF001
+
+
+def between(low: float | None, high: float | None) -> str:
+    """`[+2, +8]`; nothing where an end is not known."""
+    if low is None or high is None:
+        return ""
+    return f"[{', '.join(percent(share).removesuffix(' %') for share in (low, high))}]"
 
 
 def counted(tokens: int | None) -> str:

@@ -19,7 +19,10 @@ from harness.stats import paired
 Mark = Literal["", "best", "tied"]
 TIED = "≈"
 SCORE = "85 % of what the model as it is scores on short inputs"
-PERPLEXITY = "perplexity not significantly worse than the model's as it is at its original length"
+PERPLEXITY = (
+    "perplexity not significantly worse than the row's own at the original length, "
+    "and there at most 1 / 0.85 times the model's as it is"
+)
 LEADS = ("method", "trained at", "claimed", "effective")
 NOTHING = MARKS["missing"]
 Windows = Callable[[Cell], int | None]

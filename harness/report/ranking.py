@@ -7,7 +7,8 @@ from statistics import fmean
 from harness.catalog import split
 from harness.lengths import label
 from harness.report.board import Board, Row, Section
-from harness.report.page import counted, percent
+from harness.report.page import between, counted, percent
+from harness.report.reach import Tax
 from harness.report.sheet import readable, written
 
 MARK = re.compile(r"(<!-- leaderboard -->\n).*?(<!-- /leaderboard -->)", re.DOTALL)
@@ -15,10 +16,9 @@ BROAD, TALL, LONG = 6, 40, 60
 """Columns of a summary, rows of a table, and tables that somebody still reads."""
 RULES = (
     "Ranked by **effective context**: the longest length at which a method keeps 85 % of what the "
-    "model as it is scores on short inputs, or at which perplexity is not significantly worse than "
-    "that of the model as it is at its original length, going by the two intervals alone: of few "
-    "documents they are wide, and `harness compare`, which pairs documents, sees smaller "
-    "differences. ≥: the longest length measured still holds; <: not even the shortest does; in "
+    "model as it is scores on short inputs, or at which its perplexity is not significantly worse "
+    "than at the original length, document by document, if there it keeps 85 % of the model's as "
+    "it is. ≥: the longest length measured still holds; <: not even the shortest does; in "
     "brackets, how far the ends of the 95 % intervals hold. Methods that read equally far share a "
     "rank."
 )
@@ -143,10 +143,14 @@ def _row(row: Row, lengths: Sequence[int]) -> str:
         _said(row.name),
         _reached(row) + (f" {_said(row.held.interval)}" if row.held and row.held.interval else ""),
         label(row.claimed) if row.claimed else "·",
-        percent(row.tax.share) if row.tax else "·",
+        _taxed(row.tax) if row.tax else "·",
         f"{tokens} at {label(row.trained_length)}" if tokens and row.trained_length else "·",
     ]
     return _line([*cells, *_values(row, lengths)])
+
+
+def _taxed(tax: Tax) -> str:
+    return f"{percent(tax.share)} {_said(between(tax.low, tax.high))}".rstrip()
 
 
 def _values(row: Row, lengths: Sequence[int]) -> Iterator[str]:

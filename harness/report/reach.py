@@ -1,21 +1,22 @@
 """How far a row of a table reads, and what that cost it on short inputs.
 
-The rules are those of `harness.effective`. Both measures are taken against the model as it is, so
-that a method that reads badly everywhere does not count as one that keeps what it had: a score
-holds where it is at least 85 % of what the model as it is scores on short inputs (NoLiMa's share),
-a perplexity where it is not significantly above that of the model as it is at its original length.
-Where the model as it is was not measured, the row is held against itself.
+The rules are those of `harness.effective`. A score holds where it is at least 85 % of what the
+model as it is scores on short inputs (NoLiMa's share). A perplexity holds where it is not
+significantly above the row's own at the original length, document by document; but who reads badly
+everywhere keeps nothing worth having: it holds nowhere if at the original length already it is more
+than 1 / 0.85 times that of the model as it is. Where the model as it is was not measured, the row
+is held against itself alone.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
 
 from harness import catalog, effective
 from harness.cell import UNEXTENDED, Result
-from harness.effective import SHORT, Reach, by_perplexity, by_share, by_threshold
+from harness.effective import NOLIMA, SHORT, Reach, by_perplexity, by_share, by_threshold
 from harness.lengths import label
 
 LOWER = re.compile(r"perplexity|ppl|bits_per_byte|loss", re.IGNORECASE)
@@ -31,6 +32,10 @@ class Curve:
     values: Sequence[float | None]
     lows: Sequence[float | None]
     highs: Sequence[float | None]
+    items: Callable[[int], Mapping[str, float]] = field(
+        default=lambda length: {}, repr=False, compare=False
+    )
+    """The scores of a length's items, by which two are paired; none where they were not kept."""
 
     def up_to(self, length: int | None) -> int | None:
         """Where the longest is that was measured up to a length; the shortest if None is given."""
@@ -71,9 +76,15 @@ class Tax(NamedTuple):
 
     share: float
     """Of the value of the model as it is; above 0 is worse, whichever way the metric points."""
-    sure: bool
-    """The interval of the difference leaves out 0."""
+    low: float | None
+    """The 95 % interval's lower end; None: not known."""
+    high: float | None
     length: int
+
+    @property
+    def sure(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
 
 
 def unextended(model: str, method: str) -> bool:
@@ -85,7 +96,8 @@ def curve(results: Sequence[Result]) -> Curve:
     """Of one row's results."""
     found = sorted(results, key=lambda result: result.cell.length)
     parts = [[getattr(r, name) for r in found] for name in ("value", "low", "high")]
-    return Curve([r.cell.length for r in found], *parts)
+    items = {result.cell.length: result.items for result in found}
+    return Curve([r.cell.length for r in found], *parts, items.__getitem__)
 
 
 @cache
@@ -141,14 +153,15 @@ def tax(row: Curve, plain: Curve | None, original: int | None, higher: bool) -> 
     if length is None:
         return None
     i, j = list(row.lengths).index(length), there[length]
-    mine, its = ((c.values[k] or 0.0, c.lows[k], c.highs[k]) for c, k in ((row, i), (plain, j)))
     try:
-        value, low, high = effective.tax(*mine, *its, ratio=not higher)
+        value, low, high = _changed(row, i, plain, j, ratio=not higher)
     except ValueError:  # no perplexity
         return None
-    same = 0 if higher else 1
-    share = -value / abs(its[0]) if higher else value - 1
-    return Tax(share, low is not None and high is not None and not low <= same <= high, length)
+    if not higher:
+        return Tax(value - 1, low and low - 1, high and high - 1, length)
+    of = -abs(plain.values[j] or 0.0)  # less is worse
+    ends = (None if x is None else x / of for x in (high, low))
+    return Tax(value / of, *ends, length)
 
 
 def claimed(method: str, factor: float | None, original: int | None, longest: int) -> int | None:
@@ -180,25 +193,30 @@ def _base(plain: Curve) -> float | None:
 
 
 def _no_worse(row: Curve, plain: Curve | None, original: int | None) -> Held | None:
-    """By perplexity, against the model as it is in the place of the row's own start.
+    """By perplexity, against itself, if at the original length it is worth anything.
 
-    To `by_perplexity` that is a length just below the shortest of the row's, which can thus fail as
-    any other can.
+    Of lengths that the model as it is reads anyway, and no longer ones, nothing is said.
     """
-    against = plain if plain and plain.up_to(original) is not None else row
-    within = against.up_to(original)
-    at = within if within is not None else against.up_to(None) or 0
-    start = against.lengths[at]
-    if against is row:
-        own = by_perplexity(row.lengths, row.values, row.lows, row.highs, original=start)
-        return Held(**vars(own), first=start)
-    there = [i for i, n in enumerate(row.lengths) if n >= start and row.values[i] is not None]
-    if not there:
-        return None
-    pairs = ((against.values, row.values), (against.lows, row.lows), (against.highs, row.highs))
-    columns = [[its[at], *(mine[i] for i in there)] for its, mine in pairs]
-    lengths = [start - 1, *(row.lengths[i] for i in there)]
-    said = by_perplexity(lengths, *columns, original=start - 1)
-    length, low, high = (None if n == start - 1 else n for n in (said.length, said.low, said.high))
-    censored = said.censored and length is not None
-    return Held(length, low, high, said.rule, censored, row.lengths[there[0]])
+    known = [n for n, value in zip(row.lengths, row.values, strict=True) if value is not None]
+    start = max((n for n in known if original and n <= original), default=known[0])
+    at = plain.up_to(original) if plain and original else None
+    every = {n: row.items(n) for n in known}
+    own = by_perplexity(row.lengths, row.values, row.lows, row.highs, original=start, items=every)
+    kept: tuple[float | None, ...] = (1, 1, 1)
+    if plain and at is not None:
+        if known[-1] < plain.lengths[at]:
+            return None
+        times, low, high = _changed(row, list(row.lengths).index(start), plain, at, ratio=True)
+        kept = (times, high, low or 0)  # if it is as high as it may be, it holds less far
+    reached = zip(kept, (own.length, own.low, own.high), strict=True)
+    length, low, high = (n if k is not None and k <= 1 / NOLIMA else None for k, n in reached)
+    return Held(length, low, high, own.rule, own.censored and length is not None, start)
+
+
+def _changed(
+    row: Curve, i: int, plain: Curve, j: int, *, ratio: bool
+) -> tuple[float, float | None, float | None]:
+    """One value against another, and the interval, as `harness.effective.tax` has them."""
+    mine, its = ((c.values[k] or 0.0, c.lows[k], c.highs[k]) for c, k in ((row, i), (plain, j)))
+    items = row.items(row.lengths[i]), plain.items(plain.lengths[j])
+    return effective.tax(*mine, *its, ratio=ratio, items=items)
