@@ -12,6 +12,7 @@ from harness.report.board import board
 from harness.report.latex import latex
 from harness.report.paper_table import alike, paper_tables
 from harness.report.paper_text import commas, markdown, printed
+from harness.report.sheet import apart_by_name, sheets
 from harness.store import Store
 
 LENGTHS = (4096, 8192, 16384)
@@ -207,3 +208,27 @@ def test_rulers_rule_holds_a_score_against_its_own_threshold():
     (kept,) = paper_tables(row, lambda cell: 4096)
     (strict,) = paper_tables(row, lambda cell: 4096, RULER)
     assert str(kept.lines[0].held) == "≥ 8k" and str(strict.lines[0].held) == "4k"
+
+
+TWICE = [
+    *row("yarn,factor=8", [0.9, 0.8, 0.7], model="toy+mine@00000001"),
+    *row("yarn,factor=8", [0.6, 0.5, 0.4], model="toy+mine@00000002"),
+    *row("yarn,factor=8", [0.3, 0.2, 0.1], model="toy+other@00000003"),
+]
+
+
+def test_two_checkpoints_of_one_name_are_two_rows_everywhere(tmp_path):
+    named = ["yarn ×8 · mine 00000001", "yarn ×8 · mine 00000002", "yarn ×8 · other"]  # noqa: RUF001
+    (sheet,) = sheets(TWICE)
+    assert {name: entries[0].text for name, entries in sheet.rows.items()} == dict(
+        zip(named, ["90 %", "60 %", "30 %"], strict=True)
+    )
+    (table,) = tables(TWICE)
+    assert [line.name for line in table.lines] == named
+    store = Store(tmp_path)
+    for each in TWICE:
+        store.write(each)
+    (section,) = board(columns(tmp_path), lambda cell: 4096).sections
+    assert [row.name for row in section.rows] == named
+    assert all(row.cell.model in {r.cell.model for r in TWICE} for row in section.rows)
+    assert apart_by_name(EXAMPLE) == EXAMPLE  # only where it must be

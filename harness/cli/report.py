@@ -45,15 +45,18 @@ def plot(
     from harness.cli.look import _found
     from harness.report.figures import depth, length, position
     from harness.report.figures.saved import save
+    from harness.report.sheet import apart_by_name
     from harness.store import Store
 
     found = _found(folder, where)
+    shown = apart_by_name(found)
     if kind == "depth":
-        figure = depth.draw(found)
+        figure = depth.draw(shown)
     elif kind == "curve":
-        figure = length.draw(found, _windows(found, folder))
+        figure = length.draw(shown, _windows(found, folder))
     else:
-        kept = [(result, Store(folder).losses(result.cell)) for result in found]
+        losses = (Store(folder).losses(result.cell) for result in found)
+        kept = list(zip(shown, losses, strict=True))
         figure = position.draw(kept, _windows(found, folder))
     save(figure, output)
 
@@ -106,13 +109,16 @@ def _inputs(
 ) -> "Inputs":
     from harness.cli.look import _found
     from harness.report.paper import Inputs
+    from harness.report.sheet import apart_by_name
     from harness.store import Store
 
-    results = _found(folder, where)
+    found = _found(folder, where)
+    results = apart_by_name(found)
+    kept = {shown.cell: real.cell for shown, real in zip(results, found, strict=True)}
     return Inputs(
         results=results,
-        losses=Store(folder).losses,
-        windows=_windows(results, folder),
+        losses=lambda cell: Store(folder).losses(kept[cell]),
+        windows=_windows(found, folder),
         searches=searches,
         trainings=trainings,
         benchmarks=sorted(benchmarks.glob("*.json")),

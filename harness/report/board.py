@@ -6,7 +6,7 @@ left out by rank, and counted.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache
 from heapq import nsmallest
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from harness.report.reach import (
     unextended,
 )
 from harness.report.rows import Candidate, candidates, no_cycles
-from harness.report.sheet import named
+from harness.report.sheet import distinct, named
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,6 +45,8 @@ class Row:
 
     cell: Cell
     """At its longest length."""
+    name: str
+    """The method, and what was trained with it."""
     rank: int | None
     """Those that read equally far share theirs; None: nothing can be said."""
     curve: Curve
@@ -55,10 +57,6 @@ class Row:
     trained_length: int | None
     cells: list[dict[str, Any]] = field(repr=False)
     """The columns, a cell at a time, short lengths first."""
-
-    @cached_property
-    def name(self) -> str:
-        return named(self.cell)
 
     @property
     def plain(self) -> bool:
@@ -233,10 +231,11 @@ def _told(columns: "pa.Table", group: _Group, places: list[int]) -> Section:
     first: dict[int | None, int] = {}
     for place, row in enumerate(group.rows, 1):
         first.setdefault(row.held and (row.held.length or 0), place)
+    called = distinct({group.rows[place].model for place in places})
     rows = []
     for row in (group.rows[place] for place in places):
         rank = first[row.held.length or 0] if row.held else None
-        rows.append(_row(row, rank, group, columns.take(row.places).to_pylist()))
+        rows.append(_row(row, rank, group, columns.take(row.places).to_pylist(), called))
     cells = [cell for row in rows for cell in row.cells]
     return Section(
         base=rows[0].cell.base,
@@ -251,13 +250,21 @@ def _told(columns: "pa.Table", group: _Group, places: list[int]) -> Section:
     )
 
 
-def _row(row: Candidate, rank: int | None, group: _Group, cells: list[dict[str, Any]]) -> Row:
+def _row(
+    row: Candidate,
+    rank: int | None,
+    group: _Group,
+    cells: list[dict[str, Any]],
+    called: Mapping[str, str],
+) -> Row:
     against = None if row.curve is group.plain else group.plain
     longest = row.curve.lengths[-1]
     factor = next((cell["factor"] for cell in reversed(cells) if cell["factor"]), None)
     tokens, length = budget(next((c["trained"] for c in cells if c["trained"]), None))
+    shown = Cell(model=called.get(row.model, row.model), task=row.task, method=row.method, length=1)
     return Row(
         cell=_cell(row),
+        name=named(shown),
         rank=rank,
         curve=row.curve,
         held=row.held,

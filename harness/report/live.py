@@ -15,7 +15,7 @@ from rich.text import Text
 from harness.cell import Cell, Result
 from harness.lengths import label
 from harness.plan import Planned
-from harness.report.sheet import Entry, Sheet, entry, named, readable, sheets, told
+from harness.report.sheet import Entry, Sheet, distinct, entry, named, readable, sheets, told
 from harness.report.table import drawn
 
 
@@ -127,8 +127,10 @@ class Display:
         mine = [c for c in self._cells if (c.base, c.task) == (self._last.base, self._last.task)]
         done = [self._results[cell] for cell in mine if cell in self._results]
         (sheet,) = sheets(done, mine)
+        called = distinct({cell.model for cell in mine})
         for cell in self._progress.current:
-            for name in (named(cell), named(cell) + "*"):
+            shown = named(cell.model_copy(update={"model": called.get(cell.model, cell.model)}))
+            for name in (shown, shown + "*"):
                 if cell in mine and name in sheet.rows:
                     sheet.rows[name][sheet.lengths.index(cell.length)] = Entry(
                         kind="running", text="…"

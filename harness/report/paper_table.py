@@ -13,7 +13,7 @@ from harness.cell import Cell, Result
 from harness.lengths import label
 from harness.pairing import aligned
 from harness.report.reach import Held, budget, claimed, curve, held, higher_is_better, unextended
-from harness.report.sheet import MARKS, Entry, Sheet, named, sheets
+from harness.report.sheet import MARKS, Entry, Sheet, apart_by_name, named, sheets
 from harness.stats import paired
 
 Mark = Literal["", "best", "tied"]
@@ -77,22 +77,24 @@ def paper_tables(
         windows: tokens of the window that a cell's model was pretrained on, if known.
         threshold: the score that must be kept, as in RULER; None: a share of the model's as it is.
     """
+    results = list(results)
+    first = {result.cell.base: result.cell for result in reversed(results)}
     groups: dict[tuple[str, str], list[Result]] = {}
-    for result in results:
+    for result in apart_by_name(results):
         groups.setdefault((result.cell.base, result.cell.task), []).append(result)
     every = [result for group in groups.values() for result in group]
     return [
-        _table(sheet, group, windows, threshold)
+        _table(sheet, group, windows(first[group[0].cell.base]), threshold)
         for sheet, group in zip(sheets(every), groups.values(), strict=True)
     ]
 
 
 def _table(
-    sheet: Sheet, results: Sequence[Result], windows: Windows, threshold: float | None
+    sheet: Sheet, results: Sequence[Result], original: int | None, threshold: float | None
 ) -> PaperTable:
     cell = results[0].cell
     metric = next((r.metric for r in results if r.metric), "")
-    higher, original = higher_is_better(cell.task, metric), windows(cell)
+    higher = higher_is_better(cell.task, metric)
     rows: dict[str, dict[int, Result]] = {}
     for result in results:
         rows.setdefault(named(result.cell), {})[result.cell.length] = result

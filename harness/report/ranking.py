@@ -103,8 +103,8 @@ def _best(section: Section) -> dict[str, Row]:
     """Of each method the row that ranks first; trained ones apart."""
     best: dict[str, Row] = {}
     for row in section.rows:
-        trained = f" · {row.cell.training}" if row.cell.training else ""
-        best.setdefault(split(row.cell.method)[0] + trained, row)
+        of = row.name.partition(" · ")[2] if row.cell.training else ""
+        best.setdefault(split(row.cell.method)[0] + (of and f" · {of}"), row)
     return best
 
 

@@ -5,7 +5,7 @@ How it is drawn, on a terminal or in Markdown, is `harness.report.table`'s busin
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -22,6 +22,8 @@ MEANINGS = {
 }
 CUT = "†"
 """Beside a number some of whose inputs were cut to fit."""
+STAMP = re.compile(r"@([0-9a-f]{8})")
+"""A trained model's content, in its name."""
 SHARES = {"accuracy", "recall", "substring match", "acc", "acc_norm", "exact_match"}
 """Metrics that are shares of one, and read best in percent."""
 
@@ -53,8 +55,10 @@ class Sheet:
 
 def sheets(results: Iterable[Result], cells: Sequence[Cell] = ()) -> list[Sheet]:
     """One for each model and task, in the order they come; `cells` without a result are missing."""
-    found = {result.cell: result for result in results}
-    every = dict.fromkeys([*cells, *found])
+    results = list(results)
+    called = distinct({c.model for c in [*cells, *(result.cell for result in results)]})
+    found = {result.cell: result for result in apart_by_name(results, called)}
+    every = dict.fromkeys([*(_called(cell, called) for cell in cells), *found])
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in every:
         groups.setdefault((cell.base, cell.task), []).append(cell)
@@ -119,6 +123,39 @@ def readable(spec: str, *, whole: bool = False) -> str:
 def named(cell: Cell) -> str:
     """A cell's row: the method, and where the model was trained with it, what that is called."""
     return readable(cell.method) + (f" · {cell.training}" if cell.training else "")
+
+
+def distinct(models: Iterable[str]) -> dict[str, str]:
+    """Trained models that are called alike, each with its content written out.
+
+    `toy+mine@67d57f0a` beside another `toy+mine` is called `mine 67d57f0a`.
+    """
+    groups: dict[str, set[str]] = {}
+    for model in models:
+        groups.setdefault(STAMP.sub("", model), set()).add(model)
+    return {
+        model: STAMP.sub(r" \1", model)
+        for group in groups.values()
+        if len(group) > 1
+        for model in group
+    }
+
+
+def apart_by_name(
+    results: Iterable[Result], called: Mapping[str, str] | None = None
+) -> list[Result]:
+    """Results for showing: no two trained models in them are called alike."""
+    results = list(results)
+    called = distinct({r.cell.model for r in results}) if called is None else called
+    return [
+        r if (cell := _called(r.cell, called)) is r.cell else r.model_copy(update={"cell": cell})
+        for r in results
+    ]
+
+
+def _called(cell: Cell, called: Mapping[str, str]) -> Cell:
+    model = called.get(cell.model)
+    return cell.model_copy(update={"model": model}) if model else cell
 
 
 def apart(keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
