@@ -14,7 +14,7 @@ from math import exp
 from harness import catalog
 from harness.cell import UNEXTENDED, Result
 from harness.pairing import Items, aligned, comparable, meant, name
-from harness.stats import holm, least_p, paired, sign_flip
+from harness.stats import enough, holm, least_p, paired, sign_flip
 
 __all__ = ["between", "comparable", "compare", "floor", "matrix", "tax"]
 
@@ -99,7 +99,8 @@ def compare(pairs: Iterable[Pair], items: Items = own) -> list[Comparison]:
         ValueError: two may not be compared; says why.
         LookupError: the items of one are not known; says what to do.
     """
-    found = [_compared(a, b, items) for a, b in pairs]
+    pairs = list(pairs)
+    found = [_compared(a, b, items, enough(len(pairs))) for a, b in pairs]
     corrected = holm([comparison.p for comparison in found])
     return [_judged(c, p) for c, p in zip(found, corrected, strict=True)]
 
@@ -128,8 +129,9 @@ def matrix(results: Sequence[Result], items: Items = own) -> Matrix:
     pairs, left_out = _possible(((a, b) for a, b in met if name(a.cell) != name(b.cell)), items)
     scores = [aligned(a, b, items) for a, b in pairs]
     differences = [[p - q for p, q in zip(x, y, strict=True)] for x, y in scores]
-    least = [least_p(len(x), shares={*x, *y} <= {0, 1}) for x, y in scores]
-    sure = [p < SIGNIFICANT for p in holm([sign_flip(d) for d in differences])]
+    draws = enough(len(pairs))
+    least = [least_p(len(x), shares={*x, *y} <= {0, 1}, draws=draws) for x, y in scores]
+    sure = [p < SIGNIFICANT for p in holm([sign_flip(d, draws=draws) for d in differences])]
     wins: dict[tuple[str, str], Wins] = {}
     for (a, b), difference, surely in zip(pairs, differences, sure, strict=True):
         by = sum(difference) * (-1 if a.metric in LOWER else 1)
@@ -179,9 +181,9 @@ def training_tokens(result: Result) -> int | None:
     return training.get("tokens", None if result.cell.training else 0)
 
 
-def _compared(a: Result, b: Result, items: Items) -> Comparison:
+def _compared(a: Result, b: Result, items: Items, draws: int) -> Comparison:
     x, y = aligned(a, b, items)
-    it = paired(x, y)
+    it = paired(x, y, draws=draws)
     nats = a.metric in NATS
     points = not nats and all(0 <= score <= 1 for score in [*x, *y])
     scale = 100 if points else 1

@@ -121,6 +121,8 @@ def stratified_interval(
 EXACT = 18
 """Up to so many pairs every assignment of signs is looked at; of more, so many are drawn:"""
 DRAWS = 9999
+CLEAR = 10
+"""Draws that reach a difference: so many of the first 9,999, and more would not make it rare."""
 ROUNDING = 1e-12
 """What two equal sums may differ by, as a share of what was summed."""
 
@@ -148,6 +150,7 @@ def paired(
     clusters: Sequence[Hashable] | None = None,
     seed: int = 0,
     level: float = 0.95,
+    draws: int = DRAWS,
 ) -> Paired:
     """How much higher `a` is than `b`, item by item, and how sure that is.
 
@@ -172,8 +175,10 @@ def paired(
         mean=float(difference.mean()),
         low=low,
         high=high,
-        p=sign_flip(difference, clusters, seed),
-        least=least_p(len(a) if clusters is None else len(set(clusters)), shares=shares),
+        p=sign_flip(difference, clusters, seed, draws),
+        least=least_p(
+            len(a) if clusters is None else len(set(clusters)), shares=shares, draws=draws
+        ),
         detectable=detectable(difference, clusters, level=level, shares=shares),
         n=len(a),
     )
@@ -216,7 +221,9 @@ def sign_flip(
     All signs of up to 18 differences are tried, and of any number of equal ones (McNemar's exact
     test); of more, `draws` at random, and p = (b + 1) / (m + 1), which never is 0: Phipson & Smyth
     2010, https://doi.org/10.2202/1544-6115.1585. Fisher 1935, The Design of Experiments, section
-    21. Of clusters, a cluster's differences have one sign.
+    21. Of clusters, a cluster's differences have one sign. Of more draws than 9,999 the rest are
+    made only where the first show the difference to be rare: Besag & Clifford 1991,
+    https://doi.org/10.1093/biomet/78.2.301
     """
     import numpy as np
 
@@ -239,12 +246,19 @@ def sign_flip(
         heads = rng.integers(2, size=(min(1000, draws - begin), k), dtype=np.int8)
         drawn = 2 * (heads.astype(np.float64) @ sums) - sums.sum()
         beyond += int((np.abs(drawn) >= reached).sum())
+        if begin + len(drawn) >= DRAWS and beyond >= CLEAR:
+            return (beyond + 1) / (begin + len(drawn) + 1)
     return (beyond + 1) / (draws + 1)
 
 
-def least_p(n: int, *, shares: bool = False) -> float:
+def enough(comparisons: int, level: float = 0.95) -> int:
+    """Draws after which, of so many comparisons made together, one can be significant."""
+    return max(DRAWS, ceil(2 * comparisons / (1 - level)))
+
+
+def least_p(n: int, *, shares: bool = False, draws: int = DRAWS) -> float:
     """The smallest p that so many pairs can give; `shares`: of scores that are 0 or 1."""
-    return 2.0 ** (1 - n) if shares or n <= EXACT else 1 / (DRAWS + 1)
+    return 2.0 ** (1 - n) if shares or n <= EXACT else 1 / (draws + 1)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -21,8 +21,9 @@ from harness.published import published
 from harness.report.beside import beside
 from harness.report.board import COLUMNS, board, fewer
 from harness.report.page import command, fitting
-from harness.report.ranking import escaped, ranking, refreshed, summary
+from harness.report.ranking import ranking, refreshed, summary
 from harness.report.reach import Curve, budget, held, higher_is_better, tax
+from harness.report.table import escaped
 from harness.store import Store
 from harness.trained import Trained
 

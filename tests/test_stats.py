@@ -9,7 +9,9 @@ from harness.stats import (
     bootstrap_mean,
     detectable,
     difference_of_shares,
+    enough,
     holm,
+    least_p,
     mean_interval,
     paired,
     sign_flip,
@@ -163,6 +165,15 @@ def test_signs_drawn_at_random_agree_with_all_of_them(monkeypatch):
 
 def test_no_p_is_below_what_was_drawn():
     assert sign_flip(1 + pairs(40)[0] / 100, draws=999) == 1 / 1000
+
+
+def test_of_many_comparisons_one_can_be_significant_still():
+    sure, unsure = 1 + pairs(40)[0] / 100, pairs(40)[0] - pairs(40)[1]
+    for many in (1, 600, 3000):
+        draws = enough(many)
+        assert many * sign_flip(sure, draws=draws) < 0.05
+        assert least_p(40, draws=draws) == sign_flip(sure, draws=draws)
+    assert sign_flip(unsure, draws=enough(3000)) == pytest.approx(sign_flip(unsure), rel=0.05)
 
 
 @pytest.mark.parametrize("n", [1, 4, 9, 18, 25])

@@ -242,16 +242,14 @@ def _print(
 
 
 def _page(table: Table) -> str:
+    from harness.report.table import escaped
+
     def line(entries: Iterable[str]) -> str:
-        return f"| {' | '.join(map(_plain, entries))} |"
+        return f"| {' | '.join(map(escaped, entries))} |"
 
-    lines = [f"### {_plain(table.title)}", "", line(table.header)]
+    lines = [f"### {escaped(table.title)}", "", line(table.header)]
     lines += ["|" + "---|" * len(table.header), *map(line, table.rows), ""]
-    return "\n".join([*lines, *(f"- {_plain(note)}" for note in table.notes)])
-
-
-def _plain(text: str) -> str:
-    return text.replace("|", r"\|").replace("<", "&lt;").replace("*", r"\*")
+    return "\n".join([*lines, *(f"- {escaped(note)}" for note in table.notes)])
 
 
 def _draw(table: Table) -> None:

@@ -11,8 +11,7 @@ from rich.text import Text
 
 from harness.lengths import label
 from harness.report.paper_table import LEADS, TIED, Line, PaperTable
-from harness.report.ranking import escaped
-from harness.report.table import BORDER, STYLES, fitting
+from harness.report.table import BORDER, STYLES, escaped, fitting
 
 
 def printed(tables: Iterable[PaperTable], console: Console, *, intervals: bool = False) -> None:

@@ -10,6 +10,7 @@ from harness.report.board import Board, Row, Section
 from harness.report.page import between, counted, percent
 from harness.report.reach import Tax
 from harness.report.sheet import readable, written
+from harness.report.table import escaped
 
 MARK = re.compile(r"(<!-- leaderboard -->\n).*?(<!-- /leaderboard -->)", re.DOTALL)
 BROAD, TALL, LONG = 6, 40, 60
@@ -88,12 +89,6 @@ def refreshed(page: str, text: Callable[[], str]) -> str:
     The marks are `<!-- leaderboard -->` and `<!-- /leaderboard -->`, each on a line of its own.
     """
     return MARK.sub(lambda mark: f"{mark[1]}\n{text()}\n\n{mark[2]}", page)
-
-
-def escaped(text: str) -> str:
-    """Text that Markdown shows as it is, whatever it is."""
-    text = re.sub(r"([\\`*_{}\[\]<>#|~&!$])", r"\\\1", " ".join(text.split()))
-    return text.replace("://", ":\u200b//")
 
 
 _said = escaped

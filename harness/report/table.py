@@ -72,6 +72,12 @@ def markdown(sheets: Iterable[Sheet]) -> str:
     return "\n\n".join(_page(sheet) for sheet in sheets) + "\n"
 
 
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, whatever it is."""
+    text = re.sub(r"([\\`*_{}\[\]<>#|~&!$])", r"\\\1", " ".join(text.split()))
+    return text.replace("://", ":\u200b//")
+
+
 def rows(results: Iterable[Result]) -> list[dict[str, Any]]:
     """One flat object a cell, as `--format json` prints them."""
     return [result.row() for result in results]
@@ -114,21 +120,17 @@ def refreshed(page: str, table: Callable[[str], str]) -> str:
 
 def _page(sheet: Sheet) -> str:
     lines = [
-        f"### {_plain(sheet.title)}",
+        f"### {escaped(sheet.title)}",
         "",
         f"| method | {' | '.join(label(n) for n in sheet.lengths)} |",
         "|---" + "|--:" * len(sheet.lengths) + "|",
         *(
-            f"| {_plain(name)} | {' | '.join(_plain(str(e)) for e in entries)} |"
+            f"| {escaped(name)} | {' | '.join(map(str, entries))} |"
             for name, entries in sheet.rows.items()
         ),
     ]
-    notes = [f"- {_plain(note)}" for note in sheet.notes]
+    notes = [f"- {escaped(note)}" for note in sheet.notes]
     return "\n".join([*lines, "", *notes] if notes else lines)
-
-
-def _plain(text: str) -> str:
-    return text.replace("|", r"\|").replace("<", "&lt;").replace("*", r"\*")
 
 
 def _table(sheet: Sheet, columns: list[int], tall: bool) -> Table:
