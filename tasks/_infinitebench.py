@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any, ClassVar, Literal
 
 from harness.metrics.infinitebench import MEASURES, judge
-from harness.stats import wilson
+from harness.stats import mean_interval, wilson
 from harness.task import Outcome, Reader, Request, Sample, Score, Task, Text
 
 from . import _infinitebench_draws as draws
@@ -93,9 +93,14 @@ class InfiniteBench(Task):
         )
 
     def score(self, samples: Sequence[Sample]) -> Score:
-        """A share varies no more than hit or miss of the same mean: Wilson covers it."""
+        """Hits and misses by Wilson; other scores, and several questions on a book, by books."""
         scores = [sample.score for sample in samples]
-        low, high = wilson(sum(scores), len(scores))
+        books = [sample.about.get("book", sample.id) for sample in samples]
+        low, high = None, None
+        if set(scores) <= {0, 1} and len(set(books)) == len(books):
+            low, high = wilson(sum(scores), len(scores))
+        elif len(set(books)) > 1:
+            low, high = (min(max(x, 0.0), 1.0) for x in mean_interval(scores, books))
         by_part: dict[str, list[float]] = {}
         for sample in samples:
             if part := sample.about.get("part"):

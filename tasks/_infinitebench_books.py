@@ -5,6 +5,7 @@ Questions stand in the files' order, so that those on one book follow one anothe
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import islice
 from typing import Any
 
@@ -72,7 +73,8 @@ class FromFile(InfiniteBench):
         for i, (row, right) in enumerate(every):
             text = self.text(reader, self.fill(row))
             tokens, cut = within(reader, self.prompt, text, length)
-            yield self.request(i, tokens, right, {"question": row["id"]}, cut)
+            book = sha256(row["context"].encode()).hexdigest()[:8]
+            yield self.request(i, tokens, right, {"question": row["id"], "book": book}, cut)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,8 @@ import pytest
 
 from harness import catalog
 from harness.metrics.infinitebench import OFFICIAL
+from harness.stats import wilson
+from harness.task import Sample
 from harness.tasks._infinitebench_prompts import BASE, CHAT
 
 GENERATED = ("passkey", "number_string", "kv_retrieval", "math_find", "math_calc", "code_run")
@@ -257,6 +259,26 @@ def test_questions_on_one_book_begin_alike(name, books):
         same = 1500 if length == 3000 else 4400
         assert (first.tokens[:same] == second.tokens[:same]).all()
         assert (first.tokens[:same] == third.tokens[:same]).all()
+
+
+def test_questions_on_one_book_are_not_counted_as_if_they_were_apart(books):
+    def width(scores):
+        requests = asked("longbook_qa_eng", 9000, data=books, samples=6)
+        samples = [
+            Sample(id=r.id, score=score, about=r.about)
+            for r, score in zip(requests, scores, strict=True)
+        ]
+        score = task("longbook_qa_eng").score(samples)
+        return score.high - score.low
+
+    by_book = [0.1, 0.1, 0.2, 0.6, 0.7, 0.7]
+    apart = [{"book": str(i)} for i in range(6)]
+    alone = task("longbook_qa_eng").score(
+        [Sample(id=str(i), score=x, about=apart[i]) for i, x in enumerate(by_book)]
+    )
+    assert width(by_book) > alone.high - alone.low
+    hits = task("passkey").score([Sample(id=str(i), score=float(i > 0)) for i in range(6)])
+    assert (hits.low, hits.high) == wilson(5, 6)
 
 
 @pytest.mark.parametrize("scorer", ["official", "fixed"])
