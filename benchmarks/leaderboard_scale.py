@@ -12,7 +12,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,10 @@ def make(given: Namespace) -> Facts:
         if at >= given.single:
             break
         _single(given.folder / "single", row)
+    beside = given.folder / "beside"
+    newest = row | {"cell": f"{PurePosixPath(row['cell']).parent}/{2 * LENGTHS[-1]}.json"}
+    _single(beside, newest | {"length": 2 * LENGTHS[-1]})
+    (beside / "packed").symlink_to((given.folder / "million" / "packed").resolve())
     size = sum(path.stat().st_size for path in packs.paths(folder))
     return {"seconds": time.perf_counter() - started, "bytes": size}
 
@@ -73,16 +77,23 @@ def leaderboard_of_single(given: Namespace) -> Facts:
     return _board(given.folder / "single")
 
 
+def leaderboard_beside(given: Namespace) -> Facts:
+    return _board(given.folder / "beside")
+
+
 def results_where(given: Namespace) -> Facts:
     return _verb(given.folder / "million", "results", "--where", WHERE)
 
 
 def rows(given: Namespace, found: dict[str, Facts]) -> list[Row]:
     packed, single, some = (found[side] for side in ("leaderboard", "single", "where"))
+    beside = found["beside"]
     many, few = f"{given.results_count:,} packed results", f"{given.single:,} single files"
     return [
         _row(f"harness leaderboard, {many}", packed, "million"),
         _memory(f"its peak memory, {many}", packed),
+        _row(f"the same, one single file beside them, {many}", beside, "million"),
+        _memory(f"its peak memory, one single file beside them, {many}", beside),
         _row(f"harness leaderboard, {few}", single, "single"),
         _page(f"leaderboard.html, {many}", packed),
         _row(f"harness results --where, {many}", some, "where"),
@@ -238,6 +249,7 @@ if __name__ == "__main__":
             "where": results_where,
             "single": leaderboard_of_single,
             "leaderboard": leaderboard,
+            "beside": leaderboard_beside,
         },
         rows,
     )

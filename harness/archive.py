@@ -170,15 +170,21 @@ def _of_single(
 
 def _ordered(tables: list["pa.Table"]) -> "pa.Table":
     """Several tables as one, rows together, short lengths first."""
-    import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     table = pa.concat_tables(tables)
     if "cell" not in table.column_names:
         return table
-    places = map(packs.place, table["cell"].to_pylist())
-    order = sorted(enumerate(places), key=lambda numbered: numbered[1])
-    return table.take(np.array([number for number, _ in order]))
+    text = table["cell"].cast(pa.large_string())
+    number = pc.extract_regex(text, r"/(?P<length>[0-9]{1,18})\.json$")
+    length = pc.struct_field(number, "length").cast(pa.int64())
+    row = pc.replace_substring_regex(text, r"/[^/]*$", "")
+    order = pc.sort_indices(
+        pa.table({"row": row, "length": length}),
+        sort_keys=[("row", "ascending"), ("length", "ascending")],
+    )
+    return table.take(order)
 
 
 def _meaning(wanted: list[Condition], seen: set[str]) -> "pc.Expression | None":
