@@ -317,7 +317,7 @@ def test_a_search_is_drawn_as_perplexity(tmp_path):
         {"generation": 0, "best": 3.0, "worst_parent": None, "evaluations": 64, "saved": 0},
         {"generation": 1, "best": 2.5, "worst_parent": 3.0, "evaluations": 96, "saved": 9},
     ]
-    place = tmp_path / "factors.json.search"
+    place = tmp_path / "factors.search.json"
     place.write_text(json.dumps({"search": {"model": "toy", "target": 16384}, "history": history}))
     (axes,) = search.draw([search.read(place)]).axes
     best, worst = axes.lines
@@ -458,6 +458,21 @@ def test_what_an_author_wrote_stays(measured):
     assert report(measured, "--paper", folder) == 0
     assert report(measured, "--paper", folder, "--check") == 0
     assert (folder / "main.tex").read_text() == "mine"
+
+
+def test_what_was_trained_and_searched_lies_among_the_results_and_is_drawn(measured):
+    mine = measured / "results" / "training" / "mine"
+    mine.mkdir(parents=True)
+    lines = (json.dumps({"tokens": 8192 * i, "loss": 4 - i / 9}) for i in range(1, 5))
+    (mine / "log.jsonl").write_text("\n".join(lines))
+    history = [{"best": 3.0 - i, "worst_parent": 3.0, "evaluations": 64 + i} for i in (0, 1)]
+    kept = {"search": {"model": "toy", "target": 16384}, "history": history}
+    (measured / "results" / "search").mkdir()
+    (measured / "results" / "search" / "factors.search.json").write_text(json.dumps(kept))
+    folder = measured / "figures"
+    assert report(measured, "--figures", folder) == 0
+    assert {p.stem for p in folder.glob("*.png")} == {"training", "search"}
+    assert report(measured, "--figures", folder, "--check") == 0
 
 
 def test_a_page_has_a_picture_for_each_model_and_task(measured):

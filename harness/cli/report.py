@@ -74,10 +74,12 @@ def report(
     where: Where = None,
     folder: Folder = Path("results"),
     search: Annotated[
-        list[Path] | None, Option(metavar="FILE", help="A search's FACTORS.json.search to draw.")
+        list[Path] | None,
+        Option(metavar="FILE", help="A search's NAME.search.json; else all in RESULTS/search."),
     ] = None,
     training: Annotated[
-        list[Path] | None, Option(metavar="DIR", help="A folder of harness train to draw.")
+        list[Path] | None,
+        Option(metavar="DIR", help="A folder of harness train; else all in RESULTS/training."),
     ] = None,
     benchmarks: Annotated[
         Path, Option(metavar="DIR", help="Figures of the benchmarks: peers' memory and time.")
@@ -89,7 +91,9 @@ def report(
     target = paper or figures
     if target is None or (paper and figures):
         raise typer.BadParameter("give --paper DIR, or --figures DIR")
-    given = _inputs(folder, where, search or [], training or [], benchmarks)
+    searches = search or sorted((folder / "search").glob("*.search.json"))
+    trainings = training or sorted(log.parent for log in (folder / "training").glob("*/log.jsonl"))
+    given = _inputs(folder, where, searches, trainings, benchmarks)
     report = made.paper(given) if paper else made.page(given)
     for line in report.left_out:
         print(f"note: {line}", file=sys.stderr)

@@ -167,7 +167,10 @@ def paper(given: Inputs) -> Report:
 
 
 def page(given: Inputs) -> Report:
-    """A picture for each model and task, for a page to show: maps of depth, or a curve."""
+    """A picture for each model and task, for a page to show: maps of depth, or a curve.
+
+    And one of all trainings, and of each search, where there are any.
+    """
     groups: dict[tuple[str, str], list[Result]] = {}
     for r in given.results:
         groups.setdefault((r.cell.base, r.cell.task), []).append(r)
@@ -183,6 +186,10 @@ def page(given: Inputs) -> Report:
                 pictures[name] = length.draw(group, given.windows, width=DOUBLE)
         except ValueError as why:
             left_out.append(f"{name} is not drawn: {why}")
+    if given.trainings:
+        pictures |= {one.name: one.figure for one in training.pictures(given.trainings)}
+    if given.searches:
+        pictures |= {one.name: one.figure for one in search.pictures(given.searches)}
     return Report(pictures=pictures, kinds=("png",), left_out=tuple(left_out))
 
 

@@ -1,7 +1,7 @@
 """How a search for factors goes: the best perplexity, and the worst parent's, by generation.
 
 Ding et al. 2024, https://arxiv.org/abs/2402.13753, figure 6, draw the same. A search keeps its
-state beside its factors, as FACTORS.json.search.
+state beside its factors, as NAME.search.json.
 """
 
 import json
@@ -33,7 +33,7 @@ def pictures(places: Sequence[Path]) -> Iterator[Picture]:
         ValueError: none was given, or one has no history.
     """
     if not places:
-        raise ValueError("no search was given: --search FACTORS.json.search")
+        raise ValueError("no search was given: --search NAME.search.json")
     yield Picture(
         name="search",
         caption=(
@@ -57,7 +57,7 @@ def read(place: Path) -> dict[str, Any]:
         ]
         state = {"search": dict(kept["search"]), "history": lines}
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{place} is no search's state: give FACTORS.json.search.") from None
+        raise ValueError(f"{place} is no search's state: give NAME.search.json.") from None
     if not any(best is not None for _, best, _ in lines):
         raise ValueError(f"{place} has no generation with a finite loss yet.")
     return state
