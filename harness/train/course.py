@@ -35,7 +35,7 @@ class Course:
     """Sequences of one update, over all devices."""
     corpus: str
     stage: str = "lm"
-    """`lm`: all text. `chat`: conversations."""
+    """`lm`: all text. `chat`: conversations. `retrieval`: keys hidden in text."""
     answers_only: bool = True
     """Of a chat, learn only what the assistant says."""
     dtype: str = "auto"

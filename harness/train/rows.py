@@ -1,4 +1,4 @@
-"""What a course reads: text cut to its length, a folder of sequences, or conversations."""
+"""What a course reads: text cut to its length, a folder of sequences, chats, or questions."""
 
 from typing import TYPE_CHECKING
 
@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from harness.train.course import Course
 
 
-def rows(course: "Course", *, trust_remote_code: bool = False) -> "Rows":
-    """The course's training data.
+def rows(course: "Course", *, seed: int = 42, trust_remote_code: bool = False) -> "Rows":
+    """The course's training data; `seed`: of what is made up for it.
 
     Raises:
         LookupError: no such corpus.
@@ -24,7 +24,12 @@ def rows(course: "Course", *, trust_remote_code: bool = False) -> "Rows":
 
         on = "assistant" if course.answers_only else "all"
         return open_conversations(course.corpus, reads, length, on=on)
+    wanted = course.numbers.steps * course.rows
+    if course.stage == "retrieval":
+        from harness.train.retrieval import open_questions
+
+        cache = machine.cache_folder()
+        return open_questions(course.corpus, reads, length, wanted, seed, cache)
     from harness.train.packing import open_sequences
 
-    wanted = course.numbers.steps * course.rows
     return open_sequences(course.corpus, reads, length, machine.cache_folder(), first=wanted)
