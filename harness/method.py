@@ -53,7 +53,8 @@ class Recipe:
     def quick(self) -> "Recipe":
         """The same kind of training in an hour or so of a small machine and a small model.
 
-        Data, tokens and updates are the same for every method, so that they can be compared.
+        Data, tokens, updates and optimiser are the same for every method, so that they can be
+        compared; which weights move is the method's own.
         """
         small = {
             "sequence_length": 8192,
@@ -62,9 +63,12 @@ class Recipe:
             "learning_rate": 1e-4,
             "schedule": "linear",
             "warmup": 0.1,
+            "weight_decay": 0.0,
+            "betas": (0.9, 0.999),
+            "clip": 1.0,
             "data": "",
         }
-        why = dict.fromkeys(small, "scaled to two cores and a model of 135M weights")
+        why = dict.fromkeys(small, "scaled to two cores and 135M weights, for all methods alike")
         return replace(self, **small, sources={**self.sources, **why}, disagreements=())
 
 
