@@ -123,8 +123,11 @@ class Search:
 
     @cached_property
     def starts(self) -> list[Individual]:
-        """PI, NTK and YaRN; and where factors are known, those, stretched as far as is left."""
-        found = [self.space.nearest(way) for way in _ways(self.rope, self.scale)]
+        """PI, NTK and YaRN; before them, where factors are known, those, stretched by what is left.
+
+        A small population begins with what a search before found.
+        """
+        found = []
         if self.known:
             factors, n_hat = self.known["factors"], self.known.get("start_tokens", 0)
             reached = float(self.known.get("factor") or self.scale)
@@ -132,6 +135,7 @@ class Search:
             for way in _ways(longer, max(1.0, self.scale / reached)):
                 stretched = (a * b for a, b in zip(factors, way, strict=True))
                 found.append(self.space.nearest(stretched, n_hat))
+        found += [self.space.nearest(way) for way in _ways(self.rope, self.scale)]
         return list(dict.fromkeys(found))
 
     @cached_property
