@@ -338,8 +338,8 @@ def test_known_factors_join_the_start_stretched_to_the_target(wish, tmp_path):
     file.write_text(json.dumps(known))
     longer = prepare(replace(wish, method=f"longrope,factors={file}", target=2048))
     assert len(longer.starts) == 6
-    assert longer.starts[3].factors == [2 * f for f in known["factors"]]
-    assert longer.starts[3].start_tokens == 8
+    assert longer.starts[0].factors == [2 * f for f in known["factors"]]
+    assert longer.starts[0].start_tokens == 8 and longer.starts[3].start_tokens == 0
 
 
 def test_what_it_writes_is_what_a_run_measures(flags, folder, corpus, tmp_path, capsys):

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 GAP = 1.4
 """So many times the value below it must the next one be, for the axis to be cut between them."""
+BANDS = 4
+"""Rows whose bands can be told apart."""
 DODGE = 0.12
 """Inches that the marks of a length spread over, so that none hides another; shares twice that."""
 Windows = Mapping[str, int]
@@ -103,11 +105,12 @@ def _panel(
         parts = [frame.add_subplot(grid[0]), frame.add_subplot(grid[1])]
     lengths = sorted({r.cell.length for r in group})
     inch = (log2(lengths[-1] / lengths[0]) or 1.0) * frame.dpi / parts[0].bbox.width
-    spread = DODGE * inch * (1 + (group[0].metric in SHARES))
+    bars = _bars(group)
+    spread = DODGE * inch * (1 + bars)
     for axes in parts:
         for place, (row, look) in enumerate(every.items()):
             mine = [r for r in group if named(r.cell) == row]
-            _line(axes, mine, look, spread * (place / max(1, len(every) - 1) - 0.5))
+            _line(axes, mine, look, spread * (place / max(1, len(every) - 1) - 0.5), bars)
         by_length(axes, lengths)
         if window := windows.get(group[0].cell.base):
             said = f"trained to {label(window)}" if axes is parts[0] else ""
@@ -119,14 +122,19 @@ def _panel(
     return parts
 
 
-def _line(axes: "Axes", row: list[Result], look: Look, aside: float) -> None:
+def _bars(group: list[Result]) -> bool:
+    """Whether intervals are bars: of shares, which jump, and of so many rows that bands blend."""
+    return group[0].metric in SHARES or len({named(r.cell) for r in group}) > BANDS
+
+
+def _line(axes: "Axes", row: list[Result], look: Look, aside: float, bars: bool) -> None:
     """So many doublings to the right of where it is."""
     if not row:
         return
     row = sorted(row, key=lambda r: r.cell.length)
     x = [r.cell.length * 2**aside for r in row]
     low, high = [*map(_low, row)], [*map(_high, row)]
-    if row[0].metric in SHARES or len(row) == 1:
+    if bars or len(row) == 1:
         axes.vlines(x, low, high, color=look.colour, linewidth=0.6, alpha=0.7)
     else:
         axes.fill_between(x, low, high, color=look.colour, alpha=0.07, linewidth=0)
@@ -185,8 +193,7 @@ def _caption(title: str, group: list[Result], windows: Windows) -> str:
     metric = group[0].metric
     words = [f"{metric[0].upper()}{metric[1:]} by length: {title}."]
     if any(r.low is not None for r in group):
-        bars = metric in SHARES
-        words.append(f"{'Bars' if bars else 'Bands'} are 95 % intervals.")
+        words.append(f"{'Bars' if _bars(group) else 'Bands'} are 95 % intervals.")
     if window := windows.get(group[0].cell.base):
         words.append(f"The model was trained to {label(window)} tokens (dashed).")
     if _cut(group):
