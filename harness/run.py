@@ -48,6 +48,7 @@ def run(
     block: int = BLOCK,
     memory: OnDevice = ON_DEVICE,
     ranks: Alone = ALONE,
+    apart: bool = False,
     step: Callable[[float], None] = lambda tokens: None,
 ) -> list[Finished]:
     """One pass for cells that differ in length only.
@@ -60,6 +61,7 @@ def run(
         block: most tokens that pass a layer together.
         memory: where hidden states and keys lie.
         ranks: who reads along.
+        apart: read inputs one by one, for want of memory: what they have in common again each time.
         step: told how many tokens were read since the last call.
 
     Raises:
@@ -80,7 +82,9 @@ def run(
             facts = method.provenance(live.model, longest)
             ways = {"block": block, "memory": memory, "ranks": ranks}
             ask = partial(evaluate, live.model, **ways, step=step, text=reader.text)
-            asked, outcomes = _answered(task, reader, cells, asked, ask)
+            asked, outcomes = _answered(
+                task, reader, cells, asked, partial(_one_by_one, ask) if apart else ask
+            )
     except (FloatingPointError, NotOn) as error:
         return [refused(cell, "failed", str(error)) for cell in cells]
     shared = {
@@ -91,7 +95,8 @@ def run(
         "provenance": _provenance(live, reader, method, task, facts)
         | catalog.brought(methods=cells[0].method, tasks=cells[0].task)
         | {"encoding": encoding, "block": block, "pass_length": longest}
-        | {"offload": memory.offloads, "ranks": ranks.size, **memory.account()},
+        | {"offload": memory.offloads, "ranks": ranks.size, **memory.account()}
+        | ({"apart": True} if apart else {}),
     }
     seconds = time.perf_counter() - started
     each = seconds / sum(cell.length for cell in cells)
@@ -123,6 +128,12 @@ def _answered(
             requests[i], outcomes[i] = further[i], answer
     every = iter(requests)
     return [list(islice(every, len(some))) for some in asked], outcomes
+
+
+def _one_by_one(
+    ask: Callable[[list[Request]], list[Outcome]], requests: list[Request]
+) -> list[Outcome]:
+    return [outcome for request in requests for outcome in ask([request])]
 
 
 def refused(cell: Cell, status: Status, reason: str) -> Finished:

@@ -284,9 +284,9 @@ class Notes:
 def measured(folder, tmp_path):
     """One perplexity cell of 1,500 tokens, measured with these options."""
 
-    def measured(**more):
+    def measured(samples=1, **more):
         wish = Options(models=(str(folder),), methods=("pi",), tasks=("perplexity",),
-                       lengths=(1500,), corpus="stdlib", samples=1, device="cpu",
+                       lengths=(1500,), corpus="stdlib", samples=samples, device="cpu",
                        dtype="float32", **more)  # fmt: skip
         place, watch = tmp_path / str(len([*tmp_path.iterdir()])), Notes()
         place.mkdir()
@@ -319,6 +319,20 @@ def test_out_of_memory_is_tried_in_smaller_blocks_then_in_host_memory_then_said(
             else:
                 assert f"in blocks of 128 tokens{IN_HOST}: out of memory" in result.reason
                 assert len(said) == 5
+
+
+def test_what_does_not_fit_together_is_read_one_by_one(measured):
+    """The last step, where there is room for one of three documents and no more."""
+    together, _ = measured(samples=3)
+    one, _ = measured(memory=10**9, offload="off")
+    peak = one.provenance["device_memory"]["peak"]
+    rooms = (int(share * peak) for share in np.linspace(0.3, 1, 29))
+    room = next(r for r in rooms if measured(memory=r, offload="off")[0].status == "scored")
+    found, said = measured(samples=3, memory=room, offload="off")
+    assert "its inputs one by one" in said[-1] and found.provenance["apart"] is True
+    assert found.value == pytest.approx(together.value, rel=1e-4)
+    assert found.items.keys() == together.items.keys()
+    assert "apart" not in together.provenance
 
 
 def taken(result):

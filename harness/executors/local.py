@@ -24,6 +24,7 @@ BLOCKS = (BLOCK, BLOCK // 4, BLOCK // 16)
 """Of tokens that pass a layer together, as they are tried where memory does not suffice."""
 LARGE = 4 * BLOCK
 """The first to be tried where a GPU's keys lie in host memory: each block reads all before it."""
+ONE_BY_ONE = ", its inputs one by one"
 IN_HOST = ", with hidden states and keys in host memory"
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
@@ -118,16 +119,23 @@ class Host:
     def _attempt(
         self, live: Live, reader: TokenReader, planned: list[Planned]
     ) -> Iterator[Finished]:
-        """The pass; out of memory, again by the next step; then cell by cell; then said so."""
+        """The pass; out of memory, again by the next step; then cell by cell, then each input.
+
+        What does not fit even then says so.
+        """
         cells = [p.cell for p in planned]
         tries = steps(live.device, self.options, planned[-1].bytes)
         if not tries:
             reason = f"it {planned[-1].why}"
             yield from (refused(cell, "out_of_memory", reason) for cell in cells)
             return
-        for block, offload in tries:
+        ways = [(*each, False) for each in tries]
+        if len(cells) == 1 and planned[0].tokens > cells[0].length:  # several inputs
+            ways.append((*tries[-1], True))
+        for block, offload, apart in ways:
             how = f"in blocks of {block} tokens{IN_HOST if offload else ''}"
-            if (block, offload) != tries[0]:
+            how += ONE_BY_ONE if apart else ""
+            if (block, offload, apart) != ways[0]:
                 self._watch.note(f"Out of memory at {_named(cells)}: trying again {how}.")
             self._watch.cell_started(cells, max(p.tokens for p in planned))
             try:
@@ -139,6 +147,7 @@ class Host:
                     block=block,
                     memory=memory(live.model, offload=offload, limit=self.options.memory),
                     ranks=self.ranks,
+                    apart=apart,
                     step=self._watch.progressed,
                 )
                 return
