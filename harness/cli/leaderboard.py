@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,7 +61,7 @@ def _pages(folder: Path) -> dict[Path, str]:
     for file in broken:
         print(f"note: {file}", file=sys.stderr)
     printed = beside(published(folder / "published"))
-    look = cache(_look(store, table.num_rows))
+    look = _look(store, table.num_rows)
     found = board(table, windows(store), items=lambda cell: _items(look(cell)))
     count = sum(len(section["rows"]) for section in printed)
     pages = {
