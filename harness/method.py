@@ -125,6 +125,10 @@ class Method(ABC):
         """
         return {}
 
+    def by_content(self) -> dict[str, str]:
+        """Its parameters that name a file, each by what is in it: `harness.contents` has it."""
+        return {}
+
     def unfit(self, model: "nn.Module", length: int) -> str | None:
         """Why this method cannot run here, in a phrase; None if it can."""
         return None
@@ -196,6 +200,9 @@ class Layered(Method):
 
     def files(self, model: "nn.Module") -> dict[str, str]:
         return {k: v for layer in self.layers for k, v in layer.files(model).items()}
+
+    def by_content(self) -> dict[str, str]:
+        return {k: v for layer in self.layers for k, v in layer.by_content().items()}
 
     def unfit(self, model: "nn.Module", length: int) -> str | None:
         return next(filter(None, (layer.unfit(model, length) for layer in self.layers)), None)

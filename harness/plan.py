@@ -332,7 +332,8 @@ def settled(spec: str, options: Options, card: "Card") -> str:
         wish["factor"] = reach if options.factor is None else options.factor
     if "factors" not in given and takes(method, "factors") and options.factors:
         wish["factors"] = options.factors
-    return catalog.canonical("methods", catalog.extended(spec, wish))
+    spec = catalog.canonical("methods", catalog.extended(spec, wish))
+    return catalog.extended(spec, catalog.load("methods", spec).by_content())
 
 
 def _as_trained(spec: str, options: Options, card: "Card") -> str:

@@ -14,6 +14,7 @@ the cell's length, and never changes within an input.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -24,6 +25,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from harness import contents
 from harness.method import Recipe
 from harness.rope import Encoding, Rope, yarn_attention_factor
 from harness.rotary import RotaryMethod
@@ -83,7 +85,8 @@ class LongRoPE(RotaryMethod):
     factors: str = ""
     """A packaged file's name, or a path: a JSON list, a JSON object with "factors" and maybe
     "start_tokens", or numbers between commas or lines. Empty: the checkpoint's own, else those
-    packaged under the model's name, else the start of the search."""
+    packaged under the model's name, else the start of the search. Results name a file by its
+    content: factors@1a2b3c4d."""
     start_tokens: int | None = None
     """n-hat: so many first positions keep their rotation; None: as the factors' file says, or 0."""
     attention: Literal["su", "yarn"] = "su"
@@ -175,6 +178,12 @@ class LongRoPE(RotaryMethod):
     def files(self, model: nn.Module) -> dict[str, str]:
         source, found = self.found(Rope.of(model))
         return {} if found is None or source == OWN else {"factors": json.dumps(found)}
+
+    def by_content(self) -> dict[str, str]:
+        if not self.factors or self.factors in _packaged() or contents.find(self.factors):
+            return {}
+        place = Path(self.factors)
+        return {"factors": contents.keep(re.sub("[,@]", "-", place.stem), place.read_text())}
 
     def native(self, rope: Rope, length: int) -> dict[str, Any]:
         scale = self.scale(rope, length)
@@ -269,6 +278,8 @@ def _read(name: str) -> dict[str, Any]:
     """
     if name in _packaged():
         text = (PACKAGED / f"{name}.json").read_text()
+    elif (held := contents.find(name)) is not None:
+        text = held
     else:
         try:
             text = Path(name).read_text()

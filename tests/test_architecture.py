@@ -43,7 +43,9 @@ MAY_SEE = {
     "harness/tablefile.py": {"harness.gridfile", "harness.lengths", "harness.nearest"},
     "harness/store.py": {"harness.cell", "harness.packs"},
     "harness/packs.py": {"harness.cell"},
+    "harness/contents.py": {"harness.disk", "harness.machine"},
     "methods": {
+        "harness.contents",
         "harness.method",
         "harness.recipes",
         "harness.rope",

@@ -1,5 +1,6 @@
 """Many cells at once: every cell once, on whoever is free, with the numbers of one process."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness import catalog, contents
 from harness.cell import Cell, Result
 from harness.cli import main
 from harness.executors import chosen, local, slurm, work
@@ -223,6 +225,32 @@ def test_a_cell_file_is_run_anywhere_with_the_same_numbers(tmp_path, wish, grid,
     assert capsys.readouterr().err == ""
     assert command(*asked, "--write-cells", tmp_path / "none") == 0
     assert [*(tmp_path / "none").iterdir()] == []
+
+
+def test_a_file_that_a_method_reads_travels_with_its_cells(tmp_path, wish, capsys, monkeypatch):
+    """Named by content: the same cell from any folder, and another once the file has changed."""
+    factors = json.dumps({"factors": [1.5] * 8, "factor": 2.0})
+    cells = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        file = tmp_path / folder / "my-found.json"
+        file.write_text(factors)
+        named = replace(wish, methods=(f"longrope,factors={file}",), lengths=(600,))
+        cells.append(plan(named))
+    (first,), (second,) = cells
+    assert first.cell == second.cell and "factors=my-found@" in first.cell.method
+    file.write_text(factors.replace("1.5", "1.25"))
+    assert plan(named)[0].cell != first.cell
+    (work_file,) = work.write([first], wish, tmp_path / "cells")
+    for folder in ("a", "b"):
+        (tmp_path / folder / "my-found.json").unlink()
+    monkeypatch.setenv("CONTEXT_HARNESS_CACHE", str(tmp_path / "another machine"))
+    monkeypatch.setattr(contents, "_known", {})
+    with pytest.raises(ValueError, match="No factors can be read from 'my-found@"):
+        catalog.load("methods", first.cell.method)
+    assert command("run-cell", work_file, "--results", tmp_path / "there") == 0
+    (result,) = Store(tmp_path / "there").results()
+    assert result.provenance["method"]["factors"] == [1.5] * 8
 
 
 def test_cell_files_begin_with_the_longest(tmp_path, wish, grid):

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness import catalog
+from harness import catalog, contents
 from harness.cell import Cell, Result
 from harness.plan import Options, Planned, Watch
 from harness.store import Store
@@ -49,6 +49,8 @@ class Work(BaseModel):
     device_map: str | None = None
     corpus: str | None = None
     """Where its text is."""
+    named: dict[str, str] = {}
+    """Small files that the method reads, by content."""
     cells: tuple[Share, ...] = Field(min_length=1)
     schema_version: Literal[1] = 1
 
@@ -68,6 +70,11 @@ class Work(BaseModel):
             memory=options.memory,
             device_map=options.device_map,
             corpus=first.corpus,
+            named={
+                value: text
+                for value in catalog.split(first.cell.method)[1].values()
+                if (text := contents.find(value)) is not None
+            },
             cells=shares,
         )
 
@@ -173,6 +180,8 @@ def read(file: Path) -> Work:
         ) from None
     if len({share.cell.model for share in work.cells}) > 1:
         raise ValueError(f"{file} is no cell file: its cells are of more than one model.")
+    for stamped, held in work.named.items():
+        contents.keep(stamped.rpartition("@")[0], held)
     for share in work.cells:
         catalog.load("methods", share.cell.method)
         catalog.load("tasks", share.cell.task)
