@@ -20,12 +20,20 @@ ADAPTER = "adapter"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 AROUND = "base_model.model."
 """What peft puts before a weight's name."""
-PLAIN: dict[str, Any] = {
-    **{"peft_type": "LORA", "bias": "none", "use_dora": False, "fan_in_fan_out": False},
-    **{"rank_pattern": {}, "alpha_pattern": {}, "layer_replication": None},
-    "trainable_token_indices": None,
+READ = {
+    "peft_type": ("LORA",),
+    "bias": ("none",),
+    "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva"),
 }
-"""What is read; of a setting that is missing, its default."""
+"""What settings must be that change what the weights mean: some starts change the base, too."""
+SAID = {
+    *("r", "lora_alpha", "use_rslora", "lora_dropout", "target_modules", "modules_to_save"),
+    *("base_model_name_or_path", "task_type", "inference_mode", "revision", "peft_version"),
+    *("auto_mapping", "exclude_modules", "layers_to_transform", "layers_pattern", "eva_config"),
+    *("megatron_core", "ensure_weight_tying", "target_parameters", "loftq_config"),
+    *("qalora_group_size", "runtime_config"),
+}
+"""Settings that change nothing else. Any other must be off."""
 
 
 def is_adapter(folder: Path) -> bool:
@@ -73,7 +81,7 @@ def put_into(model: "nn.Module", folder: Path, dtype: Any) -> None:
     """Add them to the weights, rounded as a checkpoint in `dtype` would be.
 
     Raises:
-        LookupError: a weight that the model does not have.
+        LookupError: a weight that the model does not have, or that is not there to be changed.
     """
     import torch
 
@@ -81,6 +89,11 @@ def put_into(model: "nn.Module", folder: Path, dtype: Any) -> None:
     for its, change, instead in _changes(folder):
         if its not in weights or weights[its].shape != change.shape:
             raise LookupError(f"{folder} changes {its}, which its base has not, or not so large.")
+        if weights[its].is_meta:
+            raise LookupError(
+                f"--device-map leaves {its} where it is only fetched to be called, and {folder} "
+                "changes it: give more memory, or merge them into their base with peft."
+            )
         with torch.no_grad():
             held = weights[its]
             new = change if instead else held.to(dtype).float() + change.to(held.device)
@@ -94,21 +107,31 @@ def _changes(folder: Path) -> Iterator[tuple[str, "Tensor", bool]]:
     config, held = _config(folder), load_file(folder / WEIGHTS)
     rank = config["r"]
     scale = config["lora_alpha"] / (sqrt(rank) if config.get("use_rslora") else rank)
-    for key, tensor in held.items():
+    for key in sorted(held):
         weight = key.removeprefix(AROUND)
-        if ".lora_A." in weight:
-            low, high = tensor.float(), held[key.replace(".lora_A.", ".lora_B.")].float()
-            yield weight.replace(".lora_A", ""), scale * (high @ low), False
-        elif ".lora_B." not in weight:
-            yield weight, tensor.float(), True
+        if key.endswith(".lora_A.weight") and key.replace(".lora_A.", ".lora_B.") in held:
+            high = held[key.replace(".lora_A.", ".lora_B.")].float()
+            yield weight.replace(".lora_A", ""), scale * (high @ held[key].float()), False
+        elif key.endswith(".lora_B.weight") and key.replace(".lora_B.", ".lora_A.") in held:
+            continue
+        elif "lora_" in key:
+            raise LookupError(f"{folder} holds {key}, which is no part of plain LoRA.")
+        else:
+            yield weight, held[key].float(), True
 
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise LookupError(f"{folder / CONFIG} cannot be read: {error}") from None
-    if unlike := [k for k, plain in PLAIN.items() if config.get(k, plain) not in (plain, None)]:
+        rank, alpha = config["r"], config["lora_alpha"]
+        if not (isinstance(rank, int) and rank > 0 and isinstance(alpha, int | float)):
+            raise ValueError("r and lora_alpha are no numbers above 0")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        said = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise LookupError(f"{folder / CONFIG} cannot be read: {said}") from None
+    unlike = [key for key, may in READ.items() if config.get(key, may[0]) not in may]
+    unlike += [key for key in config if key not in SAID | READ.keys() and config[key]]
+    if unlike:
         raise LookupError(
             f"{folder} holds adapters with {unlike[0]}={config[unlike[0]]!r}, and only plain LoRA "
             "is read: merge them into their base with peft."

@@ -183,6 +183,7 @@ def _ordered(tables: list["pa.Table"]) -> "pa.Table":
     order = pc.sort_indices(
         pa.table({"row": row, "length": length}),
         sort_keys=[("row", "ascending"), ("length", "ascending")],
+        null_placement="at_start",
     )
     return table.take(order)
 

@@ -30,9 +30,9 @@ def keep(name: str, text: str) -> str:
     if not re.fullmatch(NAME, name):
         raise ValueError(f"{name!r} is no name of a file.")
     stamped = f"{name}@{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-    place = _place(stamped)
-    if not place.exists():
-        with suppress(OSError):  # a read-only cache: the same process has it still
+    if find(stamped) is None:
+        place = _place(stamped)
+        with suppress(OSError):  # a read-only cache: this process has it still
             place.parent.mkdir(parents=True, exist_ok=True)
             write_whole(place, text)
     _known[stamped] = text
@@ -43,7 +43,7 @@ def find(stamped: str) -> str | None:
     """The text of that name; None: it is of no file that was named on this machine."""
     if stamped not in _known and STAMPED.fullmatch(stamped):
         with suppress(OSError, UnicodeDecodeError):
-            text = _place(stamped).read_text("utf-8")
+            text = _place(stamped).read_bytes().decode()
             if stamped.endswith(hashlib.sha256(text.encode()).hexdigest()[:8]):
                 _known[stamped] = text
     return _known.get(stamped)

@@ -230,24 +230,20 @@ def _paired(
     """The interval of a difference that is the mean one of the same items; None: it is not."""
     if len(ours) < 2 or ours.keys() != theirs.keys():
         return None
-    from harness.stats import paired
+    from harness.stats import difference_of_shares, mean_interval
 
-    found = paired(list(ours.values()), [theirs[name] for name in ours])
-    if found.low is None or found.high is None or abs(found.mean - difference) > ALIKE:
+    a, b = list(ours.values()), [theirs[name] for name in ours]
+    changes = [x - y for x, y in zip(a, b, strict=True)]
+    if abs(sum(changes) / len(changes) - difference) > ALIKE:
         return None
-    return found.low, found.high
+    return difference_of_shares(a, b) if {*a, *b} <= {0, 1} else mean_interval(changes)
 
 
 def _worse(original: _Point, longer: _Point, items: Items) -> tuple[float, float]:
     """The interval of how much worse the longer one is, in nats."""
     first, second = items.get(original.length, {}), items.get(longer.length, {})
-    shared = [name for name in first if name in second]
-    if len(shared) > 1:
-        from harness.stats import mean_interval
-
-        return mean_interval([second[name] - first[name] for name in shared])
-    ends = ((p.value, p.low, p.high) for p in (longer, original))
-    return _difference(*map(_logs, ends))
+    ours, theirs = (_logs((p.value, p.low, p.high)) for p in (longer, original))
+    return _paired(second, first, ours[0] - theirs[0]) or _difference(ours, theirs)
 
 
 Ends = tuple[float, float | None, float | None]

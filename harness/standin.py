@@ -50,7 +50,8 @@ def describe(name: str) -> "Card":
 
     if name not in PUBLISHED:
         known = model.describe(name)
-        return known if name in model.KNOWN else model.Card(name, _place(name), known.config)
+        as_it_is = name in model.KNOWN or known.adapter
+        return known if as_it_is else model.Card(name, _place(name), known.config)
     config = AutoConfig.for_model(**{"model_type": "llama", **PUBLISHED[name]})
     config.name_or_path = name
     return model.Card(name, name, config)

@@ -122,7 +122,7 @@ EXACT = 18
 """Up to so many pairs every assignment of signs is looked at; of more, so many are drawn:"""
 DRAWS = 9999
 CLEAR = 10
-"""Draws that reach a difference: so many of the first 9,999, and more would not make it rare."""
+"""Draws that reach a difference: so many of some ten thousand, and more make it no rarer."""
 ROUNDING = 1e-12
 """What two equal sums may differ by, as a share of what was summed."""
 
@@ -221,8 +221,8 @@ def sign_flip(
     All signs of up to 18 differences are tried, and of any number of equal ones (McNemar's exact
     test); of more, `draws` at random, and p = (b + 1) / (m + 1), which never is 0: Phipson & Smyth
     2010, https://doi.org/10.2202/1544-6115.1585. Fisher 1935, The Design of Experiments, section
-    21. Of clusters, a cluster's differences have one sign. Of more draws than 9,999 the rest are
-    made only where the first show the difference to be rare: Besag & Clifford 1991,
+    21. Of clusters, a cluster's differences have one sign. Of more draws than some ten thousand
+    the rest are made only while the difference is rare among them: Besag & Clifford 1991,
     https://doi.org/10.1093/biomet/78.2.301
     """
     import numpy as np

@@ -7,6 +7,7 @@ The package has the authors' factors for two models that were fine-tuned with th
 factors=NAME: llama-2-7b-128k, llama-2-7b-256k, mistral-7b-128k, mistral-7b-256k; and of a second
 search, without training, with how far they reach after it: llama-2-7b-256k-2048k, -1024k and
 -512k, likewise for the others, and -256k for those of 128k. They are no factors for a base model.
+toy-longrope is this project's, for its toy.
 
 Factors that serve a long input cost a short one: a file may hold others for short inputs under
 "short", a list of {"up_to": 8192, "factors": [...], "start_tokens": 0}. Which are used is fixed by

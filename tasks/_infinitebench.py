@@ -93,12 +93,15 @@ class InfiniteBench(Task):
         )
 
     def score(self, samples: Sequence[Sample]) -> Score:
-        """Hits and misses by Wilson; other scores, and several questions on a book, by books."""
+        """Hits and misses by Wilson; other scores, and several questions on a book, by books.
+
+        Of books that are all hit or all missed, Wilson's too: that six were is not certainty.
+        """
         scores = [sample.score for sample in samples]
         books = [sample.about.get("book", sample.id) for sample in samples]
         low, high = None, None
-        if set(scores) <= {0, 1} and len(set(books)) == len(books):
-            low, high = wilson(sum(scores), len(scores))
+        if set(scores) <= {0, 1} and (len(set(books)) == len(books) or len(set(scores)) == 1):
+            low, high = wilson(fmean(scores) * len(set(books)), len(set(books)))
         elif len(set(books)) > 1:
             low, high = (min(max(x, 0.0), 1.0) for x in mean_interval(scores, books))
         by_part: dict[str, list[float]] = {}

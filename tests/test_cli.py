@@ -136,6 +136,21 @@ def test_a_length_in_a_grid_file_is_what_is_written(tmp_path):
     assert chosen.lengths == (10, 4096, 8192) and chosen.factor == 2.5
 
 
+@pytest.mark.parametrize(
+    ("words", "model"),
+    [
+        ({"method": "longrope"}, "toy-longrope"),
+        ({"method": "longrope", "factor": 8}, "toy"),
+        ({"method": "longrope,factor=8"}, "toy"),
+        ({"method": "longrope,yarn"}, "toy"),
+        ({"method": "yarn"}, "toy"),
+        ({"method": "longrope", "model": "toy"}, "toy"),
+    ],
+)
+def test_a_method_alone_reads_the_toy_that_was_trained_with_it(words, model):
+    assert options({"task": "passkey", "lengths": "4k", **words}).models == (model,)
+
+
 def test_every_word_of_a_grid_file_is_a_flag(capsys):
     assert call("run", "--help") == 0
     page = capsys.readouterr().out

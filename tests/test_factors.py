@@ -10,7 +10,11 @@ from harness.methods.longrope import PACKAGED, _packaged
 from harness.rope import Rope
 from harness.show import show
 
-FILES = {name: json.loads((PACKAGED / f"{name}.json").read_text()) for name in _packaged()}
+FILES = {
+    name: json.loads((PACKAGED / f"{name}.json").read_text())
+    for name in _packaged()
+    if not name.startswith("toy")
+}
 BASES = ("llama-2-7b", "mistral-7b")
 FURTHER = {"128k": ("256k", "512k", "1024k", "2048k"), "256k": ("512k", "1024k", "2048k")}
 

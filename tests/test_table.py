@@ -232,3 +232,16 @@ def test_two_checkpoints_of_one_name_are_two_rows_everywhere(tmp_path):
     assert [row.name for row in section.rows] == named
     assert all(row.cell.model in {r.cell.model for r in TWICE} for row in section.rows)
     assert apart_by_name(EXAMPLE) == EXAMPLE  # only where it must be
+
+
+def test_a_base_keeps_its_content_whatever_was_trained_from_it():
+    plain = row("none", [0.9, 0.2, 0.1], model="m@aaaaaaaa")
+    ours = [
+        *row("yarn,factor=8", [0.9, 0.8, 0.7], model="m@aaaaaaaa+mine@bbbbbbbb"),
+        *row("yarn,factor=8", [0.6, 0.5, 0.4], model="m@aaaaaaaa+mine@cccccccc"),
+    ]
+    other = row("none", [0.8, 0.1, 0.1], model="m@dddddddd")
+    (sheet,) = sheets([*plain, *ours])
+    names = ["none", "yarn ×8 · mine bbbbbbbb", "yarn ×8 · mine cccccccc"]  # noqa: RUF001
+    assert [*sheet.rows] == names
+    assert [t.base for t in tables([*plain, *ours, *other])] == ["m@aaaaaaaa", "m@dddddddd"]

@@ -10,7 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import harness
+from harness import catalog
 from harness.cli import main
+from harness.model import describe, load
 from harness.train.library import split_of
 from harness.train.toy import Plan, train
 
@@ -148,3 +150,26 @@ def _found(toy, length: int, depth: float, key: str) -> bool:
     with torch.no_grad():
         logits = model(torch.tensor([[*prompt, *answer]])).logits[0, length - 1 : -1]
     return len(prompt) == length and logits.argmax(-1).tolist() == answer
+
+
+def test_the_toy_that_longrope_trained_names_its_base_and_has_its_factors():
+    card = describe("toy-longrope")
+    assert card.spec.startswith("toy+longrope@") and card.trained.base == "toy"
+    assert card.own_method == "longrope,factor=512" and card.trained.sequence_length == 131072
+    model = load("toy-longrope", device="cpu", dtype="float32").model
+    method = catalog.load("methods", card.own_method)
+    assert method.notice(model, 2**21) is None
+    assert len(method.provenance(model, 2**21)["factors"]) == 16
+
+
+@pytest.mark.slow
+def test_the_toy_that_longrope_trained_finds_keys_where_the_toy_does_not(tmp_path, capsys):
+    words = "run --task passkey --lengths 64k --json --results"
+    found = {}
+    for name, more in {"trained": "-m longrope", "plain": "-m none --model toy"}.items():
+        with pytest.raises(SystemExit):
+            main([*words.split(), str(tmp_path), *more.split()])
+        said = capsys.readouterr().out
+        (row,) = json.loads(said[said.index("[") :])
+        found[name] = row["value"]
+    assert found["trained"] >= 0.8 and found["plain"] <= 0.2

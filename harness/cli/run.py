@@ -65,7 +65,12 @@ def run(
         ),
     ] = None,
     model: Annotated[
-        Names, Option(metavar="NAMES", help="Known names, folders or hub names; toy unless given.")
+        Names,
+        Option(
+            metavar="NAMES",
+            help="Known names, folders or hub names. Unless given: toy, or of one method alone the "
+            "toy as trained with it, where that ships.",
+        ),
     ] = None,
     factor: Annotated[
         str | None,
@@ -197,6 +202,8 @@ def run(
         if int(os.environ.get("RANK", 0)):  # torchrun has started another process as the first
             raise typer.Exit(_read_along(trust_remote_code))
         asked = options(given, grid, trust_remote_code=trust_remote_code)
+        if "model" not in given and asked.models != ("toy",) and not grid:
+            typer.echo(f"note: {asked.models[0]} is read; --model toy is as it is.", err=True)
         placed = {"offload": offload, "memory": _bytes(memory), "device_map": device_map}
         asked = replace(asked, **placed)
         store = Store(results, retry=retry)

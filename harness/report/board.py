@@ -124,7 +124,8 @@ def board(
 ) -> Board:
     """The best of each model and task, and the model as it is; then the second best, and so on.
 
-    Which rows are kept goes by their intervals; those that are kept are then paired by item.
+    Which rows are kept goes by their intervals; a model and task of which all are kept is then
+    paired by item.
 
     Args:
         columns: one row a cell, as `harness.archive.columns` gives them, at least `COLUMNS`.
@@ -136,7 +137,8 @@ def board(
         groups = list(_groups(columns, original))
         kept = _kept(groups, most)
     for i, places in kept.items():
-        groups[i], kept[i] = _paired(groups[i], places, items)
+        if len(places) == len(groups[i].rows):  # else those that are left out rank by another rule
+            groups[i] = _paired(groups[i], items)
     return Board(
         sections=[_told(columns, groups[i], places) for i, places in kept.items()],
         cells=columns.num_rows,
@@ -176,22 +178,15 @@ def _judged(rows: list[Candidate], original: int | None, higher: bool) -> _Group
     return _Group(original, higher, sorted(judged, key=lambda row: _merit(row, higher)), plain)
 
 
-def _paired(
-    group: _Group, places: list[int], items: Callable[[Cell], Mapping[str, float]]
-) -> tuple[_Group, list[int]]:
-    """The group with these rows judged by their items too, and where they stand now."""
+def _paired(group: _Group, items: Callable[[Cell], Mapping[str, float]]) -> _Group:
+    """The group judged by the scores of its items, too."""
 
     def known(row: Candidate) -> Candidate:
         each = Cell(model=row.model, task=row.task, method=row.method, length=1)
         of = cache(lambda length: items(each.model_copy(update={"length": length})))
         return row._replace(curve=replace(row.curve, items=of))
 
-    kept = set(places)
-    rows = [known(row) if place in kept else row for place, row in enumerate(group.rows)]
-    chosen = {(rows[place].model, rows[place].method) for place in places}
-    group = _judged(rows, group.original, group.higher)
-    found = [i for i, row in enumerate(group.rows) if (row.model, row.method) in chosen]
-    return group, found
+    return _judged([*map(known, group.rows)], group.original, group.higher)
 
 
 def _merit(row: Candidate, higher: bool) -> tuple[float, float, str, str]:

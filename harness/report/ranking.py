@@ -18,10 +18,10 @@ BROAD, TALL, LONG = 6, 40, 60
 RULES = (
     "Ranked by **effective context**: the longest length at which a method keeps 85 % of what the "
     "model as it is scores on short inputs, or at which its perplexity is not significantly worse "
-    "than at the original length, document by document, if there it keeps 85 % of the model's as "
-    "it is. ≥: the longest length measured still holds; <: not even the shortest does; in "
-    "brackets, how far the ends of the 95 % intervals hold. Methods that read equally far share a "
-    "rank."
+    "than at the original length (document by document, where the losses are at hand), if there it "
+    "keeps 85 % of the model's as it is. ≥: the longest length measured still holds; <: not even "
+    "the shortest does; in brackets, how far the ends of the 95 % intervals hold. Methods that "
+    "read equally far share a rank."
 )
 
 

@@ -199,18 +199,31 @@ def _no_worse(row: Curve, plain: Curve | None, original: int | None) -> Held | N
     """
     known = [n for n, value in zip(row.lengths, row.values, strict=True) if value is not None]
     start = max((n for n in known if original and n <= original), default=known[0])
-    at = plain.up_to(original) if plain and original else None
     every = {n: row.items(n) for n in known}
     own = by_perplexity(row.lengths, row.values, row.lows, row.highs, original=start, items=every)
     kept: tuple[float | None, ...] = (1, 1, 1)
+    at = plain.up_to(original) if plain and original else None
     if plain and at is not None:
         if known[-1] < plain.lengths[at]:
             return None
-        times, low, high = _changed(row, list(row.lengths).index(start), plain, at, ratio=True)
+        i, j = _anchors(row, plain, start, at)
+        times, low, high = _changed(row, i, plain, j, ratio=True)
         kept = (times, high, low or 0)  # if it is as high as it may be, it holds less far
     reached = zip(kept, (own.length, own.low, own.high), strict=True)
     length, low, high = (n if k is not None and k <= 1 / NOLIMA else None for k, n in reached)
     return Held(length, low, high, own.rule, own.censored and length is not None, start)
+
+
+def _anchors(row: Curve, plain: Curve, start: int, at: int) -> tuple[int, int]:
+    """Where the two are held against each other: at the longest short length that both have.
+
+    Of a row that begins beyond the original length, at its first, against the other's last.
+    """
+    there = {n: j for j, n in enumerate(plain.lengths[: at + 1]) if plain.values[j] is not None}
+    both = [i for i, n in enumerate(row.lengths) if n in there and row.values[i] is not None]
+    if both:
+        return both[-1], there[row.lengths[both[-1]]]
+    return list(row.lengths).index(start), at
 
 
 def _changed(

@@ -24,6 +24,7 @@ CUT = "†"
 """Beside a number some of whose inputs were cut to fit."""
 STAMP = re.compile(r"@([0-9a-f]{8})")
 """A trained model's content, in its name."""
+WRITTEN_OUT = r" \1"
 SHARES = {"accuracy", "recall", "substring match", "acc", "acc_norm", "exact_match"}
 """Metrics that are shares of one, and read best in percent."""
 
@@ -130,14 +131,16 @@ def distinct(models: Iterable[str]) -> dict[str, str]:
 
     `toy+mine@67d57f0a` beside another `toy+mine` is called `mine 67d57f0a`.
     """
-    groups: dict[str, set[str]] = {}
+    groups: dict[tuple[str, str], set[str]] = {}
     for model in models:
-        groups.setdefault(STAMP.sub("", model), set()).add(model)
+        base, _, mine = model.partition("+")
+        if mine:
+            groups.setdefault((base, STAMP.sub("", mine)), set()).add(mine)
     return {
-        model: STAMP.sub(r" \1", model)
-        for group in groups.values()
+        f"{base}+{mine}": f"{base}+{STAMP.sub(WRITTEN_OUT, mine)}"
+        for (base, _), group in groups.items()
         if len(group) > 1
-        for model in group
+        for mine in group
     }
 
 

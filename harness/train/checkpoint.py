@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from harness import catalog, machine
 from harness.adapters import ADAPTER
 from harness.disk import saving, write_whole
-from harness.model import Card, Live
+from harness.model import Card, Live, tokenizer
 from harness.train.course import Course, memory
 from harness.trained import FILE, Trained, read, write
 
@@ -145,8 +145,8 @@ def publish(
     """The checkpoint as anybody can load it; it counts once `training.json` is there.
 
     Args:
-        learner: what was trained: the model, or adapters around it, which are merged; they are
-            kept in `adapter/` too, a small folder that is read as the whole is.
+        learner: what was trained: the model, or adapters around it, which are merged; where they
+            are all that moved, they are kept in `adapter/` too, which is read as the whole is.
         weights: all of its, gathered from whoever holds them.
         live: the base.
         own: names of the method's own weights, which stay float32.
@@ -155,7 +155,8 @@ def publish(
     """
     model = learner
     if hasattr(learner, "merge_and_unload"):
-        _apart(learner, output, trained, live.card.name)
+        if not own:  # else half of what was learned is a method's, and not in the adapters
+            _apart(learner, output, trained, live)
         model = learner.merge_and_unload()
         weights = model.state_dict()
     dtype = getattr(live.card.config, "dtype", None) or torch.float32
@@ -168,13 +169,16 @@ def publish(
     shutil.rmtree(output / SAVES, ignore_errors=True)
 
 
-def _apart(learner: nn.Module, output: Path, trained: Trained, base: str) -> None:
+def _apart(learner: nn.Module, output: Path, trained: Trained, live: Live) -> None:
     """The adapters by themselves, with what tells whose they are."""
-    folder = output / ADAPTER
+    folder, name = output / ADAPTER, live.card.name
+    base = str(Path(name).resolve()) if Path(name).exists() else name
     with saving(folder, SAFE):
         for config in learner.peft_config.values():
             config.base_model_name_or_path = base
         learner.save_pretrained(folder)
+        if live.tokenizer.chat_template != tokenizer(live.card).chat_template:  # it learned one
+            live.tokenizer.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # a form that nobody filled in
         for name in trained.files:
             shutil.copyfile(output / f"{name}.json", folder / f"{name}.json")

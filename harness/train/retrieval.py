@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MOST = 2**23
 """Tokens of the corpus that keys are hidden in: its first."""
+LEAST_NAMES, SHORTEST = 24, 512
+"""As many as a row may ask for; and tokens that hold a key and its question, however spelled."""
 NAMED = 2**22
 """Characters of it from which keys get their names."""
 
@@ -83,6 +85,12 @@ def open_questions(
             f"{spec} has {held:,} tokens, and one row takes {length:,}: take a shorter length or "
             "more text."
         )
+    names = names_in("\n".join(texts))
+    if len(names) < LEAST_NAMES or length < SHORTEST:
+        raise ValueError(
+            f"Keys are named after plain words of the text, at least {LEAST_NAMES}, and rows are "
+            f"of at least {SHORTEST} tokens; here are {len(names)} words and {length} tokens."
+        )
     spell = cache(reader.tokens)
-    quiz = Quiz(spell, reader.bos, np.concatenate(pieces), names_in("\n".join(texts)))
+    quiz = Quiz(spell, reader.bos, np.concatenate(pieces), names)
     return Questions(quiz, length, sequences, seed, f"retrieval in {corpora.label(spec)}")
