@@ -178,12 +178,11 @@ def _ordered(tables: list["pa.Table"]) -> "pa.Table":
         return table
     text = table["cell"].cast(pa.large_string())
     number = pc.extract_regex(text, r"/(?P<length>[0-9]{1,18})\.json$")
-    length = pc.struct_field(number, "length").cast(pa.int64())
+    length = pc.fill_null(pc.struct_field(number, "length").cast(pa.int64()), 0)
     row = pc.replace_substring_regex(text, r"/[^/]*$", "")
     order = pc.sort_indices(
         pa.table({"row": row, "length": length}),
         sort_keys=[("row", "ascending"), ("length", "ascending")],
-        null_placement="at_start",
     )
     return table.take(order)
 

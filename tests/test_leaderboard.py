@@ -169,6 +169,9 @@ def test_perplexities_are_paired_by_document_where_their_losses_are_at_hand():
     assert str(held(by_document(some, some), plain, 4096, False)) == "≥ 8k"
     assert str(held(by_document(much, much), plain, 4096, False)) == "< 4k"
     assert held(by_document(flat, flat), plain, 4096, False).low == 8192
+    early = Curve([1024, 8192], [20.0, 14.0], [19, 13], [21, 15])
+    short = Curve([1024, 4096], [20.0, 15.0], [19, 14], [21, 16])
+    assert str(held(early, short, 4096, False)) == "≥ 8k"  # they are alike where both were measured
     cost = tax(by_document(some, some), plain, 4096, False)
     assert cost.sure and cost.low == pytest.approx(cost.share) == pytest.approx(exp(0.1) - 1)
     wide = tax(replace(by_document(some, some), items=lambda length: {}), plain, 4096, False)

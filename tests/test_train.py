@@ -463,14 +463,27 @@ def test_adapters_are_not_shared(novel):
         parallel.arguments("fsdp2", 1, "cpu", trains="lora")
 
 
+@pytest.fixture
+def wordy(tmp_path):
+    """Enough words to name keys after."""
+    first, second = (
+        ("sea", "sand", "lamp", "town", "night"),
+        ("bird", "song", "way", "light", "man"),
+    )
+    words = [a + b for a in first for b in second]
+    drawn = np.random.default_rng(0).choice(words, 6000)
+    (tmp_path / "novel.txt").write_text(" ".join(drawn))
+    return f"text:{tmp_path / 'novel.txt'}"
+
+
 def questions(novel, length=512, seed=42, **changes):
     it = replace(course(novel, sequence_length=length, batch_tokens=2 * length, **changes),
                  stage="retrieval")  # fmt: skip
     return rows(it, seed=seed)
 
 
-def test_of_a_retrieval_row_the_answers_are_learned_and_as_many_other_tokens(novel):
-    tokenizer, made = load("toy", device="cpu", dtype="float32").tokenizer, questions(novel)
+def test_of_a_retrieval_row_the_answers_are_learned_and_as_many_other_tokens(wordy):
+    tokenizer, made = load("toy", device="cpu", dtype="float32").tokenizer, questions(wordy)
     assert len(made) == 8 and made.label.startswith("retrieval in text:novel.txt")
     for i, row in enumerate(made):
         tokens, labels = row["input_ids"], row["labels"]
@@ -482,13 +495,15 @@ def test_of_a_retrieval_row_the_answers_are_learned_and_as_many_other_tokens(nov
         assert answers.any() and learned[answers].all() and learned.sum() == 2 * answers.sum()
 
 
-def test_a_retrieval_row_follows_from_the_seed_and_its_place(novel):
-    one, same, other = questions(novel), questions(novel), questions(novel, seed=1)
+def test_a_retrieval_row_follows_from_the_seed_and_its_place(novel, wordy):
+    one, same, other = questions(wordy), questions(wordy), questions(wordy, seed=1)
     assert torch.equal(one[5]["input_ids"], same[5]["input_ids"])
     assert not torch.equal(one[5]["input_ids"], other[5]["input_ids"])
     assert not torch.equal(one[5]["input_ids"], one[4]["input_ids"])
     with pytest.raises(ValueError, match="one row takes 65,536"):
-        questions(novel, length=65536)
+        questions(wordy, length=65536)
+    with pytest.raises(ValueError, match=r"at least 24, and rows .* here are 10 words"):
+        questions(novel)
 
 
 @pytest.mark.slow
@@ -508,6 +523,10 @@ def test_adapters_by_themselves_are_the_model_that_they_were_merged_into(novel, 
         describe(str(alone))
     (alone / "training.json").write_text(json.dumps(said))
     config = json.loads((alone / "adapter_config.json").read_text())
-    (alone / "adapter_config.json").write_text(json.dumps(config | {"use_dora": True}))
-    with pytest.raises(LookupError, match="use_dora=True, and only plain LoRA"):
+    for key, value in {"use_dora": True, "lora_bias": True, "init_lora_weights": "pissa"}.items():
+        (alone / "adapter_config.json").write_text(json.dumps(config | {key: value}))
+        with pytest.raises(LookupError, match=f"{key}={value!r}, and only plain LoRA"):
+            describe(str(alone))
+    (alone / "adapter_config.json").write_text("[]")
+    with pytest.raises(LookupError, match="cannot be read"):
         describe(str(alone))
