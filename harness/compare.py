@@ -19,6 +19,8 @@ from harness.stats import enough, holm, least_p, paired, sign_flip
 __all__ = ["between", "comparable", "compare", "floor", "matrix", "tax"]
 
 SIGNIFICANT = 0.05
+ROUNDED = 1e-6
+"""What a mean of items may differ from a value."""
 NATS = {"perplexity", "LongPPL"}
 """Metrics whose items are mean losses."""
 LOWER = NATS | {"word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter"}
@@ -190,7 +192,12 @@ def _compared(a: Result, b: Result, items: Items, draws: int) -> Comparison:
     low, high, least = (
         None if value is None else scale * value for value in (it.low, it.high, it.detectable)
     )
+    caveats = []
+    if points and abs(it.mean - ((a.value or 0.0) - (b.value or 0.0))) > ROUNDED:
+        caveats.append("compared item by item, all alike, where their values average groups")
     dtypes = [result.provenance.get("dtype") for result in (a, b)]
+    if dtypes[0] != dtypes[1]:
+        caveats.append(f"computed in {dtypes[0]} and {dtypes[1]}")
     return Comparison(
         model=a.cell.base,
         task=a.cell.task,
@@ -210,7 +217,7 @@ def _compared(a: Result, b: Result, items: Items, draws: int) -> Comparison:
         corrected=it.p,
         detectable=least,
         n=it.n,
-        caveat=f"computed in {dtypes[0]} and {dtypes[1]}" if dtypes[0] != dtypes[1] else None,
+        caveat="; ".join(caveats) or None,
     )
 
 

@@ -182,6 +182,9 @@ def test_other_numbers_are_compared_with_a_caveat():
         for m, d in [("yarn", "float32"), ("pi", "bfloat16")]
     )
     assert compare([(a, b)])[0].caveat == "computed in float32 and bfloat16"
+    grouped, other = measured("yarn", [1, 0, 0, 1], value=0.75), measured("pi", [1, 0, 0, 0])
+    assert "where their values average groups" in compare([(grouped, other)])[0].caveat
+    assert compare([(other, other)])[0].caveat is None
 
 
 @pytest.mark.parametrize(
