@@ -12,15 +12,14 @@ from itertools import combinations
 from math import exp
 
 from harness import catalog
-from harness.cell import UNEXTENDED, Result
+from harness.cell import Result
+from harness.effective import ALIKE
 from harness.pairing import Items, aligned, comparable, meant, name
 from harness.stats import enough, holm, least_p, paired, sign_flip
 
-__all__ = ["between", "comparable", "compare", "floor", "matrix", "tax"]
+__all__ = ["between", "comparable", "compare", "floor", "matrix"]
 
 SIGNIFICANT = 0.05
-ROUNDED = 1e-6
-"""What a mean of items may differ from a value."""
 NATS = {"perplexity", "LongPPL"}
 """Metrics whose items are mean losses."""
 LOWER = NATS | {"word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter"}
@@ -147,20 +146,6 @@ def matrix(results: Sequence[Result], items: Items = own) -> Matrix:
     return Matrix(models, order, wins, least, left_out)
 
 
-def tax(results: Sequence[Result], original: int, items: Items = own) -> list[Comparison]:
-    """What each method costs within the original length: compared with the model as it is.
-
-    At the longest length up to the original one at which both were measured.
-    """
-    short = [r for r in results if r.cell.length <= original and r.value is not None]
-    plain = [r for r in short if name(r.cell) == UNEXTENDED]
-    last: dict[tuple[str, str, str], Pair] = {}
-    for a, b in sorted(_met(short, plain), key=lambda pair: pair[0].cell.length):
-        if a is not b:
-            last[a.cell.model, a.cell.task, name(a.cell)] = a, b
-    return compare(_possible(last.values(), items)[0], items)
-
-
 def floor(least: Sequence[float]) -> str | None:
     """Why none of these comparisons can be significant, in a sentence; None: one can.
 
@@ -177,12 +162,6 @@ def floor(least: Sequence[float]) -> str | None:
     )
 
 
-def training_tokens(result: Result) -> int | None:
-    """Tokens read in training, 0 of a model as it is; None: a trained one that does not say."""
-    training = result.provenance.get("training") or {}
-    return training.get("tokens", None if result.cell.training else 0)
-
-
 def _compared(a: Result, b: Result, items: Items, draws: int) -> Comparison:
     x, y = aligned(a, b, items)
     it = paired(x, y, draws=draws)
@@ -193,7 +172,7 @@ def _compared(a: Result, b: Result, items: Items, draws: int) -> Comparison:
         None if value is None else scale * value for value in (it.low, it.high, it.detectable)
     )
     caveats = []
-    if points and abs(it.mean - ((a.value or 0.0) - (b.value or 0.0))) > ROUNDED:
+    if points and abs(it.mean - ((a.value or 0.0) - (b.value or 0.0))) > ALIKE:
         caveats.append("compared item by item, all alike, where their values average groups")
     dtypes = [result.provenance.get("dtype") for result in (a, b)]
     if dtypes[0] != dtypes[1]:

@@ -17,8 +17,6 @@ from harness.compare import (
     compare,
     floor,
     matrix,
-    tax,
-    training_tokens,
 )
 from harness.pairing import kept, meant, name
 from harness.store import Store
@@ -278,21 +276,6 @@ def test_too_few_items_are_said_to_show_nothing():
     assert "no p can be below 0.25: nothing" in floor([0.25])
     assert "below 0.25, and corrected for 9 none below 1:" in floor([0.25] * 9)
     assert floor([2.0**-9] * 9 + [0.5]) is None and floor([]) is None
-
-
-def test_a_tax_is_paid_at_the_longest_length_of_the_original_window():
-    rows = [books("none", length=n) for n in (2048, 4096, 8192)]
-    rows += [books("yarn", 0.1, length=n) for n in (2048, 4096, 8192)] + [
-        books("pi", 0.2, length=2048)
-    ]
-    paid = {c.a: (c.b, c.length, c.better) for c in tax(rows, 4096)}
-    assert paid == {"yarn": ("none", 4096, "none"), "pi": ("none", 2048, "none")}
-
-
-def test_training_tokens_come_from_the_checkpoint():
-    trained = measured("yarn", [1], model="toy+a@0a1b2c3d", provenance={"training": {"tokens": 9}})
-    assert training_tokens(trained) == 9 and training_tokens(measured("yarn", [1])) == 0
-    assert training_tokens(measured("yarn", [1], model="toy+a@0a1b2c3d")) is None
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_a_table_has_methods_down_lengths_across_and_a_mark_for_every_cell():
 def test_markdown_is_the_same_table():
     page = markdown(sheets(EXAMPLE))
     assert "| method | 4k | 8k |\n|---|--:|--:|\n| none | 95 % [76, 99] | failed |\n" in page
-    assert "- OOM out of memory" in page and page.endswith("an assumption\n")
+    assert "- OOM: out of memory" in page and page.endswith("an assumption\n")
 
 
 def test_a_number_whose_inputs_were_cut_is_marked_and_says_how_many():

@@ -25,7 +25,7 @@ from harness.report.reach import (
     unextended,
 )
 from harness.report.rows import Candidate, candidates, no_cycles
-from harness.report.sheet import distinct, named
+from harness.report.sheet import distinct, named, shown
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -256,10 +256,9 @@ def _row(
     longest = row.curve.lengths[-1]
     factor = next((cell["factor"] for cell in reversed(cells) if cell["factor"]), None)
     tokens, length = budget(next((c["trained"] for c in cells if c["trained"]), None))
-    shown = Cell(model=called.get(row.model, row.model), task=row.task, method=row.method, length=1)
     return Row(
         cell=_cell(row),
-        name=named(shown),
+        name=named(shown(_cell(row), called)),
         rank=rank,
         curve=row.curve,
         held=row.held,

@@ -15,7 +15,17 @@ from rich.text import Text
 from harness.cell import Cell, Result
 from harness.lengths import label
 from harness.plan import Planned
-from harness.report.sheet import Entry, Sheet, distinct, entry, named, readable, sheets, told
+from harness.report.sheet import (
+    Entry,
+    Sheet,
+    distinct,
+    entry,
+    named,
+    readable,
+    sheets,
+    shown,
+    told,
+)
 from harness.report.table import drawn
 
 
@@ -129,8 +139,8 @@ class Display:
         (sheet,) = sheets(done, mine)
         called = distinct({cell.model for cell in mine})
         for cell in self._progress.current:
-            shown = named(cell.model_copy(update={"model": called.get(cell.model, cell.model)}))
-            for name in (shown, shown + "*"):
+            row = named(shown(cell, called))
+            for name in (row, row + "*"):
                 if cell in mine and name in sheet.rows:
                     sheet.rows[name][sheet.lengths.index(cell.length)] = Entry(
                         kind="running", text="…"

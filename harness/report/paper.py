@@ -60,7 +60,8 @@ MAIN = r"""% Written once by `harness report --paper`: it is yours; what it read
 \input{methods}
 
 \section{Results}
-Models, tasks and lengths are those of the tables; bands in the figures are 95\,\% intervals.
+Models, tasks and lengths are those of the tables; bands and bars in the figures are 95\,\%
+intervals.
 \input{tables}
 \input{figures}
 

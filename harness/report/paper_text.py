@@ -11,7 +11,7 @@ from rich.text import Text
 
 from harness.lengths import label
 from harness.report.paper_table import LEADS, TIED, Line, PaperTable
-from harness.report.table import BORDER, STYLES, escaped, fitting
+from harness.report.table import BORDER, STYLES, escaped, fitting, noted
 
 
 def printed(tables: Iterable[PaperTable], console: Console, *, intervals: bool = False) -> None:
@@ -94,7 +94,7 @@ def _page(table: PaperTable, intervals: bool) -> str:
         "|---" + "|--:" * (len(heads) - 1) + "|",
         *(f"| {' | '.join(_cells(line, intervals))} |" for line in table.lines),
     ]
-    notes = [f"- {escaped(note)}" for note in table.said(intervals=intervals)]
+    notes = [f"- {noted(note)}" for note in table.said(intervals=intervals)]
     return "\n".join([*lines, "", *notes] if notes else lines)
 
 

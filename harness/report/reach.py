@@ -158,7 +158,7 @@ def tax(row: Curve, plain: Curve | None, original: int | None, higher: bool) -> 
     except ValueError:  # no perplexity
         return None
     if not higher:
-        return Tax(value - 1, low and low - 1, high and high - 1, length)
+        return Tax(value - 1, *(None if x is None else x - 1 for x in (low, high)), length)
     of = -abs(plain.values[j] or 0.0)  # less is worse
     ends = (None if x is None else x / of for x in (high, low))
     return Tax(value / of, *ends, length)

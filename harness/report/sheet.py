@@ -59,7 +59,7 @@ def sheets(results: Iterable[Result], cells: Sequence[Cell] = ()) -> list[Sheet]
     results = list(results)
     called = distinct({c.model for c in [*cells, *(result.cell for result in results)]})
     found = {result.cell: result for result in apart_by_name(results, called)}
-    every = dict.fromkeys([*(_called(cell, called) for cell in cells), *found])
+    every = dict.fromkeys([*(shown(cell, called) for cell in cells), *found])
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in every:
         groups.setdefault((cell.base, cell.task), []).append(cell)
@@ -151,12 +151,13 @@ def apart_by_name(
     results = list(results)
     called = distinct({r.cell.model for r in results}) if called is None else called
     return [
-        r if (cell := _called(r.cell, called)) is r.cell else r.model_copy(update={"cell": cell})
+        r if (cell := shown(r.cell, called)) is r.cell else r.model_copy(update={"cell": cell})
         for r in results
     ]
 
 
-def _called(cell: Cell, called: Mapping[str, str]) -> Cell:
+def shown(cell: Cell, called: Mapping[str, str]) -> Cell:
+    """The cell under the name that its model has among others, as `distinct` gives them."""
     model = called.get(cell.model)
     return cell.model_copy(update={"model": model}) if model else cell
 

@@ -78,6 +78,12 @@ def escaped(text: str) -> str:
     return text.replace("://", ":\u200b//")
 
 
+def noted(note: str) -> str:
+    """A note in Markdown: a word stands apart from what it means by a colon; a mark needs none."""
+    head, gap, meaning = note.partition("  ")
+    return f"{escaped(head)}: {escaped(meaning)}" if gap and len(head) > 1 else escaped(note)
+
+
 def rows(results: Iterable[Result]) -> list[dict[str, Any]]:
     """One flat object a cell, as `--format json` prints them."""
     return [result.row() for result in results]
@@ -129,7 +135,7 @@ def _page(sheet: Sheet) -> str:
             for name, entries in sheet.rows.items()
         ),
     ]
-    notes = [f"- {escaped(note)}" for note in sheet.notes]
+    notes = [f"- {noted(note)}" for note in sheet.notes]
     return "\n".join([*lines, "", *notes] if notes else lines)
 
 
