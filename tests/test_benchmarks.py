@@ -51,8 +51,8 @@ def test_clex_is_solved_no_worse_than_published(figures):
 
 def test_a_leaderboard_is_made_of_packed_and_of_single_results(figures):
     kept = figures("leaderboard_scale", "--results-count", "4000", "--single", "50")
-    assert len(kept["rows"]) == 5 and kept["sides"]["make"]["bytes"] > 0
-    assert kept["sides"]["leaderboard"]["page"] > 0
+    assert len(kept["rows"]) == 7 and kept["sides"]["make"]["bytes"] > 0
+    assert all(kept["sides"][side]["page"] > 0 for side in ("leaderboard", "beside"))
 
 
 def test_every_method_in_parts_is_timed_beside_plain_attention(figures):
