@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 ADAPTER = "adapter"
 """The folder of them in a trained model's, whose name they go by."""
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+OWN = "method.safetensors"
+"""Beside them: the weights of a method that has some, as CLEX's equation."""
 AROUND = "base_model.model."
 """What peft puts before a weight's name."""
 READ = {
@@ -98,6 +100,13 @@ def put_into(model: "nn.Module", folder: Path, dtype: Any) -> None:
             held = weights[its]
             new = change if instead else held.to(dtype).float() + change.to(held.device)
             held.copy_(new.to(dtype))
+
+
+def own(folder: Path) -> dict[str, "Tensor"]:
+    """The weights of the method that they were trained with, by name; none of most methods."""
+    from safetensors.torch import load_file
+
+    return load_file(folder / OWN) if (folder / OWN).is_file() else {}
 
 
 def _changes(folder: Path) -> Iterator[tuple[str, "Tensor", bool]]:

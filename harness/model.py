@@ -197,6 +197,7 @@ def load(
     model.requires_grad_(False)
     model.config.name_or_path = name
     model.unexpected = {} if extra else _tensors(card.place, report["unexpected_keys"])
+    model.unexpected |= adapters.own(card.adapter) if card.adapter else {}
     return Live(
         card=card,
         model=(within_reach(model) if device_map else model.to(on)).eval(),

@@ -507,6 +507,21 @@ def test_a_retrieval_row_follows_from_the_seed_and_its_place(novel, wordy):
 
 
 @pytest.mark.slow
+def test_the_equation_of_clex_is_kept_beside_its_adapters(novel, tmp_path):
+    """Its weights are no adapters: they lie in a file of their own, and are read with them."""
+    follow(course(novel, spec="clex", trains="lora", steps=2), tmp_path / "mine")
+    whole, alone = (load(str(folder), device="cpu", dtype="float32").model
+                    for folder in (tmp_path / "mine", tmp_path / "mine" / "adapter"))  # fmt: skip
+    assert whole.unexpected.keys() == alone.unexpected.keys() and len(alone.unexpected) == 2
+    assert all(torch.equal(w, alone.unexpected[name]) for name, w in whole.unexpected.items())
+    assert all(w.abs().max() > 0 for w in alone.unexpected.values())
+    tokens = torch.arange(1, 1500)[None]
+    method = catalog.load("methods", "clex")
+    with torch.no_grad(), method.applied_to(whole, 16384), method.applied_to(alone, 16384):
+        assert torch.equal(whole(tokens).logits, alone(tokens).logits)
+
+
+@pytest.mark.slow
 def test_adapters_by_themselves_are_the_model_that_they_were_merged_into(novel, tmp_path):
     follow(course(novel, trains="lora", steps=2), tmp_path / "mine")
     whole, alone = tmp_path / "mine", tmp_path / "mine" / "adapter"

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from harness import catalog, machine
-from harness.adapters import ADAPTER
+from harness.adapters import ADAPTER, AROUND, OWN
 from harness.disk import saving, write_whole
 from harness.model import Card, Live, tokenizer
 from harness.train.course import Course, memory
@@ -145,8 +146,8 @@ def publish(
     """The checkpoint as anybody can load it; it counts once `training.json` is there.
 
     Args:
-        learner: what was trained: the model, or adapters around it, which are merged; where they
-            are all that moved, they are kept in `adapter/` too, which is read as the whole is.
+        learner: what was trained: the model, or adapters around it, which are merged, and kept in
+            `adapter/` too, which is read as the whole is.
         weights: all of its, gathered from whoever holds them.
         live: the base.
         own: names of the method's own weights, which stay float32.
@@ -155,8 +156,7 @@ def publish(
     """
     model = learner
     if hasattr(learner, "merge_and_unload"):
-        if not own:  # else half of what was learned is a method's, and not in the adapters
-            _apart(learner, output, trained, live)
+        _apart(learner, own, output, trained, live)
         model = learner.merge_and_unload()
         weights = model.state_dict()
     dtype = getattr(live.card.config, "dtype", None) or torch.float32
@@ -169,14 +169,19 @@ def publish(
     shutil.rmtree(output / SAVES, ignore_errors=True)
 
 
-def _apart(learner: nn.Module, output: Path, trained: Trained, live: Live) -> None:
-    """The adapters by themselves, with what tells whose they are."""
+def _apart(
+    learner: nn.Module, own: Collection[str], output: Path, trained: Trained, live: Live
+) -> None:
+    """The adapters and the method's own weights, with what tells whose they are."""
     folder, name = output / ADAPTER, live.card.name
     base = str(Path(name).resolve()) if Path(name).exists() else name
     with saving(folder, SAFE):
         for config in learner.peft_config.values():
             config.base_model_name_or_path = base
         learner.save_pretrained(folder)
+        if own:
+            held = {name.removeprefix(AROUND): w for name, w in learner.named_parameters()}
+            save_file({name: held[name].detach().contiguous() for name in own}, folder / OWN)
         if live.tokenizer.chat_template != tokenizer(live.card).chat_template:  # it learned one
             live.tokenizer.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # a form that nobody filled in
