@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import machine
+from harness.doctor import FAST
 from harness.lengths import lengths
 
 if TYPE_CHECKING:
@@ -238,6 +239,7 @@ def _figures(script: str, given: Namespace, found: dict[str, Facts], rows: list[
         "script": script,
         "date": date.today().isoformat(),
         "machine": machine.cpu_name(),
+        "features": [flag for flag in FAST if flag in machine.cpu_flags()],
         "cores": machine.cores(),
         "threads": os.environ.get("OMP_NUM_THREADS", "as many as cores"),
         "settings": settings,

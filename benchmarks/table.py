@@ -31,7 +31,8 @@ def write(readme: Path, figures: Path) -> None:
 
 
 def _cells(kept: dict[str, Any]) -> list[tuple[str, ...]]:
-    where = f"{kept['machine']}, {kept['cores']} cores, {kept['date']}"
+    newest = "".join(f" ({flag})" for flag in kept.get("features", [])[-1:])
+    where = f"{kept['machine']}{newest}, {kept['cores']} cores, {kept['date']}"
     said = {True: "yes", False: "**no**", None: ""}
     return [
         (

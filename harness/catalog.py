@@ -121,7 +121,7 @@ def configure(default: Any, parameters: dict[str, str], spec: str) -> Any:
             )
     layers = []
     for layer in _layers(default):
-        types = typing.get_type_hints(type(layer))
+        types = _types(type(layer))
         own = parameters.keys() & {f.name for f in fields(layer)}
         layers.append(
             replace(layer, **{key: _read(key, parameters[key], types[key]) for key in own})

@@ -49,10 +49,14 @@ class Cell(BaseModel):
         return re.sub(r"@[0-9a-f]{8}", "", self.model.partition("+")[2])
 
     @property
+    def folder(self) -> str:
+        """Where its row's results lie below a results folder."""
+        return "/".join(map(_named, (self.model, self.task, self.method)))
+
+    @property
     def path(self) -> PurePosixPath:
         """Where its result lies below a results folder; one to one."""
-        row = map(_named, (self.model, self.task, self.method))
-        return PurePosixPath(*row, f"{self.length}.json")
+        return PurePosixPath(self.folder, f"{self.length}.json")
 
     @classmethod
     def at(cls, path: PurePosixPath | str) -> "Cell":

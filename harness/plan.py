@@ -132,12 +132,9 @@ def missing(plan: Sequence[Planned], store: "Store") -> list[Planned]:
         ValueError: a result was made of other weights, another task version or other factors.
     """
     left, files, packed = [], store.files(), store.packed
-    folders: dict[tuple[str, str, str], str] = {}
     for planned in plan:
         cell = planned.cell
-        row = cell.model, cell.task, cell.method
-        folder = folders.get(row) or folders.setdefault(row, str(cell.path.parent))
-        file = f"{folder}/{cell.length}.json"
+        file = f"{cell.folder}/{cell.length}.json"
         filed = file in files
         result = store.filed(file) if filed else store.get(cell) if packed else None
         if result is not None and result.status == "scored":
@@ -263,7 +260,7 @@ class _MadeOf:
         self.card, self.shortest, self.longest = card, min(lengths), max(lengths)
         self.model = SimpleNamespace(config=card.config)
         self._facts, self._alike = cache(self._facts), cache(self._alike)
-        self.unfit = cache(self._unfit)
+        self.unfit, self._method = cache(self._unfit), cache(self._method)
 
     def __call__(self, cell: Cell) -> dict[str, Any]:
         at = self.longest if self._alike(cell.method) else cell.length
@@ -271,7 +268,10 @@ class _MadeOf:
 
     def _unfit(self, spec: str, length: int) -> str | None:
         """Why the method cannot run on the model, as far as its configuration says."""
-        return catalog.load("methods", spec).unfit(self.model, length)
+        return self._method(spec).unfit(self.model, length)
+
+    def _method(self, spec: str) -> Any:
+        return catalog.load("methods", spec)
 
     def _facts(self, method: str, length: int, version: int) -> dict[str, Any]:
         encoding = self._encoding(method, length)
@@ -279,13 +279,13 @@ class _MadeOf:
 
     def _alike(self, spec: str) -> bool:
         """Whether it encodes all lengths as the longest: a checkpoint's own scaling may not."""
-        if catalog.load("methods", spec).depends_on_length or self.unfit(spec, self.longest):
+        if self._method(spec).depends_on_length or self.unfit(spec, self.longest):
             return False
         return self._encoding(spec, self.shortest) == self._encoding(spec, self.longest)
 
     def _encoding(self, spec: str, length: int) -> list[Any] | None:
         """Of one that follows the length none is compared, unless a file holds its factors."""
-        method = catalog.load("methods", spec)
+        method = self._method(spec)
         facts = {} if self.unfit(spec, length) else method.provenance(self.model, length)
         if method.depends_on_length and "factors" not in facts:
             return None

@@ -60,8 +60,8 @@ class Rope:
 
     def by_parts(self, scale: float, fast: float = 32.0, slow: float = 1.0) -> Tensor:
         """YaRN's: slow pairs interpolated, fast ones kept, blended in between; (dim/2,)."""
-        kept = self.kept(fast, slow)
-        return (1 - kept) * self.interpolated(scale) + kept * self.frequencies
+        kept, own = self.kept(fast, slow), self.frequencies
+        return (1 - kept) * (own / scale) + kept * own
 
     def kept(self, fast: float, slow: float) -> Tensor:
         """How much of its own frequency each pair keeps in YaRN's blend; (dim/2,), 0 to 1.

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from heapq import merge
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ class Store:
     broken: list[Broken] = field(default_factory=list)
     """What was found on the way and skipped."""
 
-    @property
+    @cached_property
     def runs(self) -> Path:
         return Path(self.root) / "runs"
 
