@@ -1,8 +1,9 @@
 """One training step on 8k tokens: this project's course, and transformers' Trainer as it comes.
 
-Both take the same sequences, bfloat16 products beside float32 weights, AdamW and no adapters. The
-peer keeps all activations and all logits, as Trainer does unless told otherwise; a third side tells
-it to checkpoint activations, which is what it takes to compare like with like in memory.
+Both take the same sequences, products in bfloat16 (where the processor has them) beside float32
+weights, AdamW and no adapters. The peer keeps all activations and all logits, as Trainer does
+unless told otherwise; a third side tells it to checkpoint activations, which is what it takes to
+compare like with like in memory.
 """
 
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sides import Facts, Row, gigabytes, main, parser, seconds, threads
+from sides import DTYPE, Facts, Row, gigabytes, main, parser, seconds, threads
 
 from harness import machine
 
@@ -42,7 +43,7 @@ def ours(given: Namespace) -> Facts:
     from harness.train.trainer import train
 
     course = settle(
-        describe(given.model), "naive-ft", "quick", corpus=given.text, dtype="bfloat16",
+        describe(given.model), "naive-ft", "quick", corpus=given.text, dtype=DTYPE,
         changes=_changes(given),
     )  # fmt: skip
     clock, text = Clock(), read(course)
@@ -89,8 +90,8 @@ def _stock(given: Namespace, *, checkpointing: bool) -> Facts:
     with TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder, max_steps=given.steps, per_device_train_batch_size=1,
-            learning_rate=course.numbers.learning_rate, bf16=True, use_cpu=True, report_to=[],
-            save_strategy="no", remove_unused_columns=False, disable_tqdm=True, seed=42,
+            learning_rate=course.numbers.learning_rate, bf16=DTYPE == "bfloat16", use_cpu=True,
+            report_to=[], save_strategy="no", remove_unused_columns=False, disable_tqdm=True, seed=42,
             activation_checkpointing=checkpointing,
         )  # fmt: skip
         Trainer(
