@@ -91,8 +91,8 @@ def _stock(given: Namespace, *, checkpointing: bool) -> Facts:
         arguments = TrainingArguments(
             output_dir=folder, max_steps=given.steps, per_device_train_batch_size=1,
             learning_rate=course.numbers.learning_rate, bf16=DTYPE == "bfloat16", use_cpu=True,
-            report_to=[], save_strategy="no", remove_unused_columns=False, disable_tqdm=True, seed=42,
-            activation_checkpointing=checkpointing,
+            report_to=[], save_strategy="no", remove_unused_columns=False, disable_tqdm=True,
+            seed=42, activation_checkpointing=checkpointing,
         )  # fmt: skip
         Trainer(
             model=live.model, args=arguments, train_dataset=text, data_collator=stacked,
