@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -9,6 +10,8 @@ from harness import archive, exchange, shapes
 from harness.cell import Cell, Result
 from harness.cli import main
 from harness.store import Store
+
+RESULTS = Path(__file__).parent.parent / "results"
 
 
 def cell(task="passkey.standard,samples=4", method="yarn,factor=8", length=4096, model="toy"):
@@ -60,6 +63,47 @@ def test_every_row_is_a_log_in_the_published_shape(kept, tmp_path):
         path.relative_to(tmp_path / "out").parts[:4] for path in tmp_path.rglob("out/*/*/*/*")
     }
     assert ("data", "passkey.standard", "context-harness", "toy") in places
+
+
+PUBLISHED = json.loads((Path(__file__).parent / "golden" / "every_eval_ever.json").read_text())
+TYPES = {"string": str, "boolean": bool, "number": int | float, "integer": int}
+
+
+def hold(value, shape, at="log"):
+    """To their schema, as it was copied from there: no class of this project is asked."""
+    if isinstance(shape, list):
+        assert value in shape, at
+    elif shape == "words":
+        assert all(type(v) is str for v in value.values()), at
+    elif shape == "evaluations":
+        for one in value:
+            hold(one, PUBLISHED["evaluation"], f"{at}[]")
+            config = one["metric_config"]
+            if config.get("score_type") == "continuous":  # their one condition that is met here
+                assert {"min_score", "max_score"} <= config.keys()
+    elif shape == "source":
+        hold(value, PUBLISHED["source"][value["source_type"]], at)
+    elif isinstance(shape, str):
+        assert isinstance(value, TYPES[shape]), at
+    else:
+        names = {name.rstrip("*"): inside for name, inside in shape.items()}
+        needed = {name.rstrip("*") for name in shape if name.endswith("*")}
+        assert needed <= value.keys() <= names.keys(), at
+        for name in value:
+            hold(value[name], names[name], f"{at}.{name}")
+
+
+def test_every_log_holds_to_the_published_schema_itself(kept, tmp_path):
+    exchange.every_eval_ever(meant(kept), tmp_path / "out" / "mine", by="A Laboratory")
+    exchange.every_eval_ever(
+        meant(RESULTS, "length=4k"), tmp_path / "out" / "real", by="A Laboratory"
+    )
+    found = logs(tmp_path / "out")
+    assert len(found) > 20
+    for log in found:
+        hold(log, PUBLISHED["log"])
+    with pytest.raises(AssertionError, match=r"log\.model_info"):
+        hold(found[0] | {"model_info": {"name": "toy"}}, PUBLISHED["log"])
 
 
 def test_exported_again_nothing_is_there_twice(kept, tmp_path):
