@@ -2,7 +2,7 @@ import json
 import re
 import shutil
 import subprocess
-from itertools import combinations
+from itertools import combinations, product
 from math import exp, pi
 
 import numpy as np
@@ -544,7 +544,12 @@ def test_the_skeleton_compiles_and_nothing_runs_over_its_column(measured):
     folder = measured / "paper"
     cell = Cell(model="toy", method="ntk", task="passkey.standard", length=4096)
     awkward = '50 % of x_1 & {y} \\ #~^ <é> 文 "z"'
-    Store(measured / "results").write(Result(cell=cell, status="failed", reason=awkward))
+    store = Store(measured / "results")
+    store.write(Result(cell=cell, status="failed", reason=awkward))
+    wide = {"metric": "accuracy", "status": "scored", "low": 0.0, "high": 1.0, "n": 5}
+    for method, power in product(("none", "ntk-by-parts,factor=512"), range(6, 22)):
+        cell = Cell(model="toy", method=method, task="passkey.strict", length=2**power)
+        store.write(Result(cell=cell, value=1 / power, **wide))
     report(measured, "--paper", folder)
     if shutil.which("tectonic"):
         steps = [["tectonic", "--keep-logs", "main.tex"]]

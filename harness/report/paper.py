@@ -243,6 +243,10 @@ def _float(one: Picture) -> str:
     )
 
 
+NARROWED = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}"
+"""Behind it, what is made smaller where it is wider than the page."""
+
+
 def _table(name: str, table: PaperTable) -> str:
     """It spans both columns, smaller the more lengths it has."""
     size = r"\small" if len(table.lengths) < 5 else r"\scriptsize"
@@ -251,7 +255,7 @@ def _table(name: str, table: PaperTable) -> str:
     return (
         f"\\begin{{table*}}[tp]\n\\centering\n\\caption{{{caption}}}\n"
         f"\\label{{tab:{Path(name).stem}}}\n{size}\n"
-        f"\\input{{{name.removesuffix('.tex')}}}\n\\end{{table*}}\n"
+        f"{NARROWED}{{\\input{{{name.removesuffix('.tex')}}}}}\n\\end{{table*}}\n"
     )
 
 

@@ -145,8 +145,11 @@ def _marked(
         best = max(scored, key=lambda r: (r.value or 0.0) * (1 if higher else -1), default=None)
         for name in rows:
             result = column.get(name)
-            alone = best is None or len(scored) == 1 or result is None or result.value is None
-            marks[name].append("" if alone else _mark(result, best))
+            rivals = len({one.value for one in scored}) > 1
+            if rivals and best is not None and result is not None and result.value is not None:
+                marks[name].append(_mark(result, best))
+            else:
+                marks[name].append("")
     return marks
 
 
