@@ -23,6 +23,7 @@ from harness.engine.offload import ON_DEVICE, OnDevice
 from harness.engine.parallel import ALONE, Alone
 from harness.method import Method
 from harness.model import Live
+from harness.parts import Parts
 from harness.probe import NotOn, prove
 from harness.task import Outcome, Request, Sample, Task
 
@@ -82,9 +83,17 @@ def run(
             facts = method.provenance(live.model, longest)
             ways = {"block": block, "memory": memory, "ranks": ranks}
             ask = partial(evaluate, live.model, **ways, step=step, text=reader.text)
-            asked, outcomes = _answered(
-                task, reader, cells, asked, partial(_one_by_one, ask) if apart else ask
+            provenance = (
+                _provenance(live, reader, method, task, facts)
+                | catalog.brought(methods=cells[0].method, tasks=cells[0].task)
+                | {"encoding": encoding, "block": block, "pass_length": longest}
+                | {"offload": memory.offloads, "ranks": ranks.size}
+                | ({"apart": True} if apart else {})
             )
+            parts = Parts(provenance)
+            in_parts = partial(parts.answers, ask, apart=apart, step=step)
+            asked, outcomes = _answered(task, reader, cells, asked, in_parts)
+            parts.drop()
     except (FloatingPointError, NotOn) as error:
         return [refused(cell, "failed", str(error)) for cell in cells]
     shared = {
@@ -92,13 +101,9 @@ def run(
         "notice": method.notice(live.model, longest),
         "trained": live.card.trained and live.card.trained.phrase,
         "peak_memory": machine.peak_memory(live.device),
-        "provenance": _provenance(live, reader, method, task, facts)
-        | catalog.brought(methods=cells[0].method, tasks=cells[0].task)
-        | {"encoding": encoding, "block": block, "pass_length": longest}
-        | {"offload": memory.offloads, "ranks": ranks.size, **memory.account()}
-        | ({"apart": True} if apart else {}),
+        "provenance": provenance | memory.account(),
     }
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - started + parts.spent
     each = seconds / sum(cell.length for cell in cells)
     answers = iter(outcomes)
     return [
@@ -128,12 +133,6 @@ def _answered(
             requests[i], outcomes[i] = further[i], answer
     every = iter(requests)
     return [list(islice(every, len(some))) for some in asked], outcomes
-
-
-def _one_by_one(
-    ask: Callable[[list[Request]], list[Outcome]], requests: list[Request]
-) -> list[Outcome]:
-    return [outcome for request in requests for outcome in ask([request])]
 
 
 def refused(cell: Cell, status: Status, reason: str) -> Finished:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from harness import catalog
+from harness import catalog, machine
 from harness.cli import main
+from harness.engine import evaluate
 from harness.executors import local
 from harness.model import load
 from harness.plan import Options, missing, plan
@@ -80,6 +81,67 @@ def test_a_row_is_filled_from_one_pass_with_the_numbers_of_separate_ones(wish, t
     ]
     assert row[0].cell == alone[0].cell
     assert row[0].value == pytest.approx(alone[0].value, rel=1e-5)
+
+
+class Stopped(Notes):
+    """A person who interrupts in the middle of the second document."""
+
+    def progressed(self, tokens):
+        super().progressed(tokens)
+        if self.read > 1.5 * 1200:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def groups(monkeypatch, tmp_path):
+    """How many texts were read together, pass by pass; of a checkout that nobody changed."""
+    seen = []
+
+    def counted(model, requests, **ways):
+        seen.append(len({request.id for request in requests}))
+        return evaluate.evaluate(model, requests, **ways)
+
+    monkeypatch.setattr("harness.run.evaluate", counted)
+    monkeypatch.setattr("harness.machine.commit", dict)
+    monkeypatch.setenv("CONTEXT_HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(evaluate, "ROWS", 1)
+    return seen
+
+
+def test_a_pass_that_was_interrupted_goes_on_from_its_last_document(wish, tmp_path, groups):
+    one = replace(wish, methods=("yarn",), samples=3)
+    with pytest.raises(KeyboardInterrupt):
+        done(one, tmp_path / "stopped", Stopped())
+    assert not [*(tmp_path / "stopped").rglob("*.json")]
+    calm = done(one, tmp_path / "calm")  # of the same cells, so it goes on from there
+    assert groups == [1, 1, 1, 1]  # one, half of one; then the two that were missing
+    watch = Notes()
+    again = done(one, tmp_path / "again", watch)
+    assert groups[4:] == [1, 1, 1] and watch.read == pytest.approx(watch.tokens)
+    assert [r.items for r in calm] == [r.items for r in again]
+    losses = [Store(tmp_path / f).losses(again[0].cell) for f in ("calm", "again")]
+    assert all(np.array_equal(losses[0][name], losses[1][name]) for name in losses[1])
+    assert not [*(machine.cache_folder() / "parts").iterdir()]
+
+
+@pytest.mark.parametrize("change", [{"dtype": "bfloat16"}, {"methods": ("pi",)}, {"samples": 2}])
+def test_what_another_pass_has_read_is_not_taken(wish, tmp_path, groups, change):
+    one = replace(wish, methods=("yarn",), samples=3)
+    with pytest.raises(KeyboardInterrupt):
+        done(one, tmp_path / "stopped", Stopped())
+    other = replace(one, **change)
+    done(other, tmp_path / "other")
+    assert groups[2:] == [1] * other.samples
+
+
+def test_a_part_that_is_torn_is_read_anew(wish, tmp_path, groups):
+    one = replace(wish, methods=("yarn",), samples=3)
+    with pytest.raises(KeyboardInterrupt):
+        done(one, tmp_path / "stopped", Stopped())
+    (part,) = (machine.cache_folder() / "parts").rglob("*.npz")
+    part.write_bytes(part.read_bytes()[:-300])
+    assert all(result.status == "scored" for result in done(one, tmp_path / "again"))
+    assert groups[2:] == [1, 1, 1]
 
 
 def test_a_method_that_depends_on_the_length_has_a_pass_for_each(wish, tmp_path):

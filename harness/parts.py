@@ -1,0 +1,117 @@
+"""What a pass has read, kept until all of it is: a killed one goes on from its last whole document.
+
+Losses lie in the cache, by all that they depend on: weights, encoding, dtype, block, code. Whatever
+is otherwise is another folder, and read anew.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from harness import machine
+from harness.engine.evaluate import together, tree_of
+from harness.task import Losses, Outcome, Request, Text
+
+FOLDER = "parts"
+OLD = 30 * 24 * 3600
+"""Seconds after which nobody is expected to go on."""
+
+
+class Parts:
+    """The documents of one pass that were read, by an earlier start or this one."""
+
+    def __init__(self, provenance: dict[str, Any]) -> None:
+        """`provenance`: all that the losses depend on, but for what is read.
+
+        Of code that was changed since its commit nothing is kept: it may be changed again. Nor of
+        a pass that ranks share: they would have to agree on what is known.
+        """
+        said = json.dumps(provenance, sort_keys=True, default=str)
+        name = hashlib.sha256(said.encode()).hexdigest()
+        self.folder = machine.cache_folder() / FOLDER / name
+        self.keeps = not provenance.get("dirty") and provenance.get("ranks") == 1
+        self.spent = 0.0
+        """Seconds that an earlier start took for what is not read again."""
+
+    def answers(
+        self,
+        ask: Callable[[list[Request]], list[Outcome]],
+        requests: Sequence[Request],
+        *,
+        apart: bool,
+        step: Callable[[float], None],
+    ) -> list[Outcome]:
+        """Ask group by group, and of each only what is not known; in the order of the requests.
+
+        Args:
+            ask: reads some requests.
+            requests: of the pass.
+            apart: each by itself.
+            step: told of tokens that need not be read.
+        """
+        every = [[i] for i in range(len(requests))] if apart else _groups(requests)
+        found: dict[int, Outcome] = {}
+        for group in every:
+            some = [requests[i] for i in group]
+            keeps = self.keeps and len(every) > 1 and all(isinstance(r.ask, Losses) for r in some)
+            known = self._known(some) if keeps else None
+            if known is None:
+                began = time.perf_counter()
+                known = ask(some)
+                if keeps:
+                    self._keep(some, known, time.perf_counter() - began)
+            else:
+                step(len(tree_of(some).tokens))
+            found.update(zip(group, known, strict=True))
+        return [found[i] for i in range(len(requests))]
+
+    def drop(self) -> None:
+        """Forget this pass, whose result is told, and those that nobody went on with."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with suppress(OSError):
+            for other in self.folder.parent.iterdir():
+                if time.time() - other.stat().st_mtime > OLD:
+                    shutil.rmtree(other, ignore_errors=True)
+
+    def _known(self, requests: Sequence[Request]) -> list[Outcome] | None:
+        try:
+            place = self._place(requests)
+            with place.open("rb") as file, np.load(file, allow_pickle=False) as held:
+                losses = [held[str(i)] for i in range(len(requests))]
+                self.spent += float(held["seconds"])
+                return losses
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # none, or torn
+            return None
+
+    def _keep(self, requests: Sequence[Request], losses: list[Any], seconds: float) -> None:
+        """Where the cache takes none, the pass goes on without."""
+        place = self._place(requests)
+        beside = place.with_name(f".{uuid.uuid4().hex}.part")
+        with suppress(OSError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with beside.open("wb") as file:
+                np.savez(file, seconds=seconds, **{str(i): held for i, held in enumerate(losses)})
+            beside.replace(place)
+
+    def _place(self, requests: Sequence[Request]) -> Path:
+        digest = hashlib.sha256()
+        for request in requests:
+            assert isinstance(request.ask, Losses)
+            asked = f"{len(request.tokens)} {request.ask.start} {request.ask.stop} "
+            digest.update(asked.encode() + np.asarray(request.tokens, np.int64).tobytes())
+        return self.folder / f"{digest.hexdigest()}.npz"
+
+
+def _groups(requests: Sequence[Request]) -> list[list[int]]:
+    """As the engine reads them: what begins alike together; all that is written in one go."""
+    written = [i for i, request in enumerate(requests) if isinstance(request.ask, Text)]
+    return [*([written] if written else []), *together(requests)]
