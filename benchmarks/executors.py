@@ -67,7 +67,7 @@ def rows(given: Namespace, found: dict[str, Facts]) -> list[Row]:
 def flags() -> ArgumentParser:
     made = parser(__doc__, model="toy", lengths="32k")
     made.add_argument("--cells", type=int, default=16, help="passkeys, which differ in their seed")
-    made.add_argument("--samples", type=int, default=1, help="trials of a cell, at each depth")
+    made.add_argument("--samples", type=int, default=4, help="trials of a cell, at each depth")
     return made
 
 

@@ -20,6 +20,7 @@ from harness.again import again
 from harness.cell import SAFE, Cell, Result
 from harness.disk import write_whole
 from harness.lengths import label
+from harness.network import pinned
 from harness.report.reach import higher_is_better
 from harness.report.sheet import SHARES
 from harness.store import Broken, Store
@@ -231,8 +232,13 @@ def _source(result: Result) -> shapes.OnHub | shapes.Private:
     if kind != "hf":
         return shapes.Private(dataset_name=name, source_id=corpus)
     repo, config, split, *_ = [*rest.partition("+join:")[0].split(":"), "", "", ""]
+    repo, revision = pinned(repo)
     return shapes.OnHub(
-        dataset_name=name, hf_repo=repo, hf_config=config or None, hf_split=split or None
+        dataset_name=name,
+        hf_repo=repo,
+        hf_config=config or None,
+        hf_split=split or None,
+        hf_revision=result.provenance.get("data_commit") or revision,
     )
 
 

@@ -3,7 +3,9 @@
 import os
 import socket
 import sys
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 
 def offline() -> None:
@@ -28,6 +30,38 @@ def reachable() -> bool:
     except OSError:
         return False
     return True
+
+
+PATIENCE = 10
+"""Seconds for the hub to say which commit a name means."""
+
+
+def pinned(name: str) -> tuple[str, str | None]:
+    """A dataset's name and the revision behind its @: a commit, a tag, a branch; None: the last."""
+    repository, _, revision = name.partition("@")
+    return repository, revision or None
+
+
+@cache
+def commit(where: str) -> str | None:
+    """The commit that `hf:NAME[@REVISION]...` means now.
+
+    None: it is not on the hub; or nobody can say, for there is neither network nor a fetched copy.
+    """
+    kind, _, rest = where.partition("+join:")[0].partition(":")
+    if kind != "hf":
+        return None
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    repository, revision = pinned(rest.partition(":")[0])
+    with suppress(Exception):  # what it raises is not documented, and differs by cause
+        return HfApi().dataset_info(repository, revision=revision, timeout=PATIENCE).sha
+    folder = repo_folder_name(repo_id=repository, repo_type="dataset")
+    refs = Path(constants.HF_HUB_CACHE, folder, "refs", revision or "main")
+    with suppress(OSError, ValueError):
+        return refs.read_text("utf-8").strip() or None
+    return None
 
 
 SAID = {

@@ -23,6 +23,7 @@ from harness.engine.offload import ON_DEVICE, OnDevice
 from harness.engine.parallel import ALONE, Alone
 from harness.method import Method
 from harness.model import Live
+from harness.network import commit
 from harness.parts import Parts
 from harness.probe import NotOn, prove
 from harness.task import Outcome, Request, Sample, Task
@@ -211,6 +212,7 @@ def _provenance(
         "method": {**asdict(method), **facts},
         "task_version": task.version,
         "task": {k: v for k, v in asdict(task).items() if k != place_of(task)},
+        "data_commit": commit(getattr(task, place_of(task) or "", "")),
         "start_token": reader.bos,
         "kernel": kernel.name,
         "device": machine.cpu_name() if live.device == "cpu" else torch.cuda.get_device_name(),

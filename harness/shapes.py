@@ -63,6 +63,7 @@ class OnHub(Shape):
     hf_repo: Name
     hf_config: str | None = None
     hf_split: str | None = None
+    hf_revision: str | None = None
 
 
 class Metric(Shape):

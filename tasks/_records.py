@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+from harness.network import pinned
+
 HUB = "hf:"
 
 
@@ -14,7 +16,7 @@ def records(data: str, name: str, published: str) -> Iterator[tuple[str, dict[st
 
     Args:
         data: a folder or a .zip with NAME.jsonl or NAME.json, perhaps in a folder `data`; such a
-            file itself; or hf:REPOSITORY.
+            file itself; or hf:REPOSITORY[@REVISION].
         name: of the dataset.
         published: the file of the hub's repository to take.
 
@@ -76,15 +78,15 @@ def fetched(data: str, published: str) -> Path:
     """
     from huggingface_hub import hf_hub_download
 
-    repository = data.removeprefix(HUB)
+    repository, revision = pinned(data.removeprefix(HUB))
     try:
-        return Path(hf_hub_download(repository, published, repo_type="dataset"))
+        return Path(hf_hub_download(repository, published, repo_type="dataset", revision=revision))
     except Exception as error:  # what it raises is not documented, and differs by cause
         why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise LookupError(
             f"{published} of {repository} cannot be fetched from the hub ({why}): take "
-            f"https://huggingface.co/datasets/{repository}/resolve/main/{published} from where "
-            "there is a network, and say with data=PATH where it is."
+            f"https://huggingface.co/datasets/{repository}/resolve/{revision or 'main'}/"
+            f"{published} from where there is a network, and say with data=PATH where it is."
         ) from error
 
 

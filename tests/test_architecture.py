@@ -63,6 +63,7 @@ MAY_SEE = {
         "harness.lengths",
         "harness.lmeval",
         "harness.asking",
+        "harness.network",
     },
 }
 """Of this project, by file or folder; whoever is not listed is held by another law below."""

@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 from hashlib import sha256
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
 from harness.corpora import KINDS, SPLITS, StandardLibrary, find, label
+from harness.network import commit
 from harness.reader import TokenReader
 from harness.task import Reader
 
@@ -184,8 +185,8 @@ def test_too_few_tokens_in_a_file_say_how_many_there_are(table):
 def test_the_hub_is_streamed_no_further_than_needed(monkeypatch):
     asked, given = [], []
 
-    def load_dataset(name, config, *, split, streaming):
-        asked.append((name, config, split, streaming))
+    def load_dataset(name, config, *, split, streaming, revision):
+        asked.append((name, config, split, streaming, revision))
         if name == "none/such":
             raise RuntimeError("no such dataset\nand more")
         return (given.append(row) or row for row in ROWS)
@@ -194,14 +195,40 @@ def test_the_hub_is_streamed_no_further_than_needed(monkeypatch):
     stub.load_dataset = load_dataset
     monkeypatch.setitem(sys.modules, "datasets", stub)
     assert read("hf:some/books", reach=20)[0].name == "Ape" and len(given) == 1
-    assert read("hf:some/books:en:train:author")[0].tokens.tolist() == [ord("x")]
-    assert asked == [("some/books", None, "test", True), ("some/books", "en", "train", True)]
+    assert read("hf:some/books@v2:en:train:author")[0].tokens.tolist() == [ord("x")]
+    assert asked == [
+        ("some/books", None, "test", True, None),
+        ("some/books", "en", "train", True, "v2"),
+    ]
     assert [d.name for d in read("hf:some/books+join:author", first=4)] == ["x", "y", "x (2)", "z"]
     with pytest.raises(LookupError, match=r"could not be opened: no such dataset$"):
         read("hf:none/such")
     with pytest.raises(LookupError, match="no column 'story'"):
         read("hf:some/books:en:train:story")
     assert label("hf:some/books:en") == "hf:some/books:en"
+
+
+def test_the_commit_of_a_dataset_is_asked_for_and_without_a_network_read_from_the_copy(
+    monkeypatch, tmp_path
+):
+    class Api:
+        def dataset_info(self, repository, *, revision, timeout):
+            if repository == "some/books":
+                return SimpleNamespace(sha=f"{revision}-sha")
+            raise ConnectionError("no network")
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    refs = tmp_path / "datasets--other--books" / "refs"
+    refs.mkdir(parents=True)
+    (refs / "main").write_text("abc123\n")
+    commit.cache_clear()
+    assert commit("hf:some/books:en:train") == "None-sha"
+    assert commit("hf:some/books@v2+join:author") == "v2-sha"
+    assert commit("hf:other/books:en") == "abc123"
+    assert commit("hf:other/books@v2") is commit("hf:no/such") is None
+    assert commit("stdlib:test") is commit("") is None
+    commit.cache_clear()
 
 
 # labels

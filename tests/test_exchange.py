@@ -34,7 +34,7 @@ def kept(tmp_path):
         Result(cell=cell(length=16384), status="unfit", reason="too long"),
         Result(cell=PERPLEXITY, value=30.5, metric="perplexity", corpus="stdlib:tests@1", **common),
         Result(cell=PRIVATE, value=0.5, metric="F1", corpus="LongBench@0123abcd", **common),
-        Result(cell=HUB, value=0.5, metric="F1", **common),
+        Result(cell=HUB, value=0.5, metric="F1", provenance={"data_commit": "abc123"}, **common),
     ):
         store.write(one)
     return store.root
@@ -158,6 +158,7 @@ def test_the_source_of_the_questions_is_named(kept, tmp_path):
         for log in logs(tmp_path / "out")
     }
     assert sources["org/model"]["hf_repo"] == "THUDM/LongBench"
+    assert sources["org/model"]["hf_revision"] == "abc123"
     assert sources["unknown/me+mine@0123abcd"]["source_type"] == "other"
 
 

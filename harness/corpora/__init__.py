@@ -4,7 +4,7 @@
     text:PATH                              a file, or a folder of .txt
     parquet:PATH[:column]                  a file, or a folder of .parquet; the column is `text`
     jsonl:PATH[:column]                    a file, or a folder of .jsonl
-    hf:NAME[:config[:split[:column]]]      a dataset of the hub, streamed; the split is `test`
+    hf:NAME[@REVISION][:config[:split[:column]]]   of the hub, streamed; the split is `test`
 
 Behind any but stdlib, `+join:author` joins the rows of one author into one document, and for text
 `+join:folder` the files of one folder, so that short texts can reach a long length.
@@ -35,7 +35,7 @@ KINDS = {
     "text": Kind("text:PATH[+join:folder]", "a file, or all .txt files of a folder"),
     "parquet": Kind("parquet:PATH[:column][+join:column]", "a file, or all .parquet of a folder"),
     "jsonl": Kind("jsonl:PATH[:column][+join:column]", "a file, or all .jsonl of a folder"),
-    "hf": Kind("hf:NAME[:config[:split[:column]]][+join:column]", "of the hub, streamed"),
+    "hf": Kind("hf:NAME[@REVISION][:config[:split[:column]]][+join:column]", "streamed"),
 }
 QUESTIONS = (".jsonl", ".json", ".zip", ".yaml")
 """What files of a benchmark's questions are called."""

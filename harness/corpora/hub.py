@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.corpora.text import Corpus, Text, require, texts_of_rows
+from harness.network import pinned
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,11 @@ class Hub(Corpus):
         """With all their columns: the hub does not send fewer."""
         from datasets import load_dataset
 
+        name, revision = pinned(self.dataset)
         try:
-            rows = load_dataset(self.dataset, self.config, split=self.split, streaming=True)
+            rows = load_dataset(
+                name, self.config, split=self.split, streaming=True, revision=revision
+            )
         except Exception as error:  # what it raises is not documented, and differs by cause
             why = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise LookupError(f"{self.name} could not be opened: {why}") from error
