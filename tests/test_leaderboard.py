@@ -5,6 +5,7 @@ import re
 import shlex
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import product
 from math import exp
 from pathlib import Path
 from statistics import fmean
@@ -334,6 +335,20 @@ def test_the_summary_has_methods_down_and_models_and_tasks_across(tmp_path):
     assert lines[0] == "| method | toy<br>passkey | toy<br>perplexity |"
     assert lines[2] == "| yarn | **≥ 32k** | **≥ 32k** |" and lines[-1] == r"| pi | \< 4k | \< 4k |"
     assert "| dynamic-ntk | **≥ 32k** | · |" in lines
+
+
+def test_tasks_of_one_name_are_told_apart_in_the_summary(tmp_path):
+    both = ("none", "yarn,factor=8")
+    more = [
+        one
+        for method, task in product(both, ("passkey.standard,samples=4", "passkey.strict"))
+        for one in row(method, [1, 1], task)
+    ]
+    heads = summary(boarded(tmp_path, EXAMPLE + more)).splitlines()[0].split(" | ")[1:]
+    assert {head.rstrip(" |").partition("<br>")[2] for head in heads} >= {
+        "passkey.standard", "passkey, samples 4", "passkey.strict",
+    }  # fmt: skip
+    assert len({*heads}) == len(heads)
 
 
 def test_the_same_results_make_the_same_pages_and_new_ones_make_them_stale(tmp_path, capsys):

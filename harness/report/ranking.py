@@ -1,6 +1,7 @@
 """A leaderboard as Markdown: how far each method reads everywhere, then each model and task."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 
@@ -67,7 +68,7 @@ def summary(board: Board) -> str:
         for name, row in of_section.items():
             ranks.setdefault(name, []).append(row.rank or len(of_section))
     names = sorted(ranks, key=lambda name: (fmean(ranks[name]), -len(ranks[name]), name))[:TALL]
-    heads = [f"{_said(s.base)}<br>{_said(split(s.task)[0].split('.')[0])}" for s in sections]
+    heads = _heads(sections)
     lines = [_line(["method", *heads]), "|---" + "|--:" * len(heads) + "|"]
     for name in names:
         cells = [_reached(of_section.get(name)) for of_section in best]
@@ -75,6 +76,18 @@ def summary(board: Board) -> str:
     if len(board.sections) > len(sections):
         lines += ["", f"These are {len(sections)} of {len(board.sections):,} models and tasks."]
     return "\n".join(lines)
+
+
+def _heads(sections: Sequence[Section]) -> list[str]:
+    """Model and task, each in the fewest words that no other has."""
+    forms = []
+    for section in sections:
+        protocol, comma, rest = readable(section.task).partition(", ")
+        task = protocol.split(".")[0]
+        forms.append([(section.base, said) for said in (task, task + comma + rest, section.task)])
+    counts = Counter(one for of_section in forms for one in {*of_section})
+    found = [next((one for one in each if counts[one] == 1), each[-1]) for each in forms]
+    return [f"{_said(base)}<br>{_said(task)}" for base, task in found]
 
 
 def brief(board: Board) -> str:
