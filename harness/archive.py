@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import packs
-from harness.cell import Cell, Result
+from harness.cell import UNEXTENDED, Cell, Result
 from harness.report.where import TESTS, Condition, conditions, matching
 from harness.store import Broken, Store
 
@@ -90,6 +90,30 @@ def found(folder: Path, where: str | None = None) -> Found:
                 results.append(packs.result(row))
     among = 0 if results else _table(store, None, ["status"]).num_rows
     return Found(results, among, store.broken)
+
+
+def whole(folder: Path, results: Sequence[Result]) -> list[Result]:
+    """These with all that is stored of them, and behind them what they are judged by.
+
+    That is the other lengths of their rows, and their models as they are on the same tasks: what a
+    condition left out decides how far a row reads all the same.
+    """
+    store, meant = Store(folder), {result.cell for result in results}
+    judged = {cell.model_copy(update={"length": 1}) for cell in meant}
+    judged |= {
+        cell.model_copy(update={"model": cell.base, "method": UNEXTENDED}) for cell in judged
+    }
+    rows = {cell.folder: cell for cell in judged}
+    paths = store.files()
+    for pack in store.opened():
+        paths.update(pack.columns(["cell"])["cell"].to_pylist())
+    lengths = [
+        row.model_copy(update={"length": int(name.removesuffix(".json"))})
+        for place, _, name in (path.rpartition("/") for path in sorted(paths))
+        if (row := rows.get(place)) and name.removesuffix(".json").isdecimal()
+    ]
+    every = [*(result.cell for result in results), *(c for c in lengths if c not in meant)]
+    return [result for cell in every if (result := store.get(cell))]
 
 
 def pack(folder: Path, *, remove: bool = False) -> Packed:

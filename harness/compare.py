@@ -15,6 +15,7 @@ from harness import catalog
 from harness.cell import Result
 from harness.effective import ALIKE
 from harness.pairing import Items, aligned, comparable, meant, name
+from harness.report.reach import higher_is_better
 from harness.stats import enough, holm, least_p, paired, sign_flip
 
 __all__ = ["between", "comparable", "compare", "floor", "matrix"]
@@ -22,8 +23,6 @@ __all__ = ["between", "comparable", "compare", "floor", "matrix"]
 SIGNIFICANT = 0.05
 NATS = {"perplexity", "LongPPL"}
 """Metrics whose items are mean losses."""
-LOWER = NATS | {"word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "ter"}
-"""Metrics of which less is better."""
 Pair = tuple[Result, Result]
 
 
@@ -135,7 +134,7 @@ def matrix(results: Sequence[Result], items: Items = own) -> Matrix:
     sure = [p < SIGNIFICANT for p in holm([sign_flip(d, draws=draws) for d in differences])]
     wins: dict[tuple[str, str], Wins] = {}
     for (a, b), difference, surely in zip(pairs, differences, sure, strict=True):
-        by = sum(difference) * (-1 if a.metric in LOWER else 1)
+        by = sum(difference) * (1 if higher_is_better(a.cell.task, a.metric) else -1)
         for one, other, lead in ((a, b, by > 0), (b, a, by < 0)):
             key = name(one.cell), name(other.cell)
             old = wins.get(key, Wins())
@@ -174,6 +173,8 @@ def _compared(a: Result, b: Result, items: Items, draws: int) -> Comparison:
     caveats = []
     if points and abs(it.mean - ((a.value or 0.0) - (b.value or 0.0))) > ALIKE:
         caveats.append("compared item by item, all alike, where their values average groups")
+    if nats and it.mean * ((a.value or 0.0) - (b.value or 0.0)) < 0:
+        caveats.append("compared document by document, all alike, where their values weigh them")
     dtypes = [result.provenance.get("dtype") for result in (a, b)]
     if dtypes[0] != dtypes[1]:
         caveats.append(f"computed in {dtypes[0]} and {dtypes[1]}")
@@ -201,7 +202,8 @@ def _compared(a: Result, b: Result, items: Items, draws: int) -> Comparison:
 
 
 def _judged(comparison: Comparison, corrected: float) -> Comparison:
-    ahead = (comparison.difference > 0) != (comparison.metric in LOWER)
+    higher = higher_is_better(comparison.task, comparison.metric)
+    ahead = (comparison.difference > 0) == higher
     better = (comparison.a if ahead else comparison.b) if corrected < SIGNIFICANT else None
     return replace(comparison, corrected=corrected, better=better)
 

@@ -1,6 +1,7 @@
 """The hub, or its cache alone where there is no network."""
 
 import os
+import re
 import socket
 import sys
 from contextlib import suppress
@@ -55,6 +56,8 @@ def commit(where: str) -> str | None:
     from huggingface_hub.file_download import repo_folder_name
 
     repository, revision = pinned(rest.partition(":")[0])
+    if revision and re.fullmatch("[0-9a-f]{40}", revision):
+        return revision
     with suppress(Exception):  # what it raises is not documented, and differs by cause
         return HfApi().dataset_info(repository, revision=revision, timeout=PATIENCE).sha
     folder = repo_folder_name(repo_id=repository, repo_type="dataset")

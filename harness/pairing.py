@@ -157,8 +157,9 @@ def _parameters(a: Result, b: Result) -> str | None:
 
 
 def _versions(a: Result, b: Result) -> str | None:
-    """Of the task, and of the weights where the model is one and the same; if both say."""
-    for what, key in {"task versions": "task_version", "weights": "weights"}.items():
+    """Of the task, of its data, and of the weights where the model is the same; if both say."""
+    versions = {"task versions": "task_version", "dataset commits": "data_commit"}
+    for what, key in {**versions, "weights": "weights"}.items():
         x, y = a.provenance.get(key), b.provenance.get(key)
         if (key != "weights" or a.cell.model == b.cell.model) and x and y and x != y:
             return f"their {what} differ: {str(x)[:8]} and {str(y)[:8]}"

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -22,6 +23,7 @@ from harness.engine.evaluate import together, tree_of
 from harness.task import Losses, Outcome, Request, Text
 
 FOLDER = "parts"
+SOURCE = (".py", ".c")
 OLD = 30 * 24 * 3600
 """Seconds after which nobody is expected to go on."""
 
@@ -32,13 +34,12 @@ class Parts:
     def __init__(self, provenance: dict[str, Any]) -> None:
         """`provenance`: all that the losses depend on, but for what is read.
 
-        Of code that was changed since its commit nothing is kept: it may be changed again. Nor of
-        a pass that ranks share: they would have to agree on what is known.
+        Of a pass that ranks share nothing is kept: they would have to agree on what is known.
         """
-        said = json.dumps(provenance, sort_keys=True, default=str)
+        said = json.dumps([CODE, provenance], sort_keys=True, default=str)
         name = hashlib.sha256(said.encode()).hexdigest()
         self.folder = machine.cache_folder() / FOLDER / name
-        self.keeps = not provenance.get("dirty") and provenance.get("ranks") == 1
+        self.keeps = provenance.get("ranks") == 1
         self.spent = 0.0
         """Seconds that an earlier start took for what is not read again."""
 
@@ -109,6 +110,22 @@ class Parts:
             asked = f"{len(request.tokens)} {request.ask.start} {request.ask.stop} "
             digest.update(asked.encode() + np.asarray(request.tokens, np.int64).tobytes())
         return self.folder / f"{digest.hexdigest()}.npz"
+
+
+def _code() -> str:
+    """What runs, by content: a commit says too little of code that was changed since."""
+    digest = hashlib.sha256()
+    for package in ("harness", "harness.methods", "harness.tasks"):
+        found = find_spec(package)
+        for place in map(Path, (found and found.submodule_search_locations) or ()):
+            for file in sorted(place.rglob("*")):
+                if file.suffix in SOURCE:
+                    digest.update(file.relative_to(place).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+CODE = _code()
+"""Of this process: read when it begins."""
 
 
 def _groups(requests: Sequence[Request]) -> list[list[int]]:

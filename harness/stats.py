@@ -155,21 +155,25 @@ def paired(
     """How much higher `a` is than `b`, item by item, and how sure that is.
 
     The interval is that of `mean_interval`; of scores that are all 0 or 1, and no clusters of such,
-    Newcombe's, which knows that two equal rows of few trials may yet differ.
+    Newcombe's, which knows that two equal rows of few trials may yet differ. Where all items differ
+    by the same there is none: nothing is seen of how much they vary.
 
     Raises:
-        ValueError: the lists are not of the same items, or there are none.
+        ValueError: the lists are not of the same items, there are none, or one is not finite.
     """
     import numpy as np
 
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if len(a) != len(b) or not len(a):
         raise ValueError(f"Pairs are of the same items, and here are {len(a)} and {len(b)}.")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise ValueError("A score is no finite number, and nothing can be said of its difference.")
     difference, shares = a - b, clusters is None and _binary(a, b)
+    alike = np.ptp(difference) <= ROUNDING * np.abs(difference).max()
     low, high = None, None
     if shares:
         low, high = difference_of_shares(a, b, level)
-    elif len(a if clusters is None else set(clusters)) > 1:
+    elif len(a if clusters is None else set(clusters)) > 1 and not (alike and difference.any()):
         low, high = mean_interval(difference, clusters, seed, level)
     return Paired(
         mean=float(difference.mean()),
@@ -179,7 +183,9 @@ def paired(
         least=least_p(
             len(a) if clusters is None else len(set(clusters)), shares=shares, draws=draws
         ),
-        detectable=detectable(difference, clusters, level=level, shares=shares),
+        detectable=None
+        if alike and not shares
+        else detectable(difference, clusters, level=level, shares=shares),
         n=len(a),
     )
 

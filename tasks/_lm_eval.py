@@ -1,6 +1,6 @@
 """A task of lm-eval as one of ours: its own prompts, its own metrics, our engine."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isfinite
@@ -124,10 +124,14 @@ class LmEval(Task):
         )
 
     def items(self, samples: Sequence[Sample]) -> dict[str, float]:
-        """None where the metric is no mean of numbers, as a corpus's BLEU."""
+        """None where the metric is no mean of numbers, as a corpus's BLEU; mean losses in nats."""
         main = ",".join(self.key)
         found = {s.id: s.about["metrics"].get(main) for s in samples}
-        return {key: float(x) for key, x in found.items() if isinstance(x, int | float)}
+        numbers = {key: float(x) for key, x in found.items() if isinstance(x, int | float)}
+        task = next(iter(self.loaded["tasks"].values()))
+        if aggregation(task, self.key[0]).__name__ == "perplexity":  # of log-likelihoods
+            return {key: -x for key, x in numbers.items()}
+        return numbers
 
     def score(self, samples: Sequence[Sample]) -> Score:
         """By lm-eval's aggregation, of a group by its weights; the other metrics are parts."""
@@ -160,15 +164,30 @@ class LmEval(Task):
             error = values.get(f"{self.key[0]}_stderr,{self.key[1]}")
             if not isinstance(error, float):
                 return None, None
-            return values[main] - 1.96 * error, values[main] + 1.96 * error
+            return _around(float(values[main]), error, [s.about["metrics"] for s in samples], main)
         task = self.loaded["tasks"][samples[0].about["task"]]
         items = [s.about["metrics"][main] for s in samples if main in s.about["metrics"]]
         if len(items) < 2:
             return None, None
         if is_mean(aggregation(task, self.key[0])):
-            shares = all(0 <= item <= 1 for item in items)
+            shares = {*items} <= {0, 1}
             return wilson(sum(items), len(items)) if shares else mean_interval(items)
         return bootstrap(aggregation(task, self.key[0]), items)
+
+
+def _around(
+    value: float, error: float, found: Sequence[Mapping[str, Any]], main: str
+) -> tuple[float, float]:
+    """A group's interval from its pooled error; of shares never past 0 and 1, nor a point.
+
+    Where all answers are alike no error is seen, and Wilson's for all of them stands in.
+    """
+    items = [metrics[main] for metrics in found if main in metrics]
+    if not {*items} <= {0, 1}:
+        return value - 1.96 * error, value + 1.96 * error
+    if not error:
+        return wilson(sum(items), len(items))
+    return max(0.0, value - 1.96 * error), min(1.0, value + 1.96 * error)
 
 
 def of_name(module: str, name: str, measure: str = "", **about: str) -> type[LmEval]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from harness.metrics import longbench as official
 from harness.metrics.longbench import BINS, DATASETS, Backend
-from harness.stats import mean_interval
+from harness.stats import mean_interval, wilson
 from harness.task import Outcome, Reader, Request, Sample, Score, Task, Text
 
 from ._middle import within
@@ -155,7 +155,9 @@ class LongBench(Task):
     def score(self, samples: Sequence[Sample]) -> Score:
         values = [s.score for s in samples]
         low, high = None, None
-        if len(values) > 1:
+        if {*values} <= {0.0, 1.0}:
+            low, high = wilson(sum(values), len(values))
+        elif len(values) > 1:
             low, high = (min(max(x, 0.0), 1.0) for x in mean_interval(values))
         parts = by_length(samples) if self.extended else {}
         return Score(value=fmean(values), low=low, high=high, n=len(values), parts=parts)

@@ -100,13 +100,16 @@ def grouped(samples: Sequence[Sample], key: Callable[[Sample], Any]) -> dict[Any
 def interval(
     groups: Mapping[Any, list[float]], value: Callable[[dict[Any, float]], float]
 ) -> dict[str, float | None]:
-    """Of a value made of the groups' means; without ends where a group holds one question."""
+    """Of a value made of the groups' means; without ends where nothing is seen of how they vary.
+
+    That is, where a group holds one question, or the answers of each are all alike.
+    """
     if any(len(group) < 2 for group in groups.values()):
         return {"low": None, "high": None}
     ends = stratified_interval(
         list(groups.values()), lambda means: value(dict(zip(groups, means, strict=True)))
     )
-    return dict(zip(("low", "high"), ends, strict=True))
+    return dict(zip(("low", "high"), ends if ends[0] < ends[1] else (None, None), strict=True))
 
 
 def by_bins(means: Mapping[tuple[str, str], float]) -> dict[str, float]:

@@ -11,7 +11,6 @@ from harness import catalog
 from harness.cell import Cell, Result
 from harness.cli import main
 from harness.compare import (
-    LOWER,
     between,
     comparable,
     compare,
@@ -19,6 +18,7 @@ from harness.compare import (
     matrix,
 )
 from harness.pairing import kept, meant, name
+from harness.report.reach import higher_is_better
 from harness.store import Store
 from harness.task import Sample
 
@@ -117,11 +117,36 @@ def test_every_p_is_corrected_for_all_that_were_made():
     assert together[0].corrected == pytest.approx(3 * alone[0].p)
 
 
+def test_the_task_says_which_way_is_better_in_every_verdict():
+    """A metric of no known name, and one that is better where lower by its name alone."""
+    task = "of-somebody-else"
+    for metric, lower in {"validation loss": True, "skill": False}.items():
+        a, b = (
+            measured(method, {f"{i}": x + i / 100 for i in range(12)}, task=task, metric=metric)
+            for method, x in (("yarn", 1.0), ("pi", 2.0))
+        )
+        assert compare([(a, b)])[0].better == ("yarn" if lower else "pi")
+        ahead = matrix([a, b]).wins["yarn", "pi"].ahead
+        assert ahead == lower
+
+
+def test_rows_of_two_commits_of_a_dataset_are_not_compared():
+    a, b = (measured(m, [1, 0], provenance={"data_commit": m * 9}) for m in ("yarn", "pi"))
+    assert comparable(a, b) == "their dataset commits differ: yarnyarn and pipipipi"
+    assert comparable(a, measured("pi", [1, 0])) is None
+
+
+def test_where_values_weigh_documents_the_other_way_it_is_said():
+    a, b = books("yarn"), books("pi", 0.1)
+    it = compare([(a, b.model_copy(update={"value": a.value - 1}))])[0]
+    assert it.better == "yarn" and "where their values weigh them" in it.caveat
+
+
 def test_every_task_says_of_its_metric_whether_less_is_better():
     for task in catalog.names("tasks"):
         for variant in catalog.variants("tasks", task) if task != "lm-eval" else ():
             it = catalog.load("tasks", variant)
-            assert (it.metric in LOWER) != it.higher_is_better, variant
+            assert higher_is_better(variant, it.metric) == it.higher_is_better, variant
 
 
 OTHERWISE = [

@@ -227,6 +227,7 @@ def test_the_commit_of_a_dataset_is_asked_for_and_without_a_network_read_from_th
     assert commit("hf:some/books@v2+join:author") == "v2-sha"
     assert commit("hf:other/books:en") == "abc123"
     assert commit("hf:other/books@v2") is commit("hf:no/such") is None
+    assert commit(f"hf:no/such@{'a' * 40}") == "a" * 40
     assert commit("stdlib:test") is commit("") is None
     commit.cache_clear()
 

@@ -311,12 +311,16 @@ def test_a_cell_that_does_not_hold_fails_and_says_why(measured, tmp_path, capsys
 
 def test_another_kernel_may_move_a_value_a_little(measured):
     [one] = [r for r in Store(measured).results() if r.cell.length == 256]
+    little = rerun.TOLERANCE[one.provenance["dtype"]] / 2
     other = one.model_copy(
-        update={"value": one.value * 1.005, "provenance": one.provenance | {"kernel": "other"}}
+        update={
+            "value": one.value * (1 + little),
+            "provenance": one.provenance | {"kernel": "other"},
+        }
     )
     verdict = rerun.judged(other, one, one.provenance["encoding"])
     assert verdict.holds and "allowed for another kernel" in verdict.why
-    far = other.model_copy(update={"value": one.value * 1.05})
+    far = other.model_copy(update={"value": one.value * (1 + 10 * little)})
     assert not rerun.judged(far, one, one.provenance["encoding"]).holds
 
 

@@ -390,6 +390,13 @@ def test_a_folder_without_results_and_a_torn_file_are_told(tmp_path, capsys):
     (root / "runs" / "toy" / "torn.json").write_text("{")
     assert call("leaderboard", "--results", root) == 0
     assert "torn.json is skipped" in capsys.readouterr().err
+    before = (root / "LEADERBOARD.md").read_text()
+    for file in (root / "runs").rglob("*.json"):
+        file.write_text("{")
+    for words in (["leaderboard"], ["table"], ["results"]):
+        assert call(*words, "--results", root) == 2
+        assert "No file in" in capsys.readouterr().err
+    assert (root / "LEADERBOARD.md").read_text() == before
 
 
 def test_the_committed_leaderboard_is_that_of_the_committed_results():

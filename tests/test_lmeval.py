@@ -16,7 +16,9 @@ from harness.engine.evaluate import evaluate, tree_of
 from harness.model import load
 from harness.reader import TokenReader
 from harness.run import run
-from harness.task import Likelihoods, Losses, Request, Text, Verdict
+from harness.stats import mean_interval, wilson
+from harness.task import Likelihoods, Losses, Request, Sample, Text, Verdict
+from harness.tasks._lm_eval import LmEval, _around
 
 ROOT = Path(__file__).parents[1]
 SETS = "tests/golden/lm_eval"
@@ -245,13 +247,49 @@ def test_what_was_cut_is_counted_and_the_answers_are_kept(live, reader):
 
 
 def test_shares_have_wilsons_interval_and_perplexities_one_that_holds_them(live, reader):
-    from harness.stats import wilson
-
     days = result(live, reader, spec("tiny_days")).result
     assert (days.low, days.high) == wilson(days.value * 24, 24)
     pages = result(live, reader, spec("tiny_pages")).result
     assert pages.metric == "word_perplexity" and pages.low < pages.value < pages.high
     assert not catalog.load("tasks", spec("tiny_pages")).higher_is_better
+
+
+def asked_of(metric, values, aggregation):
+    """A task of one metric, and what its samples would be with these values."""
+
+    class Loaded:
+        def aggregation(self):
+            return {metric: aggregation}
+
+    class Asked(LmEval):
+        key = (metric, "none")
+        loaded = {"tasks": {"it": Loaded()}}  # noqa: RUF012
+
+    about = ({"task": "it", "metrics": {f"{metric},none": x}} for x in values)
+    return Asked(), [Sample(id=str(i), score=0.0, about=one) for i, one in enumerate(about)]
+
+
+def test_the_items_of_a_perplexity_are_losses_as_everywhere():
+    from lm_eval.api.metrics import mean, perplexity
+
+    it, samples = asked_of("perplexity", [-2.0, -3.0], perplexity)
+    assert it.items(samples) == {"0": 2.0, "1": 3.0}
+    it, samples = asked_of("acc", [1.0, 0.0], mean)
+    assert it.items(samples) == {"0": 1.0, "1": 0.0}
+
+
+def test_only_shares_have_wilsons_interval():
+    from lm_eval.api.metrics import mean
+
+    values = [0.4 + i / 500 for i in range(100)]
+    it, samples = asked_of("f1", values, mean)
+    assert it._interval(samples, None, {}) == mean_interval(values) != wilson(sum(values), 100)
+
+
+def test_a_groups_interval_is_no_point_and_stays_between_0_and_1():
+    found = [{"acc": 1.0}] * 20
+    assert _around(1.0, 0.0, found, "acc") == wilson(20, 20)
+    assert _around(0.95, 0.05, [*found[1:], {"acc": 0.0}], "acc")[1] == 1.0
 
 
 # names

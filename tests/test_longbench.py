@@ -348,7 +348,7 @@ def test_all_of_them_are_averaged_as_on_the_leaderboard(data):
     assert score.parts["en average"] == pytest.approx(1)
     assert score.parts["zh average"] == pytest.approx(5 / 6)
     assert score.value == score.parts["average"] == pytest.approx((5 + 3 / 4) / 6)
-    assert score.low == score.high == score.value, "every answer of a dataset scores alike"
+    assert score.low is score.high is None, "every answer of a dataset scores alike"
     half = outcome_of(asked, Bytes(), 2500, lambda r: right(r) * (r.id.endswith("0")))
     assert 0 <= half.low < half.value < half.high < 1
     extended = outcome_of(task("longbench.all_e,samples=2", data), Bytes(), 2500, right)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from harness import catalog, machine
+from harness import catalog, machine, parts
 from harness.cli import main
 from harness.engine import evaluate
 from harness.executors import local
@@ -94,7 +94,7 @@ class Stopped(Notes):
 
 @pytest.fixture
 def groups(monkeypatch, tmp_path):
-    """How many texts were read together, pass by pass; of a checkout that nobody changed."""
+    """How many texts were read together, pass by pass; each is a group by itself."""
     seen = []
 
     def counted(model, requests, **ways):
@@ -102,7 +102,6 @@ def groups(monkeypatch, tmp_path):
         return evaluate.evaluate(model, requests, **ways)
 
     monkeypatch.setattr("harness.run.evaluate", counted)
-    monkeypatch.setattr("harness.machine.commit", dict)
     monkeypatch.setenv("CONTEXT_HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(evaluate, "ROWS", 1)
     return seen
@@ -132,6 +131,15 @@ def test_what_another_pass_has_read_is_not_taken(wish, tmp_path, groups, change)
     other = replace(one, **change)
     done(other, tmp_path / "other")
     assert groups[2:] == [1] * other.samples
+
+
+def test_what_other_code_has_read_is_not_taken(wish, tmp_path, groups, monkeypatch):
+    one = replace(wish, methods=("yarn",), samples=3)
+    with pytest.raises(KeyboardInterrupt):
+        done(one, tmp_path / "stopped", Stopped())
+    monkeypatch.setattr(parts, "CODE", "other")
+    done(one, tmp_path / "other")
+    assert groups[2:] == [1] * 3
 
 
 def test_a_part_that_is_torn_is_read_anew(wish, tmp_path, groups):

@@ -278,3 +278,15 @@ def test_the_interval_of_a_paired_difference_covers_as_often_as_it_says(size):
         result = paired(a, b, seed=i)
         inside.append(result.low <= 0.1 <= result.high)
     assert 0.92 <= np.mean(inside) <= 0.97
+
+
+def test_of_differences_that_do_not_vary_nothing_is_said_of_how_much_they_might():
+    it = paired([0.4] * 20, [1.4] * 20)
+    assert (it.mean, it.low, it.high, it.detectable) == (pytest.approx(-1), None, None, None)
+    same = paired([0.4, 0.2], [0.4, 0.2])
+    assert (same.low, same.high, same.p) == (0, 0, 1)
+
+
+def test_what_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="no finite number"):
+        paired([float("nan"), 1, 2], [0, 0, 0])

@@ -4,7 +4,7 @@ import io
 import pytest
 from rich.console import Console
 
-from harness.archive import columns
+from harness.archive import columns, pack
 from harness.cell import Cell, Result
 from harness.cli import main
 from harness.effective import RULER
@@ -70,7 +70,8 @@ def test_methods_stand_down_lengths_across_and_before_them_what_was_claimed_and_
         "pi ×8              ·       32k        < 4k      10 %     OOM   failed\n"  # noqa: RUF001
         "yarn ×8            ·       32k       ≥ 16k    90 % ≈    90 %     85 %\n"  # noqa: RUF001
         "bold  the best of its column; higher is better\n"
-        "≈  cannot be told from it: the interval of the paired difference has 0 in it\n"
+        "≈  cannot be told from it: the interval of the paired difference has 0 in it; where items "
+        "were not kept, the two\nintervals overlap\n"
         "claimed  the original length times the factor\n"
         "effective  the longest length that holds: 85 % of what the model as it is scores on short "
         "inputs\n"
@@ -245,3 +246,46 @@ def test_a_base_keeps_its_content_whatever_was_trained_from_it():
     names = ["none", "yarn ×8 · mine bbbbbbbb", "yarn ×8 · mine cccccccc"]  # noqa: RUF001
     assert [*sheet.rows] == names
     assert [t.base for t in tables([*plain, *ours, *other])] == ["m@aaaaaaaa", "m@dddddddd"]
+
+
+def printed_by(capsys, *words):
+    with pytest.raises(SystemExit) as left:
+        main(["table", *map(str, words)])
+    assert not left.value.code
+    return capsys.readouterr().out
+
+
+def rows_of(page):
+    """Lines of Markdown by the name that they begin with."""
+    return {line.split(" | ")[0]: line for line in page.splitlines() if line.startswith("| ")}
+
+
+@pytest.mark.parametrize("where", ["method=yarn", "length>=16k", "method=pi"])
+def test_a_condition_chooses_what_is_shown_and_not_what_it_is_judged_by(tmp_path, capsys, where):
+    store = Store(tmp_path)
+    for one in EXAMPLE + READING:
+        store.write(one)
+    said = ("--results", tmp_path, "--format", "csv")
+    far = {(r["method"], r["task"]): r["effective"] for r in csv_rows(printed_by(capsys, *said))}
+    some = csv_rows(printed_by(capsys, *said, "--where", where))
+    assert some and all(r["effective"] == far[r["method"], r["task"]] for r in some)
+
+
+def csv_rows(text):
+    return [*csv.DictReader(io.StringIO(text))]
+
+
+def test_without_the_model_as_it_is_a_table_says_what_a_row_is_held_against():
+    assert "of what the row itself scores on short inputs" in text(EXAMPLE[3:6])
+    assert "the model's as it is" not in text(READING[1:])
+
+
+def test_packed_results_make_the_same_tables(tmp_path, capsys):
+    store = Store(tmp_path)
+    items = {f"trial-{i}": float(i % 3 > 0) for i in range(20)}
+    for one in EXAMPLE:
+        store.write(one.model_copy(update={"items": items} if one.value is not None else {}))
+    before = printed_by(capsys, "--results", tmp_path, "--intervals")
+    pack(tmp_path, remove=True)
+    assert not [*(tmp_path / "runs").rglob("*.json")]
+    assert printed_by(capsys, "--results", tmp_path, "--intervals") == before

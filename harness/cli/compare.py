@@ -173,9 +173,9 @@ def _row(c: "Comparison") -> list[str]:
 
 
 def _notes(several: "Sequence[Comparison]") -> Iterator[str]:
-    from harness.compare import LOWER
+    from harness.report.reach import higher_is_better
 
-    less = several[0].metric in LOWER
+    less = not higher_is_better(several[0].task, several[0].metric)
     yield (
         f"Below 0, {'a' if less else 'b'} is better. Least seen: the smallest true difference that "
         "so many items show four times of five."

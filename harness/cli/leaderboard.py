@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from harness.cli.look import Folder, existing
+from harness.cli.look import Folder, existing, not_all_broken
 
 if TYPE_CHECKING:
     from harness.cell import Cell, Result
@@ -58,8 +58,7 @@ def _pages(folder: Path) -> dict[Path, str]:
 
     store, broken = Store(existing(folder)), list[Broken]()
     table = columns(folder, only=COLUMNS, broken=broken)
-    for file in broken:
-        print(f"note: {file}", file=sys.stderr)
+    not_all_broken(folder, table.num_rows, broken)
     printed = beside(published(folder / "published"))
     look = _look(store, table.num_rows)
     found = board(table, windows(store), items=lambda cell: _items(look(cell)))

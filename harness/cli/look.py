@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ from typer import Option
 
 if TYPE_CHECKING:
     from harness.cell import Result
+    from harness.store import Broken
 
 LIST_EXAMPLES = "harness list methods\n\nharness list tasks --json"
 DOCTOR_EXAMPLES = "harness doctor\n\nharness doctor --json"
@@ -189,13 +190,24 @@ def existing(folder: Path) -> Path:
     return folder
 
 
+def not_all_broken(folder: Path, count: int, broken: "Sequence[Broken]") -> None:
+    """See that something can be read; files that are no results are named on standard error.
+
+    Raises:
+        ValueError: nothing there is a result.
+    """
+    for file in broken:
+        print(f"note: {file}", file=sys.stderr)
+    if broken and not count:
+        raise ValueError(f"No file in {str(folder)!r} can be read as a result.")
+
+
 def _found(folder: Path, where: str | None) -> "list[Result]":
     """The results meant; files that are none are named on standard error."""
     from harness import archive
 
     found = archive.found(existing(folder), where)
-    for broken in found.broken:
-        print(f"note: {broken}", file=sys.stderr)
+    not_all_broken(folder, len(found.results) or found.among, found.broken)
     if not found.results:
         print(f"note: none of the {found.among} results here matches", file=sys.stderr)
     return found.results

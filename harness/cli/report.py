@@ -111,16 +111,20 @@ def report(
 def _inputs(
     folder: Path, where: str | None, searches: list[Path], trainings: list[Path], benchmarks: Path
 ) -> "Inputs":
+    from harness.archive import whole
     from harness.cli.look import _found
     from harness.report.paper import Inputs
     from harness.report.sheet import apart_by_name
     from harness.store import Store
 
     found = _found(folder, where)
-    results = apart_by_name(found)
-    kept = {shown.cell: real.cell for shown, real in zip(results, found, strict=True)}
+    every = whole(folder, found)
+    named = apart_by_name(every)
+    kept = {shown.cell: real.cell for shown, real in zip(named, every, strict=True)}
+    shown = {result.cell for result in found}
     return Inputs(
-        results=results,
+        results=[one for one in named if kept[one.cell] in shown],
+        whole=named,
         losses=lambda cell: Store(folder).losses(kept[cell]),
         windows=_windows(found, folder),
         searches=searches,

@@ -35,6 +35,7 @@ def table(
     ] = "nolima",
 ) -> None:
     """Print what was measured as papers do."""
+    from harness.archive import whole
     from harness.cli.look import _found
     from harness.effective import RULER
     from harness.report import latex, paper_text
@@ -44,7 +45,9 @@ def table(
     from harness.window import windows
 
     threshold = RULER if rule == "ruler" else None
-    tables = paper_tables(_found(folder, where), windows(Store(folder)), threshold)
+    found = _found(folder, where)
+    shown = {result.cell for result in found}
+    tables = paper_tables(whole(folder, found), windows(Store(folder)), threshold, shown)
     if form == "table":
         paper_text.printed(tables, console(), intervals=intervals)
         return

@@ -77,6 +77,8 @@ class Inputs:
     """All that a paper can be made of."""
 
     results: Sequence[Result]
+    whole: Sequence[Result] = ()
+    """Those, and what tables judge them by; none: nothing but those."""
     losses: Callable[[Cell], position.Losses] = lambda cell: {}
     """Per token, where they are still kept."""
     windows: Mapping[str, int] = field(default_factory=dict)
@@ -149,7 +151,9 @@ def paper(given: Inputs) -> Report:
         raise ValueError("There is nothing to write about: no result is meant.")
     left_out: list[str] = []
     pictures = [*_pictures(given, left_out)]
-    found = paper_tables(given.results, lambda cell: given.windows.get(cell.base))
+    shown = {result.cell for result in given.results}
+    every, windows = given.whole or given.results, given.windows
+    found = paper_tables(every, lambda cell: windows.get(cell.base), shown=shown)
     tables = {f"tables/{slug(table.title)}.tex": table for table in found}
     cited = [*_sources(given.results)]
     return Report(

@@ -5,7 +5,7 @@ be told from it: the 95 % interval of the difference, item by item, has 0 in it;
 were not kept, the two intervals overlap.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,11 +18,11 @@ from harness.stats import paired
 
 Mark = Literal["", "best", "tied"]
 TIED = "≈"
-SCORE = "85 % of what the model as it is scores on short inputs"
-PERPLEXITY = (
-    "perplexity not significantly worse than the row's own at the original length, "
-    "and there at most 1 / 0.85 times the model's as it is"
-)
+SCORE = "85 % of what {} scores on short inputs"
+PERPLEXITY = "perplexity not significantly worse than the row's own at the original length"
+AS_GOOD = ", and there at most 1 / 0.85 times the model's as it is"
+PAIRED = "cannot be told from it: the interval of the paired difference has 0 in it"
+OVERLAP = "; where items were not kept, the two intervals overlap"
 LEADS = ("method", "trained at", "claimed", "effective")
 NOTHING = MARKS["missing"]
 Windows = Callable[[Cell], int | None]
@@ -68,42 +68,64 @@ class PaperTable:
 
 
 def paper_tables(
-    results: Iterable[Result], windows: Windows, threshold: float | None = None
+    results: Iterable[Result],
+    windows: Windows,
+    threshold: float | None = None,
+    shown: Collection[Cell] | None = None,
 ) -> list[PaperTable]:
     """One for each model and task, in the order they come.
 
     Args:
-        results: whatever is to be shown.
+        results: what is to be shown, and what that is judged by, as `harness.archive.whole` has it.
         windows: tokens of the window that a cell's model was pretrained on, if known.
         threshold: the score that must be kept, as in RULER; None: a share of the model's as it is.
+        shown: of which cells; None: of all.
     """
     results = list(results)
     first = {result.cell.base: result.cell for result in reversed(results)}
-    groups: dict[tuple[str, str], list[Result]] = {}
-    for result in apart_by_name(results):
-        groups.setdefault((result.cell.base, result.cell.task), []).append(result)
-    every = [result for group in groups.values() for result in group]
+    groups: dict[tuple[str, str], _Group] = {}
+    for result, named_apart in zip(results, apart_by_name(results), strict=True):
+        group = groups.setdefault((result.cell.base, result.cell.task), _Group([], []))
+        group.every.append(named_apart)
+        if shown is None or result.cell in shown:
+            group.shown.append(named_apart)
+    kept = {key: group for key, group in groups.items() if group.shown}
+    every = [result for group in kept.values() for result in group.shown]
     return [
-        _table(sheet, group, windows(first[group[0].cell.base]), threshold)
-        for sheet, group in zip(sheets(every), groups.values(), strict=True)
+        _table(sheet, group, windows(first[base]), threshold)
+        for sheet, ((base, _), group) in zip(sheets(every), kept.items(), strict=True)
     ]
 
 
-def _table(
-    sheet: Sheet, results: Sequence[Result], original: int | None, threshold: float | None
-) -> PaperTable:
-    cell = results[0].cell
-    metric = next((r.metric for r in results if r.metric), "")
-    higher = higher_is_better(cell.task, metric)
+@dataclass(frozen=True)
+class _Group:
+    """Of one model and task."""
+
+    shown: list[Result]
+    every: list[Result]
+    """Those, and what they are judged by."""
+
+
+def _rows(results: Iterable[Result]) -> dict[str, dict[int, Result]]:
     rows: dict[str, dict[int, Result]] = {}
     for result in results:
         rows.setdefault(named(result.cell), {})[result.cell.length] = result
-    plain = next((list(row.values()) for row in rows.values() if _plain(row)), None)
+    return rows
+
+
+def _table(
+    sheet: Sheet, group: _Group, original: int | None, threshold: float | None
+) -> PaperTable:
+    cell = group.shown[0].cell
+    metric = next((r.metric for r in group.every if r.metric), "")
+    higher = higher_is_better(cell.task, metric)
+    rows, whole = _rows(group.shown), _rows(group.every)
+    plain = next((list(row.values()) for row in whole.values() if _plain(row)), None)
     marks = _marked(sheet.lengths, rows, higher)
     lines = []
     for name, entries in sheet.rows.items():
         key = name if name in rows else name.removesuffix("*")
-        row = rows[key]
+        row = whole[key]
         against = curve(plain) if plain and not _plain(row) else None
         last = row[max(row)]
         factor = next((r.factor for r in row.values() if r.factor), None)
@@ -114,7 +136,7 @@ def _table(
                 claimed=claimed(last.cell.method, factor, original, max(row)),
                 held=held(curve(list(row.values())), against, original, higher, threshold),
                 entries=entries,
-                results=[row.get(n) for n in sheet.lengths],
+                results=[rows[key].get(n) for n in sheet.lengths],
                 marks=marks[key],
             )
         )
@@ -126,7 +148,7 @@ def _table(
         higher=higher,
         lengths=sheet.lengths,
         lines=lines,
-        notes=[*_explained(lines, higher, threshold), *sheet.notes],
+        notes=[*_explained(lines, higher, threshold, plain is not None), *sheet.notes],
     )
 
 
@@ -172,14 +194,21 @@ def alike(a: Result, b: Result) -> bool:
     return a.low <= b.high and b.low <= a.high
 
 
-def _explained(lines: Sequence[Line], higher: bool, threshold: float | None) -> Iterator[str]:
+def _explained(
+    lines: Sequence[Line], higher: bool, threshold: float | None, against: bool
+) -> Iterator[str]:
+    """`against`: the model as it is was measured, and not each row is held against itself."""
     marks = {mark for line in lines for mark in line.marks}
     if "best" in marks:
         yield f"bold  the best of its column; {'higher' if higher else 'lower'} is better"
     if "tied" in marks:
-        yield f"{TIED}  cannot be told from it: the interval of the paired difference has 0 in it"
+        ties = [r for line in lines for r, m in zip(line.results, line.marks, strict=True) if m]
+        kept = all(result and result.items for result in ties)
+        yield f"{TIED}  {PAIRED}{'' if kept else OVERLAP}"
     if any(line.claimed for line in lines):
         yield "claimed  the original length times the factor"
     if any(line.held for line in lines):
-        score = SCORE if threshold is None else f"a score of {threshold:g}"
-        yield f"effective  the longest length that holds: {score if higher else PERPLEXITY}"
+        own = SCORE.format("the model as it is" if against else "the row itself")
+        score = own if threshold is None else f"a score of {threshold:g}"
+        loss = PERPLEXITY + (AS_GOOD if against else "")
+        yield f"effective  the longest length that holds: {score if higher else loss}"

@@ -19,7 +19,7 @@ from harness.cell import UNEXTENDED, Result
 from harness.effective import NOLIMA, SHORT, Reach, by_perplexity, by_share, by_threshold
 from harness.lengths import label
 
-LOWER = re.compile(r"perplexity|ppl|bits_per_byte|loss", re.IGNORECASE)
+LOWER = re.compile(r"perplexity|ppl|bits_per_byte|loss|brier|^ter$", re.IGNORECASE)
 """In the names of metrics that are better where lower, if their task is not known here."""
 BUDGET = re.compile(r": ([\d,]+) tokens of .* updates, sequences of ([\d,]+)$", re.DOTALL)
 
