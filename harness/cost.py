@@ -6,7 +6,7 @@ The last layer runs only where somebody asked, keys come for all. How fast a mac
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -50,6 +50,13 @@ class Shape:
     @property
     def weights(self) -> int:
         return self.layers * self.layer + self.outside
+
+    def shared(self, shards: int) -> "Shape":
+        """What is left of it to each of several processes that share its weights."""
+        if shards == 1:
+            return self
+        shared = ("heads", "key_heads", "intermediate", "layer", "used", "keyed")
+        return replace(self, **{name: -(-getattr(self, name) // shards) for name in shared})
 
     @classmethod
     def of(cls, card: "Card") -> "Shape":

@@ -158,11 +158,13 @@ def load(
     dtype: str,
     trust_remote_code: bool = False,
     device_map: str | None = None,
+    shards: int = 1,
 ) -> Live:
     """Read a model and its tokenizer; remote code only where asked for.
 
-    Tensors of the checkpoint that the architecture does not know are in the model's `unexpected`,
-    by name, on the CPU: a method may know them.
+    Of several `shards`, processes of torch.distributed's own group, each reads its part of every
+    weight. Tensors of the checkpoint that the architecture does not know are in the model's
+    `unexpected`, by name, on the CPU: a method may know them.
 
     Raises:
         LookupError: there is no such model, or its family is not supported.
@@ -173,6 +175,7 @@ def load(
     on = machine.device(device)
     card = describe(name, trust_remote_code=trust_remote_code)
     folder, extra = _folder_and_file(card.place)
+    shared = sharing(card, shards, device_map) if shards > 1 else {}
     with quiet(), _readable(name):
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -181,6 +184,7 @@ def load(
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
             **({"device_map": device_map} if device_map else {}),
+            **shared,
             **({**extra, **_in_numbers()} if extra else {"use_safetensors": True}),
         )
     if absent := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
@@ -205,6 +209,29 @@ def load(
         weights=weights,
         remote_code=trust_remote_code,
     )
+
+
+def sharing(card: Card, shards: int, device_map: str | None) -> dict[str, Any]:
+    """What transformers is told, for so many processes to share each weight.
+
+    Raises:
+        LookupError: they cannot share this model's.
+    """
+    from transformers.distributed import DistributedConfig
+
+    shape, text = card.shape, getattr(card.config, "text_config", card.config)
+    why = None
+    if not getattr(text, "base_model_tp_plan", None):
+        why = f"transformers has no plan for a {text.model_type}"
+    elif shape["heads"] % shards or shape["key_heads"] % shards:
+        why = f"{shape['heads']} heads with keys of {shape['key_heads']} do not divide by that"
+    elif card.adapter:
+        why = "its adapters are added to whole weights: merge them into their base first"
+    elif device_map:
+        why = "--device-map places whole weights: leave it out"
+    if why:
+        raise LookupError(f"{shards} processes cannot share the weights of {card.name}: {why}.")
+    return {"distributed_config": DistributedConfig(tp_plan="auto", tp_size=shards)}
 
 
 def within_reach(model: Any) -> Any:

@@ -53,6 +53,8 @@ class Options:
     """Most bytes of the device to use; None: all."""
     device_map: str | None = None
     """How transformers places the weights; None: on one device."""
+    shards: int = 1
+    """Processes that share each weight; each has its heads and channels."""
     trust_remote_code: bool = False
 
 
@@ -164,13 +166,18 @@ def _plan_model(options: Options, name: str, stand_in: bool) -> list[Planned]:
     if unknown := set(parameters) - {"dtype"}:
         raise ValueError(f"A model has no parameter {unknown.pop()!r}. It has: dtype.")
     card, reader = _card_and_reader(spec, options, stand_in)
+    if options.shards > 1:
+        from harness.model import sharing
+
+        sharing(card, options.shards, options.device_map)  # or it says why not
     on = machine.device(options.device)
     dtype = machine.dtype(parameters.get("dtype", options.dtype), on)
     exact = str(dtype).removeprefix("torch.")
     named = catalog.join(card.spec, {} if exact == "bfloat16" else {"dtype": exact})
     methods = list(dict.fromkeys(settled(m, options, card) for m in options.methods))
     corpora = {_task(t, options, stand_in): _corpus(t, options) for t in options.tasks}
-    costs = _Costs(reader, shape_of(card), options.lengths, dtype.itemsize, machine.free_memory(on))
+    shape = shape_of(card).shared(options.shards)
+    costs = _Costs(reader, shape, options.lengths, dtype.itemsize, machine.free_memory(on))
     if not stand_in:
         from harness.speed import measured
 

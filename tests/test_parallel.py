@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,13 +15,16 @@ import torch.distributed as dist
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness import catalog
+from harness.cli import main
+from harness.cost import shape_of
 from harness.engine import parallel
 from harness.engine.cut import Block
 from harness.engine.evaluate import evaluate, tree_of
 from harness.engine.offload import OnHost
-from harness.engine.parallel import ALONE, Elsewhere, Ranks, even
+from harness.engine.parallel import ALONE, Elsewhere, Ranks, Shards, even
 from harness.engine.tree import Tree
 from harness.executors import chosen, ranks
+from harness.model import describe, sharing
 from harness.plan import Options, plan
 from harness.store import Store
 from harness.task import Choice, Losses, Request, Text, Verdict
@@ -153,6 +157,73 @@ def test_ranks_may_have_their_keys_in_host_memory(shared):
         same(of_rank["on the host"], answers(tree(), "bent"))
 
 
+OF_WEIGHTS = {
+    **{case: CASES[case] for case in ("yarn", "longrope", "bent", "sharpened", "windowed")},
+    "biased": ("llama", "alibi"),
+    "fused": ("phi3", "pi,factor=4"),
+    "experts": ("mixtral", "ntk,factor=4"),
+    "capped": ("gemma2", "none"),
+    "neox": ("gpt_neox", "none"),
+}
+
+
+@pytest.fixture(scope="module")
+def of_weights(tmp_path_factory):
+    """Every case, of two ranks that share each weight; and how many numbers lie on each."""
+    place = tmp_path_factory.mktemp("shards")
+    for name in {family for family, _ in OF_WEIGHTS.values()}:
+        small(name).save_pretrained(place / name)
+
+    def work(_):
+        def sharded(case):
+            family, spec = OF_WEIGHTS[case]
+            card = describe(str(place / family))
+            model = AutoModelForCausalLM.from_pretrained(
+                place / family, dtype=torch.float32, **sharing(card, 2, None)
+            ).eval()
+            with catalog.load("methods", spec).applied_to(model, LENGTH):
+                ways = {"block": BLOCK, "ranks": Shards()}
+                lies = [p.to_local().numel() for p in model.parameters() if hasattr(p, "to_local")]
+                return (*(evaluate(model, some, **ways) for some in (tree(), free())), sum(lies))
+
+        return {case: sharded(case) for case in OF_WEIGHTS}
+
+    return together(2, place, work)
+
+
+@pytest.mark.parametrize("case", OF_WEIGHTS)
+def test_ranks_that_share_weights_answer_as_one_process_does(of_weights, case):
+    family, spec = OF_WEIGHTS[case]
+    model = small(family)
+    with catalog.load("methods", spec).applied_to(model, LENGTH):
+        scored, written = (evaluate(model, some, block=BLOCK) for some in (tree(), free()))
+    for of_rank in of_weights:
+        found, said, lies = of_rank[case]
+        same(found, scored)
+        assert said == written
+        assert lies < 0.75 * sum(p.numel() for p in model.parameters())
+
+
+def test_weights_that_cannot_be_shared_say_why(tmp_path):
+    for name in ("falcon", "llama"):
+        small(name).save_pretrained(tmp_path / name)
+    for name, count, device_map, why in (
+        ("falcon", 2, None, "no plan for a falcon"),
+        ("llama", 3, None, "4 heads with keys of 2 do not divide by that"),
+        ("llama", 4, None, "4 heads with keys of 2 do not divide by that"),
+        ("llama", 2, "auto", "leave it out"),
+    ):
+        with pytest.raises(LookupError, match=f"cannot share the weights of .*{why}"):
+            sharing(describe(str(tmp_path / name)), count, device_map)
+
+
+def test_a_rank_that_shares_weights_is_expected_to_take_less():
+    card = describe("smollm2-135m")
+    whole, third = (shape_of(card).shared(count) for count in (1, 3))
+    assert whole == shape_of(card) and third.outside == whole.outside
+    assert (third.heads, third.key_heads) == (3, 1) and third.layer == -(-whole.layer // 3)
+
+
 @pytest.mark.parametrize(("position", "length", "ranks", "row_cost"), [
     (0, 4096, 2, 0), (0, 4096, 4, 500), (10**6, 4096, 4, 500), (300, 256, 4, 0), (0, 130, 2, 1e9),
 ])  # fmt: skip
@@ -256,6 +327,22 @@ def test_a_command_starts_its_ranks_or_is_torchruns(folder, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_command_starts_ranks_that_share_weights(folder, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path / "even")
+    torch.manual_seed(0)
+    config = AutoConfig.from_pretrained(folder, num_key_value_heads=2)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "even")
+    shared = ("--ranks", "2", "--parallel", "tensor")
+    found = cells(tmp_path / "even", tmp_path / "shared", *shared)
+    matches(found, cells(tmp_path / "even", tmp_path / "alone"))
+    words = f"run --model {folder} -m none -t passkey -l 300 --results {tmp_path}/no"
+    with pytest.raises(SystemExit) as left:
+        main([*words.split(), *shared])
+    assert left.value.code == 2 and "do not divide by that" in capsys.readouterr().err
+    assert not [*(tmp_path / "no").rglob("*.json")]
+
+
+@pytest.mark.slow
 def test_a_rank_that_dies_fails_its_cells_with_the_reason(folder, tmp_path, monkeypatch):
     wish = Options(models=(str(folder),), methods=("none", "pi"), tasks=("passkey",),
                    lengths=(300,), samples=1, device="cpu", dtype="float32")  # fmt: skip
@@ -284,5 +371,8 @@ def test_ranks_are_asked_for_in_words_that_fit(monkeypatch):
     with pytest.raises(ValueError, match="--ranks must be at least 1"):
         chosen("local", ranks=0)
     assert chosen("local", ranks=2) == ranks.Together(2)
+    with pytest.raises(SystemExit) as left:
+        main(["run", "-m", "none", "-t", "passkey", "-l", "1k", "--parallel", "tensor"])
+    assert left.value.code == 2
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert chosen("local") == ranks.Together(None)

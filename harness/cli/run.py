@@ -134,6 +134,10 @@ def run(
         int | None,
         Option(metavar="N", help="Processes that read each input together; or use torchrun."),
     ] = None,
+    parallel: Annotated[
+        Literal["context", "tensor"],
+        Option(help="What ranks share: the tokens of an input, or each weight of the model."),
+    ] = "context",
     results: Folder = Path("results"),
     dry_run: Annotated[
         bool, Option("--dry-run", help="Only list the cells and what they will take.")
@@ -205,7 +209,7 @@ def run(
         if "model" not in given and asked.models != ("toy",) and not grid:
             typer.echo(f"note: {asked.models[0]} is read; --model toy is as it is.", err=True)
         placed = {"offload": offload, "memory": _bytes(memory), "device_map": device_map}
-        asked = replace(asked, **placed)
+        asked = replace(asked, **placed, shards=_shards(parallel, ranks, engine))
         store = Store(results, retry=retry)
         cells, unread = _planned(asked)
         if write_cells:
@@ -287,6 +291,20 @@ def _write(plan: "Sequence[Planned]", store: "Store", options: "Options", folder
     files = write(missing(plan, store), options, folder)
     typer.echo(f"{len(files)} cell files are in {folder}; run each with: harness run-cell FILE")
     return 0
+
+
+def _shards(parallel: str, ranks: int | None, engine: str) -> int:
+    """Processes that share each weight.
+
+    Raises:
+        ValueError: there is one process, which has nobody to share with.
+    """
+    if parallel == "context":
+        return 1
+    torchrun = int(os.environ.get("WORLD_SIZE", 1)) if engine == "local" else 1
+    if max(torchrun, ranks or 1) < 2:
+        raise ValueError("--parallel tensor is for several processes: give --ranks, or torchrun.")
+    return torchrun if torchrun > 1 else ranks or 1
 
 
 def _measure(

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
@@ -48,7 +49,7 @@ class Biased(Bend):
     def __call__(
         self, attend: Attend, q: Tensor, k: Tensor, v: Tensor, *, scale: float, training: bool
     ) -> Tensor:
-        toward = self._of_heads(scale).to(q)[:, None].expand(*q.shape[:3], -1)
+        toward = _here(self._of_heads(scale), q.shape[1]).to(q)[:, None].expand(*q.shape[:3], -1)
         away = self._of_keys(k).expand(*k.shape[:3], -1)
         q, k = torch.cat([q, toward], -1), torch.cat([k, away], -1)
         return attend(q, k, pad(v, (0, self.WIDTH)), scale=scale)[..., : v.shape[-1]]
@@ -75,6 +76,13 @@ class Biased(Bend):
                 columns = torch.stack([digit.to(k.dtype) for digit in digits] * 3, -1)
                 self._away = pad(columns, (0, self.WIDTH - columns.shape[1]))
         return self._away[-keys:]
+
+
+def _here(of_heads: Tensor, heads: int) -> Tensor:
+    """Of those heads that lie here, where ranks share a layer's."""
+    if heads == len(of_heads):
+        return of_heads
+    return of_heads.split(heads)[dist.get_rank()]
 
 
 @contextmanager

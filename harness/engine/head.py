@@ -16,8 +16,8 @@ class Head:
 
     def __init__(self, model: nn.Module, norm: nn.Module) -> None:
         self.norm, self.output = norm, model.get_output_embeddings()
-        self.weight = self.output.weight.float()
-        self.bias = None if self.output.bias is None else self.output.bias.float()
+        self.weight = _whole(self.output.weight).float()
+        self.bias = None if self.output.bias is None else _whole(self.output.bias).float()
         config = getattr(model.config, "text_config", model.config)
         self.softcap = getattr(config, "final_logit_softcapping", None)
 
@@ -64,6 +64,11 @@ class Head:
             picked = logits.gather(1, targets[piece, None])[:, 0]
             losses[piece] = (logits.exp_().sum(1).log() - picked).double().cpu()
         return losses, best
+
+
+def _whole(weight: Tensor) -> Tensor:
+    """Gathered, where processes have shared it out."""
+    return weight.full_tensor() if hasattr(weight, "full_tensor") else weight
 
 
 @contextmanager

@@ -200,6 +200,18 @@ class Ranks(Alone):
             raise Elsewhere(f"another rank {what}")
 
 
+class Shards(Ranks):
+    """Ranks that share each weight: all read every row, each with its heads and channels.
+
+    Tensor parallelism, as transformers lays it out (Shoeybi et al. 2019,
+    https://arxiv.org/abs/1909.08053): for weights that one device has no room for. Keys and values
+    lie with their heads, so that they take as much less. All do the same, so all fail alike.
+    """
+
+    cut, stretches = Alone.cut, Alone.stretches
+    gathered, told = Alone.gathered, Alone.told
+
+
 @contextmanager
 def _message() -> Iterator[None]:
     """A message that does not come through: whoever should have heard it is gone."""

@@ -198,6 +198,7 @@ def _loaded(planned: Planned, options: Options) -> Live:
         dtype=planned.dtype,
         trust_remote_code=options.trust_remote_code,
         device_map=options.device_map,
+        shards=options.shards,
     )
     meant = planned.made_of.get("weights")
     if meant and meant != live.weights:

@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from harness import machine
 from harness.cell import Cell, Result
-from harness.engine.parallel import Elsewhere, Ranks
+from harness.engine.parallel import Elsewhere, Ranks, Shards
 from harness.executors import local
 from harness.executors.work import Work, units
 from harness.plan import Options, Planned, Watch
@@ -50,7 +50,8 @@ class Together:
             RuntimeError: a rank did not start.
         """
         with _joined() if self.ranks is None else _started(self.ranks, options) as ranks:
-            yield from local.execute(plan, store, options, watch, First(options, watch, ranks))
+            first = First(options, watch, _sharing(ranks, options))
+            yield from local.execute(plan, store, options, watch, first)
             with suppress(Elsewhere):  # who has died need not be told
                 ranks.say()
 
@@ -91,9 +92,15 @@ def follow(trust_remote_code: bool = False) -> None:
         host: local.Host | None = None
         while said := ranks.say():
             work = Work.model_validate_json(said)
-            host = host or local.Host(work.options(trust_remote_code), Nobody(), ranks)
+            options = work.options(trust_remote_code)
+            host = host or local.Host(options, Nobody(), _sharing(ranks, options))
             for _ in host.measure(work.plan()):
                 pass
+
+
+def _sharing(ranks: Ranks, options: Options) -> Ranks:
+    """What they share: a stretch of tokens, or each weight."""
+    return Shards() if options.shards > 1 else ranks
 
 
 @contextmanager

@@ -47,6 +47,7 @@ class Work(BaseModel):
     offload: Literal["auto", "on", "off"] = "auto"
     memory: int | None = Field(None, gt=0)
     device_map: str | None = None
+    shards: int = Field(1, ge=1)
     corpus: str | None = None
     """Where its text is."""
     named: dict[str, str] = {}
@@ -69,6 +70,7 @@ class Work(BaseModel):
             offload=options.offload,
             memory=options.memory,
             device_map=options.device_map,
+            shards=options.shards,
             corpus=first.corpus,
             named={
                 value: text
@@ -101,6 +103,7 @@ class Work(BaseModel):
             offload=self.offload,
             memory=self.memory,
             device_map=self.device_map,
+            shards=self.shards,
             trust_remote_code=trust_remote_code,
         )
 
