@@ -87,8 +87,10 @@ def put_into(model: "nn.Module", folder: Path, dtype: Any) -> None:
     """
     import torch
 
-    weights = dict(model.named_parameters())
-    for its, change, instead in _changes(folder):
+    changes = list(_changes(folder))
+    _untie(model, {its for its, _, instead in changes if instead})
+    weights = dict(model.named_parameters(remove_duplicate=False))
+    for its, change, instead in changes:
         if its not in weights or weights[its].shape != change.shape:
             raise LookupError(f"{folder} changes {its}, which its base has not, or not so large.")
         if weights[its].is_meta:
@@ -100,6 +102,18 @@ def put_into(model: "nn.Module", folder: Path, dtype: Any) -> None:
             held = weights[its]
             new = change if instead else held.to(dtype).float() + change.to(held.device)
             held.copy_(new.to(dtype))
+
+
+def _untie(model: "nn.Module", replaced: set[str]) -> None:
+    """Give the head weights of its own, if it has the embedding's and only those are replaced."""
+    from torch import nn
+
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    names = dict(model.named_parameters(remove_duplicate=False))
+    both = {name for name, weight in names.items() if weight is embedding.weight}
+    if head.weight is embedding.weight and len(both & replaced) == 1:
+        head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+        model.config.tie_word_embeddings = False
 
 
 def own(folder: Path) -> dict[str, "Tensor"]:

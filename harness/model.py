@@ -202,6 +202,11 @@ def load(
     model.config.name_or_path = name
     model.unexpected = {} if extra else _tensors(card.place, report["unexpected_keys"])
     model.unexpected |= adapters.own(card.adapter) if card.adapter else {}
+    if card.trained and (lost := sorted({*card.trained.own} - model.unexpected.keys())):
+        raise LookupError(
+            f"The model {name!r} is not whole: {lost[0]}, which {card.trained.method} was trained "
+            "with, is missing."
+        )
     return Live(
         card=card,
         model=(within_reach(model) if device_map else model.to(on)).eval(),

@@ -373,8 +373,9 @@ def _as_trained(spec: str, options: Options, card: "Card") -> str:
 
 
 def _reads(method: Any, model: Any, card: "Card") -> list[Any]:
-    """A method's encoding in numbers."""
-    facts = method.provenance(model, card.original_length)
+    """A method's encoding in numbers, at the length that was trained for."""
+    factor = card.trained.numbers.get("factor") if card.trained else None
+    facts = method.provenance(model, round(card.original_length * (factor or 1)))
     return [facts.get(key) for key in ENCODING[:2]]
 
 

@@ -24,6 +24,8 @@ class Trained(BaseModel):
     """Spec, its factor written out: `yarn,factor=4`."""
     files: tuple[str, ...] = ()
     """Parameters of the method that name a file beside this one."""
+    own: tuple[str, ...] = ()
+    """Weights of the method's own, by name: without them it is not what was trained."""
     recipe: str
     """`paper`, `quick`."""
     numbers: dict[str, Any]

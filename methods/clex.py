@@ -312,10 +312,11 @@ class Timed(Rotation):
 
 
 def positions(n: int, t: int, original_length: int) -> Tensor:
-    """So many positions of 0 to L0 t - 1, drawn without replacement, in order; (n,), float64.
+    """So many positions of 0 to (n t - 1) / r, drawn without replacement, in order; (n,), float64.
 
-    The first and the last are always among them. Sequences longer than L0 stand closer together:
-    in steps of 1 / r, r = n // L0. Drawn from torch's global generator.
+    The first and the last are always among them. r = n // L0, at least 1: sequences of L0 tokens,
+    or a multiple, spread over all that t reads; shorter ones over as much less. Drawn from torch's
+    global generator.
     """
     ratio = max(1, n // original_length)
     inner = torch.randperm(max(0, n * t - 2))[: n - 2].sort().values + 1

@@ -497,3 +497,11 @@ def test_the_real_model_reads_what_was_built_for_it(tmp_path, capsys):
         assert any(real.decode(piece) in text for text in texts)
     with pytest.raises(ValueError, match="built for smollm2-135m"):
         open_sequences(str(tmp_path / "built"), model.tokenizer(model.describe("toy")), 2048)
+
+
+@pytest.mark.parametrize(("output", "report"), [
+    ("clean.jsonl", "clean.report.json"), ("novels.v1", "novels.v1.report.json"),
+    ("novels.v2.jsonl", "novels.v2.report.json"),
+])  # fmt: skip
+def test_every_output_has_a_report_of_its_own(output, report):
+    assert decontaminate.report_of(Path("there") / output) == Path("there") / report

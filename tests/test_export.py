@@ -12,9 +12,10 @@ from transformers.utils import logging
 
 from harness import catalog, trained
 from harness.cli import main
-from harness.export import export
+from harness.export import _reach, export
 from harness.export.carry import carried
 from harness.export.parity import affordable, by_engine, by_transformers, parity
+from harness.model import describe
 from harness.rope import parameters
 from harness.rotary import Reencoding
 
@@ -414,3 +415,10 @@ def test_the_toy_is_exported(capsys, spec, tmp_path):
 def test_the_toy_is_the_same_beyond_its_original_length(tmp_path):
     done = export("toy", tmp_path / "toy", method="yarn,factor=4")
     assert done.parity.passed and done.parity.whole.stop == 16384
+
+
+def test_a_factors_file_says_how_far_it_reads(tmp_path):
+    file = tmp_path / "f.json"
+    file.write_text(json.dumps({"factors": [1.0] * 15 + [2.0], "factor": 2}))
+    card, spec = describe("toy"), f"longrope,factors={file}"
+    assert _reach(card, catalog.load("methods", spec), spec, None) == 2 * card.original_length

@@ -12,12 +12,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from harness import catalog, trained
+from harness import adapters, catalog, trained
 from harness.cli import main
 from harness.method import Recipe
 from harness.model import describe, load
+from harness.plan import Options, plan
 from harness.train import parallel, trainer
 from harness.train.checkpoint import newest
 from harness.train.course import memory, recipe, settle
@@ -100,6 +102,76 @@ def test_an_interrupted_training_draws_the_curve_it_would_have_drawn(novel, tmp_
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     one, other = weights(tmp_path / "cut"), weights(tmp_path / "whole")
     assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_of_adapters_keeps_the_methods_own_weights(novel, tmp_path):
+    """CLEX's equation is no adapter: peft does not save it."""
+    it = course(novel, spec="clex", trains="lora", steps=5)
+    follow(it, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        follow(it, tmp_path / "cut", Stopping(3))
+    save = newest(tmp_path / "cut")
+    kept = adapters.own(save)
+    assert len(kept) == 2 and all(w.abs().max() > 0 for w in kept.values())
+    (save / "method.safetensors").rename(tmp_path / "aside")
+    with pytest.raises(ValueError, match="was saved without"):
+        follow(it, tmp_path / "cut")
+    (tmp_path / "aside").rename(save / "method.safetensors")
+    follow(it, tmp_path / "cut")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    one, other = (adapters.own(tmp_path / name / "adapter") for name in ("cut", "whole"))
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+@pytest.mark.slow
+def test_a_log_whose_last_line_is_torn_is_gone_on_with(novel, tmp_path):
+    it = course(novel)
+    follow(it, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        follow(it, tmp_path / "cut", Stopping(3))
+    with (tmp_path / "cut" / "log.jsonl").open("a") as log:
+        log.write('{"step": 4, "lo')
+    follow(it, tmp_path / "cut")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("text", ["[]", "[1,2", ""])
+def test_a_plan_that_is_spoilt_is_named(novel, tmp_path, text):
+    it = course(novel)
+    with pytest.raises(KeyboardInterrupt):
+        follow(it, tmp_path / "a", Stopping(1))
+    (tmp_path / "a" / "course.json").write_text(text)
+    with pytest.raises(ValueError, match=r"course\.json does not parse"):
+        follow(it, tmp_path / "a")
+
+
+@pytest.mark.parametrize(("spec", "length", "factor"), [
+    ("pi", 32768, 8), ("pi", 4096, 4), ("pi,factor=2", 32768, 2), ("yarn", 131072, 32),
+])  # fmt: skip
+def test_sequences_longer_than_the_recipe_reads_raise_its_factor(spec, length, factor):
+    it = settle(
+        describe("toy"), spec, "quick", corpus="stdlib", changes={"sequence_length": length}
+    )
+    assert it.numbers.factor == factor
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    ("--sequence-length 32k --batch-tokens 64k", "2 x 32,768 tokens"),
+    ("--sequence-length 4k-8k", "takes one length"),
+    ("--sequence-length 8", "at least 16 tokens, not 8"),
+    ("--batch-tokens many", "many"),
+])  # fmt: skip
+def test_lengths_are_written_as_everywhere(capsys, words, said):
+    with pytest.raises(SystemExit) as left:
+        main(f"train --method pi --model toy --plan {words}".split())
+    told = capsys.readouterr()
+    assert said in told.out + told.err and bool(left.value.code) == (told.out == "")
+
+
+def test_one_update_has_a_rate():
+    few, many = (replace(recipe(catalog.load("methods", "pi"), "quick"), steps=n) for n in (1, 60))
+    assert trainer._warmup(few) == 0 and trainer._warmup(many) == many.warmup == 0.1
 
 
 FULL = [
@@ -515,10 +587,34 @@ def test_the_equation_of_clex_is_kept_beside_its_adapters(novel, tmp_path):
     assert whole.unexpected.keys() == alone.unexpected.keys() and len(alone.unexpected) == 2
     assert all(torch.equal(w, alone.unexpected[name]) for name, w in whole.unexpected.items())
     assert all(w.abs().max() > 0 for w in alone.unexpected.values())
+    assert whole.config.use_cache
     tokens = torch.arange(1, 1500)[None]
     method = catalog.load("methods", "clex")
     with torch.no_grad(), method.applied_to(whole, 16384), method.applied_to(alone, 16384):
         assert torch.equal(whole(tokens).logits, alone(tokens).logits)
+    (tmp_path / "mine" / "adapter" / "method.safetensors").unlink()
+    with pytest.raises(LookupError, match=r"clex_layer.* is missing"):
+        load(str(tmp_path / "mine" / "adapter"), device="cpu", dtype="float32")
+    with pytest.raises(ValueError, match="yarn would read it otherwise than it learned"):
+        plan(Options(models=(str(tmp_path / "mine"),), methods=("yarn",), tasks=("passkey",),
+                     lengths=(1024,), device="cpu"))  # fmt: skip
+
+
+@pytest.mark.slow
+def test_embeddings_trained_beside_adapters_stay_the_head_where_they_were(novel, tmp_path):
+    follow(course(novel, spec="longlora", steps=3, learning_rate=1e-2), tmp_path / "mine")
+    merged, put = weights(tmp_path / "mine"), weights(tmp_path / "mine" / "adapter")
+    assert merged.keys() == put.keys()
+    assert all(torch.equal(merged[name], put[name]) for name in put)
+    before, name = weights("toy"), "model.embed_tokens.weight"
+    assert not torch.equal(put[name], before[name])
+    assert torch.equal(put[name], put["lm_head.weight"])
+    file = tmp_path / "mine" / "adapter" / "adapter_model.safetensors"
+    held = load_file(file)
+    save_file({key: w for key, w in held.items() if "lm_head" not in key}, file)
+    apart = weights(tmp_path / "mine" / "adapter")  # as peft reads it: the head stays as it was
+    assert torch.equal(apart[name], put[name])
+    assert torch.equal(apart["lm_head.weight"], before["lm_head.weight"])
 
 
 @pytest.mark.slow

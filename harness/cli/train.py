@@ -26,6 +26,8 @@ HELP = (
 TOY_EXAMPLES = (
     "harness train toy --output my-toy --steps 20\n\nharness train toy --output my-toy --seed 1"
 )
+LEAST = 16
+"""Tokens of a sequence: fewer teach nothing."""
 app = typer.Typer(help=HELP, epilog=EXAMPLES, invoke_without_command=True)
 
 
@@ -51,9 +53,11 @@ def train(
         int | None, Option(min=1, help="Tokens in all, for an even comparison: sets the steps.")
     ] = None,
     sequence_length: Annotated[
-        int | None, Option(min=16, help="Tokens of a sequence; else the recipe's.")
+        str | None, Option(metavar="LENGTH", help="Tokens of a sequence, 32k; else the recipe's.")
     ] = None,
-    batch_tokens: Annotated[int | None, Option(min=16, help="Tokens of one update.")] = None,
+    batch_tokens: Annotated[
+        str | None, Option(metavar="LENGTH", help="Tokens of one update; else the recipe's.")
+    ] = None,
     learning_rate: Annotated[float | None, Option(help="At its highest.")] = None,
     trains: Annotated[
         Literal["all", "encoding", "lora"] | None, Option(help="Which weights move.")
@@ -100,7 +104,9 @@ def train(
     course = settle(
         card, named(method), recipe, corpus=corpus, factor=factor, budget=budget,
         changes={
-            "steps": steps, "sequence_length": sequence_length, "batch_tokens": batch_tokens,
+            "steps": steps,
+            "sequence_length": _tokens(sequence_length, "--sequence-length"),
+            "batch_tokens": _tokens(batch_tokens, "--batch-tokens"),
             "learning_rate": learning_rate, "trains": trains,
         },
         stage=stage, answers_only=loss_on == "assistant", dtype=dtype, checkpointing=checkpointing,
@@ -112,6 +118,18 @@ def train(
     assert output is not None
     _follow(course, card, output, device=device, seed=seed, save_every=save_every,
             distributed=shared, trust_remote_code=trust_remote_code)  # fmt: skip
+
+
+def _tokens(text: str | None, flag: str) -> int | None:
+    """One length."""
+    from harness.lengths import lengths
+
+    found = lengths(text) if text else [None]
+    if len(found) != 1:
+        raise ValueError(f"{flag} takes one length, and {text!r} names {len(found)}.")
+    if found[0] is not None and found[0] < LEAST:
+        raise ValueError(f"{flag} takes at least {LEAST} tokens, not {found[0]}.")
+    return found[0]
 
 
 def _follow(course: "Course", card: "Card", output: Path, **how: Any) -> None:

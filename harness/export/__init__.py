@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from os import getpid
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from harness import catalog
@@ -189,7 +190,8 @@ def _reach(card: "Card", method: "Reencoding", spec: str, length: int | None) ->
     original = card.original_length
     if length is None:
         taught = card.trained.numbers.get("factor") if card.trained else None
-        length = round(original * float(getattr(method, "factor", None) or taught or 1))
+        made_for = method.made_for(SimpleNamespace(config=card.config))
+        length = round(original * float(made_for or taught or 1))
         length = max(length, card.trained.sequence_length if card.trained else 0)
         if length <= original and not isinstance(method, Unchanged):
             raise ValueError(

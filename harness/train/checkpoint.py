@@ -10,14 +10,14 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from harness import catalog, machine
-from harness.adapters import ADAPTER, AROUND, OWN
+from harness.adapters import ADAPTER
 from harness.disk import saving, write_whole
 from harness.model import Card, Live, tokenizer
 from harness.train.course import Course, memory
+from harness.train.moving import save_own
 from harness.trained import FILE, Trained, read, write
 
 PLAN = "course.json"
@@ -78,7 +78,12 @@ def own(output: Path, facts: dict[str, Any]) -> None:
                 "--output."
             )
         return
-    was = json.loads(plan.read_text("utf-8"))
+    try:
+        was = json.loads(plan.read_text("utf-8"))
+    except ValueError:
+        was = None
+    if not isinstance(was, dict):
+        raise ValueError(f"{plan} does not parse: delete it to train from the start, or mend it.")
     unlike = [k for k in {**was, **facts} if was.get(k) != facts.get(k)]
     if facts["weights"] is None:
         unlike = [k for k in unlike if k != "weights"]
@@ -114,13 +119,16 @@ def _whole(save: Path) -> bool:
         return False
 
 
-def account(course: Course, rows: Rows, live: Live, seed: int) -> Trained:
-    """What `training.json` says."""
+def account(
+    course: Course, rows: Rows, live: Live, seed: int, own: Collection[str] = ()
+) -> Trained:
+    """What `training.json` says; `own`: names of the method's own weights."""
     beside = {name: f"{name}.json" for name in _files(course, live.card)}
     numbers = {k: v for k, v in asdict(course.numbers).items() if k != "sources"}
     return Trained(
         method=catalog.extended(course.method, beside),
         files=tuple(beside),
+        own=tuple(sorted(own)),
         recipe=course.recipe,
         numbers=numbers,
         base=live.card.spec,
@@ -180,8 +188,7 @@ def _apart(
             config.base_model_name_or_path = base
         learner.save_pretrained(folder)
         if own:
-            held = {name.removeprefix(AROUND): w for name, w in learner.named_parameters()}
-            save_file({name: held[name].detach().contiguous() for name in own}, folder / OWN)
+            save_own(learner, own, folder)
         if live.tokenizer.chat_template != tokenizer(live.card).chat_template:  # it learned one
             live.tokenizer.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # a form that nobody filled in

@@ -147,10 +147,10 @@ def settle(
 
 
 def _factor(method: Method, numbers: Recipe, card: "Card") -> float:
-    """The method's own, else the recipe's, else as far as the sequences are long."""
+    """The method's own, else the recipe's, or as far as the sequences are long if that is more."""
     own = method.made_for(SimpleNamespace(config=card.config))
     longer = numbers.sequence_length / card.original_length
-    return float(own or numbers.factor or max(1.0, longer))
+    return float(own or max(numbers.factor or 1.0, longer))
 
 
 LEAST = {"steps": 1, "sequence_length": 16, "learning_rate": 0, "factor": 1}

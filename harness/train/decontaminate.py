@@ -248,7 +248,8 @@ def write(
 
 
 def report_of(output: Path) -> Path:
-    return output.with_suffix(".report.json")
+    name = output.name.removesuffix(".jsonl").removesuffix(".json").removesuffix(".parquet")
+    return output.with_name(f"{name}.report.json")
 
 
 def _write_whole(path: Path, lines: Iterable[str]) -> None:

@@ -3,10 +3,15 @@
 Hu et al. 2021, https://arxiv.org/abs/2106.09685
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from pathlib import Path
 
+import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from harness import adapters
+from harness.adapters import OWN
 from harness.method import Recipe
 
 
@@ -19,6 +24,33 @@ def thawed(model: nn.Module, numbers: Recipe, own: Collection[str]) -> nn.Module
         if numbers.trains == "all" or name.endswith(tuple(own)):
             parameter.requires_grad_(True)
     return learner
+
+
+def save_own(learner: nn.Module, own: Collection[str], folder: Path) -> None:
+    """The method's own weights, by the names they have in the model, as adapters know it not."""
+    save_file({name: w.detach().contiguous() for name, w in _own(learner, own)}, folder / OWN)
+
+
+def load_own(learner: nn.Module, own: Collection[str], folder: Path) -> None:
+    """The way back.
+
+    Raises:
+        ValueError: the save has none, and what it holds would go on without them.
+    """
+    held = adapters.own(folder)
+    if missing := {*own} - held.keys():
+        raise ValueError(
+            f"{folder} was saved without {min(missing)}: delete it, to go on from the one before."
+        )
+    with torch.no_grad():
+        for name, weight in _own(learner, own):
+            weight.copy_(held[name])
+
+
+def _own(learner: nn.Module, own: Collection[str]) -> Iterator[tuple[str, nn.Parameter]]:
+    for name, weight in learner.named_parameters():
+        if name.removeprefix(adapters.AROUND) in own:
+            yield name.removeprefix(adapters.AROUND), weight
 
 
 def _adapted(model: nn.Module, numbers: Recipe) -> nn.Module:
@@ -38,6 +70,7 @@ def _adapted(model: nn.Module, numbers: Recipe) -> nn.Module:
         bias="none",
         target_modules=[n for n in (*attention_names, "dense") if n in names],
         modules_to_save=[n for n in sorted(names) if any(a in n for a in numbers.also)] or None,
+        ensure_weight_tying=bool(numbers.also),  # a head that is the embedding is trained with it
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)

@@ -7,7 +7,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,13 +19,14 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from harness import catalog, machine
 from harness.disk import saving, write_whole
+from harness.method import Recipe
 from harness.model import describe, load, quiet
 from harness.rotation import Rotation
 from harness.train import attention, checkpoint
 from harness.train.checkpoint import SAFE, SAVES, Rows, newest
 from harness.train.course import Course
 from harness.train.loss import in_pieces
-from harness.train.moving import thawed
+from harness.train.moving import load_own, save_own, thawed
 from harness.trained import Trained
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def train(
     method = catalog.load("methods", course.method)
     if reason := method.unfit(live.model, course.target):
         raise ValueError(f"{course.method} cannot be trained on {course.model}: {reason}.")
+    cached = live.model.config.use_cache
     torch.manual_seed(seed)  # of new weights: adapters, a method's own
     with ExitStack() as stack:
         stack.enter_context(quiet())
@@ -110,6 +112,7 @@ def train(
         if processes.is_main_process:
             checkpoint.begin(output, facts, course, card)
         trainer = _Trainer(
+            own=own if learner is not live.model else (),
             model=learner,
             args=arguments,
             train_dataset=_Labelled(rows),
@@ -121,9 +124,10 @@ def train(
         last = newest(output)
         watch.begun(course, int(last.name.rpartition("-")[2]) if last else 0)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-        trained = checkpoint.account(course, rows, live, seed)
+        trained = checkpoint.account(course, rows, live, seed, own)
         weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # of all processes
         if trainer.is_world_process_zero():
+            live.model.config.use_cache = cached  # which Trainer has put off
             if template := getattr(rows, "template", None):  # it learned one it did not have
                 live.tokenizer.chat_template = template
             checkpoint.publish(trainer.model, weights, live, own, output, trained)
@@ -183,7 +187,7 @@ def _arguments(
         gradient_accumulation_steps=course.rows // world,
         learning_rate=numbers.learning_rate,
         lr_scheduler_type=SCHEDULES[numbers.schedule],
-        warmup_steps=numbers.warmup,
+        warmup_steps=_warmup(numbers),
         weight_decay=numbers.weight_decay,
         adam_beta1=numbers.betas[0],
         adam_beta2=numbers.betas[1],
@@ -225,7 +229,24 @@ def _stacked(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 class _Trainer(Trainer):
-    """Stops at the first loss that is no number; shards weights on CPUs too."""
+    """Stops at the first loss that is no number; shards weights on CPUs too.
+
+    Beside adapters, of which alone peft takes care, a save holds the method's own weights.
+    """
+
+    def __init__(self, *, own: Collection[str], **arguments: Any) -> None:
+        self._own = own
+        super().__init__(**arguments)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self._own:
+            save_own(self.model, self._own, Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._own:
+            load_own(self.model, self._own, Path(resume_from_checkpoint))
 
     def create_accelerator_and_postprocess(self) -> None:
         """Accelerate leaves FSDP out on CPUs, in silence; torch's fully_shard works there."""
@@ -290,7 +311,7 @@ class _Telling(TrainerCallback):
         if not state.is_world_process_zero:
             return
         kept = self.log.read_text("utf-8").splitlines() if self.log.exists() else []
-        known = [line for line in kept if json.loads(line)["step"] <= state.global_step]
+        known = [line for line in kept if 0 < _step(line) <= state.global_step]
         write_whole(self.log, "".join(f"{line}\n" for line in known))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict, **_: Any) -> None:
@@ -308,9 +329,27 @@ class _Telling(TrainerCallback):
             "tokens_per_second": round(each / seconds, 1),
             "peak_memory": machine.peak_memory("cpu" if args.use_cpu else "cuda"),
         }
-        with self.log.open("a", encoding="utf-8") as file:
+        with saving(self.log, SAFE), self.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         self.watch.updated(entry)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.watch.saved(state.global_step)
+
+
+def _step(line: str) -> int:
+    """Of a line of the log; 0 of one that was not written whole."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return 0
+
+
+def _warmup(numbers: Recipe) -> float:
+    """A share that would be all there is, of a few updates, is none: else nothing moved."""
+    share = numbers.warmup < 1
+    return (
+        0
+        if share and math.ceil(numbers.warmup * numbers.steps) >= numbers.steps
+        else numbers.warmup
+    )
