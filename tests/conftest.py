@@ -1,8 +1,11 @@
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, each with a core of its own
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell has what it starts in the background ignore Ctrl-C, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
