@@ -59,6 +59,8 @@ def _texts(given: Any) -> Sequence[str]:
     texts = [given] if isinstance(given, str) else given
     if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts):
         raise ValueError(f"takes names, and {given!r} is none.")
+    if not texts:
+        raise ValueError("names nothing: write one name, or several.")
     return texts
 
 
@@ -83,6 +85,8 @@ def _depths(given: Any) -> tuple[float, ...] | None:
         return None
     items = given.split(",") if isinstance(given, str) else given
     items = items if isinstance(items, list | tuple) else [items]
+    if not items:
+        raise ValueError("takes shares such as 0,0.5,1, and names none.")
     depths = tuple(_number(item, "shares such as 0,0.5,1") for item in items)
     if outside := [d for d in depths if not 0 <= d <= 1]:
         raise ValueError(f"a depth is a share from 0 to 1, and {outside[0]:g} is none.")
