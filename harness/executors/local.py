@@ -11,7 +11,7 @@ from harness.engine.evaluate import BLOCK
 from harness.engine.offload import memory
 from harness.engine.parallel import ALONE, Alone
 from harness.executors.holding import held
-from harness.executors.work import units
+from harness.executors.work import Work, units
 from harness.model import Live, load
 from harness.plan import Options, Planned, Watch
 from harness.plugins import blamed
@@ -63,6 +63,14 @@ def fill(
         store.write(finished.result, losses=finished.losses, samples=finished.samples)
         watch.cell_finished(finished.result)
         yield finished.result
+
+
+def perform(work: Work, store: Store, watch: Watch, trust_remote_code: bool) -> Iterator[Result]:
+    """Run those cells of a pass here that have no result yet."""
+    left = [planned for planned in work.plan() if not store.has(planned.cell)]
+    if left:
+        store.ready()
+        yield from fill(left, store, work.options(trust_remote_code), watch)
 
 
 class Host:

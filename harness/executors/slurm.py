@@ -125,7 +125,8 @@ class Slurm:
 
 def _perform(file: Path, root: Path, retry: bool, trust_remote_code: bool) -> None:
     """What a job does."""
-    from harness.executors.work import perform, read
+    from harness.executors.local import perform
+    from harness.executors.work import read
 
     for _ in perform(read(file), Store(root, retry=retry), Log(), trust_remote_code):
         pass

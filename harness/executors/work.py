@@ -4,7 +4,7 @@ Paths in it are of the machine that reads it; whether what lies there is what wa
 It cannot ask for code that comes with a model: who runs it must.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -12,9 +12,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness import catalog, contents
-from harness.cell import Cell, Result
-from harness.plan import Options, Planned, Watch
-from harness.store import Store
+from harness.cell import Cell
+from harness.plan import Options, Planned
 
 LARGEST = 2**20
 """Bytes of a cell file: far more than an honest one takes."""
@@ -131,16 +130,6 @@ def longest_first(found: Sequence[list[Planned]]) -> list[list[Planned]]:
 
 def seconds(unit: Sequence[Planned]) -> float:
     return sum(planned.seconds for planned in unit)
-
-
-def perform(work: Work, store: Store, watch: Watch, trust_remote_code: bool) -> Iterator[Result]:
-    """Run those cells of a pass here that have no result yet."""
-    from harness.executors import local
-
-    left = [planned for planned in work.plan() if not store.has(planned.cell)]
-    if left:
-        store.ready()
-        yield from local.fill(left, store, work.options(trust_remote_code), watch)
 
 
 def write(plan: Sequence[Planned], options: Options, folder: Path) -> list[Path]:
