@@ -159,7 +159,9 @@ def frame(results: "Iterable[Result]") -> "pd.DataFrame":
     """
     import pandas as pd
 
-    return pd.DataFrame([result.row() for result in results])
+    from harness.report.where import KNOWN
+
+    return pd.DataFrame([result.row() for result in results], columns=list(KNOWN))
 
 
 def curve(results: "Iterable[Result]") -> "Figure":

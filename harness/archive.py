@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import packs
-from harness.cell import UNEXTENDED, Cell, Result
-from harness.report.where import TESTS, Condition, conditions, matching
+from harness.cell import COMPUTED, UNEXTENDED, Cell, Result
+from harness.report.where import MODELS, TESTS, Condition, conditions, matching
 from harness.store import Broken, Store
 
 if TYPE_CHECKING:
@@ -235,6 +235,8 @@ def _expression(condition: Condition) -> "pc.Expression":
         if pa.types.is_integer(kind):
             given = [int(v) for v in given if float(v).is_integer() and abs(v) < packs.LARGEST]
         same = field.isin(pa.array(given, kind))
+        for name in given if condition.key in MODELS else ():
+            same = same | pc.starts_with(field, f"{name}{COMPUTED}")
         if None in condition.wanted:
             same = same | field.is_null()
         return same if condition.sign == "=" else ~same

@@ -16,6 +16,8 @@ LONGEST = 255
 """Bytes of a folder's name, as file systems have it."""
 UNEXTENDED = "none"
 """The method that leaves a model as it is: every table and picture starts from it."""
+COMPUTED = ",dtype="
+"""What stands in a model's spec before the numbers that it was computed in, where not bfloat16."""
 OWN = "auto"
 """What stands for the method that a model was trained with, until the model is known."""
 Status = Literal["scored", "failed", "out_of_memory", "unfit"]
@@ -47,6 +49,10 @@ class Cell(BaseModel):
     def training(self) -> str:
         """What the trained model is called; empty where the model is a base."""
         return re.sub(r"@[0-9a-f]{8}", "", self.model.partition("+")[2])
+
+    def of_model(self, name: str) -> bool:
+        """Whether a person means its model by this name, whatever it was computed in."""
+        return any(name in (m, m.partition(COMPUTED)[0]) for m in (self.model, self.base))
 
     @property
     def folder(self) -> str:

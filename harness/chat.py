@@ -152,7 +152,7 @@ class Chat:
             reach = furthest if self.factor is None else min(furthest or reach, reach)
         elif reason := method.unfit(model, reach):
             raise ValueError(reason)
-        self.spec, self.method, self.reach = spec, method, reach
+        self.spec, self.method, self.reach, self.stats = spec, method, reach, Stats()
         if not method.depends_on_length:
             self._put_on(reach)
 

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,13 @@ class Unread(LookupError):
     """A model that may be there, and could not be read now: others of a grid may be."""
 
 
+UNSAID = {
+    *("_name_or_path", "name_or_path", "transformers_version", "architectures", "use_cache"),
+    *("dtype", "torch_dtype", "_attn_implementation", "attn_implementation"),
+}
+"""Of a configuration, what changes no number, or is said elsewhere."""
+
+
 @dataclass(frozen=True, eq=False)
 class Card:
     """What a configuration says, before any weight is read."""
@@ -55,6 +63,13 @@ class Card:
             return None
         base = _weights_hash(self.place)
         return base if self.adapter is None else _together(base, self.adapter)
+
+    @cached_property
+    def settings(self) -> str:
+        """sha256 of the configuration, but for its names: an epsilon there changes each number."""
+        said = {k: v for k, v in self.config.to_diff_dict().items() if k not in UNSAID}
+        text = json.dumps(said, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
     def trained(self) -> Trained | None:
@@ -147,6 +162,7 @@ def describe(name: str, *, trust_remote_code: bool = False) -> Card:
         card = Card(name, place, _config(name, place, trust_remote_code), adapter)
     family_of(card.config)
     _plain_where_weighed(card.config)
+    _ = card.settings  # as it is written, whatever is done to it from here on
     card.config.name_or_path = name  # by which packaged factors are found, not a cache's folder
     return card
 

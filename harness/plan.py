@@ -151,6 +151,8 @@ def _see_that_it_is_the_same(planned: Planned, result: Result) -> None:
     method = result.provenance.get("method", {})
     then = result.provenance | {"encoding": [method.get(key) for key in ENCODING]}
     for name, now in planned.made_of.items():
+        if name == "config" and name not in then:
+            continue  # results of before it was said
         if now is not None and then.get(name) != now:
             raise ValueError(
                 f"{planned.cell.path} was measured with another {name.replace('_', ' ')} than "
@@ -282,7 +284,12 @@ class _MadeOf:
 
     def _facts(self, method: str, length: int, version: int) -> dict[str, Any]:
         encoding = self._encoding(method, length)
-        return {"weights": self.card.weights, "task_version": version, "encoding": encoding}
+        return {
+            "weights": self.card.weights,
+            "config": self.card.settings,
+            "task_version": version,
+            "encoding": encoding,
+        }
 
     def _alike(self, spec: str) -> bool:
         """Whether it encodes all lengths as the longest: a checkpoint's own scaling may not."""

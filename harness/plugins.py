@@ -203,6 +203,11 @@ def checked(kind: str, module: Any, name: str) -> Any:
             break  # it knows names that it does not list
         if thing is None:
             raise ValueError(f"{name} has no {one}: end its file with {one} = YourClass().")
+        if isinstance(thing, type) and issubclass(thing, base):
+            raise ValueError(
+                f"In {name}, {one} is the class {thing.__name__}: end the file with "
+                f"{one} = {thing.__name__}()."
+            )
         if not isinstance(thing, base):
             raise ValueError(
                 f"In {name}, {one} is a {own.__name__}, and must be a harness.{one}.{base.__name__}"

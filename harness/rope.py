@@ -161,6 +161,13 @@ class Encoding:
     original: Tensor | None = None
     """The frequencies of those; (dim/2,), float64."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.frequencies, Tensor) or self.frequencies.ndim != 1:
+            raise ValueError(
+                "A method's frequencies are a tensor, one number for each pair of channels, and "
+                f"not a {type(self.frequencies).__name__}."
+            )
+
     @classmethod
     def of(
         cls, model: nn.Module, length: int | None, layer_type: str = "full_attention"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,13 @@ from harness.corpora import place_of, reading
 from harness.engine.evaluate import BLOCK, evaluate, tree_of
 from harness.engine.kernels import kernel_for
 from harness.engine.offload import ON_DEVICE, OnDevice
-from harness.engine.parallel import ALONE, Alone
+from harness.engine.parallel import ALONE, Alone, Shards
 from harness.method import Method
 from harness.model import Live
 from harness.network import commit
 from harness.parts import Parts
 from harness.probe import NotOn, prove
-from harness.task import Outcome, Request, Sample, Task
+from harness.task import Outcome, Request, Sample, Score, Task
 
 MOST_ITEMS = 1000
 """Of more, the scores lie only beside the result."""
@@ -39,6 +40,8 @@ class Finished:
     result: Result
     losses: dict[str, np.ndarray] = field(default_factory=dict)
     samples: list[dict[str, Any]] = field(default_factory=list)
+    parts: Parts | None = None
+    """What its pass has kept, with the last of its cells: to be dropped once all are stored."""
 
 
 def run(
@@ -77,7 +80,7 @@ def run(
         return [refused(cell, "unfit", reason) for cell in cells]
     started = time.perf_counter()
     machine.forget_peak(live.device)
-    asked = [list(task.requests(reader, cell.length)) for cell in cells]
+    asked = [list(_fitting(task, reader, cell.length)) for cell in cells]
     try:
         with method.applied_to(live.model, longest):
             encoding = prove(live.model, method, longest)
@@ -90,11 +93,12 @@ def run(
                 | {"encoding": encoding, "block": block, "pass_length": longest}
                 | {"offload": memory.offloads, "ranks": ranks.size}
                 | ({"apart": True} if apart else {})
+                | ({"shards": ranks.size} if isinstance(ranks, Shards) else {})
+                | ({"placed": placed} if (placed := _placed(live.model)) else {})
             )
             parts = Parts(provenance)
             in_parts = partial(parts.answers, ask, apart=apart, step=step)
             asked, outcomes = _answered(task, reader, cells, asked, in_parts)
-            parts.drop()
     except (FloatingPointError, NotOn) as error:
         return [refused(cell, "failed", str(error)) for cell in cells]
     shared = {
@@ -107,10 +111,32 @@ def run(
     seconds = time.perf_counter() - started + parts.spent
     each = seconds / sum(cell.length for cell in cells)
     answers = iter(outcomes)
-    return [
+    found = [
         _finished(cell, task, requests, answers, reader, shared, each * cell.length)
         for cell, requests in zip(cells, asked, strict=True)
     ]
+    return [*found[:-1], replace(found[-1], parts=parts)]
+
+
+def _fitting(task: Task, reader: Any, length: int) -> Iterator[Request]:
+    """What the task asks at a length.
+
+    Raises:
+        ValueError: it asks nothing, more than fits, or two things by one name.
+    """
+    seen: set[str] = set()
+    for request in task.requests(reader, length):
+        if len(request.tokens) > length:
+            raise ValueError(
+                f"its request {request.id!r} has {len(request.tokens):,} tokens, which is more "
+                f"than {length:,}"
+            )
+        if request.id in seen:
+            raise ValueError(f"two of its requests are called {request.id!r}")
+        seen.add(request.id)
+        yield request
+    if not seen:
+        raise ValueError(f"it asks nothing at {length:,} tokens")
 
 
 def _answered(
@@ -159,10 +185,15 @@ def _finished(
     seconds: float,
 ) -> Finished:
     samples = [_graded(task, request, next(answers), reader) for request in requests]
+    for sample in samples:
+        if not isfinite(sample.score):
+            return refused(cell, "failed", f"the score of {sample.id!r} is no finite number")
     try:
         score = task.score(samples)
     except OverflowError:
         return refused(cell, "failed", "the losses are too large for a perplexity")
+    if not isinstance(score, Score):
+        raise TypeError(f"its score is a {type(score).__name__}, and no Score")
     result = Result(
         cell=cell,
         status="scored",
@@ -178,8 +209,16 @@ def _finished(
     return Finished(result, losses, [_row(sample) for sample in samples])
 
 
+def _placed(model: Any) -> list[str]:
+    """Where weights lie, if not all on one device."""
+    placed = sorted({str(device) for device in getattr(model, "hf_device_map", {}).values()})
+    return placed if len(placed) > 1 else []
+
+
 def _graded(task: Task, request: Request, outcome: Outcome, reader: Any) -> Sample:
     sample = task.grade(request, outcome, reader)
+    if not isinstance(sample, Sample):
+        raise TypeError(f"its grade of {request.id!r} is a {type(sample).__name__}, and no Sample")
     return replace(sample, cut=max(sample.cut, request.cut))
 
 
@@ -206,6 +245,7 @@ def _provenance(
     )
     return {
         "weights": live.weights,
+        "config": live.card.settings,
         "original_length": live.card.original_length,
         "remote_code": live.remote_code,
         "training": live.card.trained and live.card.trained.model_dump(mode="json"),

@@ -131,8 +131,8 @@ def _has_tasks(name: str) -> bool:
 def _method(method: Any, name: str) -> dict[str, Any]:
     return _about("methods", method, name) | {
         "kind": "method",
-        "formula": method.formula,
-        "paper": method.paper,
+        "formula": getattr(method, "formula", "not said"),
+        "paper": getattr(method, "paper", "not said"),
         "depends_on_length": method.depends_on_length,
     }
 

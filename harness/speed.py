@@ -194,5 +194,5 @@ def _timed(work: Callable[[], Any], on: str) -> float:
 def _along(counts: np.ndarray, rows: tuple[int, ...], seconds: tuple[float, ...]) -> np.ndarray:
     """Between and beyond what was timed, along straight lines."""
     inside = np.interp(counts, rows, seconds)
-    slope = (seconds[-1] - seconds[-2]) / (rows[-1] - rows[-2])
+    slope = max(0.0, seconds[-1] - seconds[-2]) / (rows[-1] - rows[-2])  # a busy machine's may fall
     return inside + slope * np.maximum(0, counts - rows[-1])

@@ -123,10 +123,14 @@ class Store:
     ) -> Path:
         """Put a result in its place; the losses and answers first, for the JSON says it is done.
 
+        One that was scored never gives way to one that could not be.
+
         Raises:
             OSError: the folder does not take it; says why and what to do. What was there stays.
         """
         path = self.path(result.cell)
+        if result.status != "scored" and (was := self.get(result.cell)) and was.status == "scored":
+            return path  # another run has measured it meanwhile
         text = json.dumps(result.model_dump(), sort_keys=True, indent=2, allow_nan=False)
         with self._said_clearly():
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -198,11 +198,14 @@ CONDITIONS = [
     "low>0.2",
     "reason!=none",
     "base=toy model!=toy",
+    "model=toy,dtype=float32",
+    "model!=toy,dtype=float32,org/model",
 ]
 
 
 @pytest.mark.parametrize("where", CONDITIONS)
 def test_conditions_mean_the_same_of_packs_and_single_files(filled, where):
+    filled.write(result("none", 4096, model="toy,dtype=float32"))
     from_files = archive.columns(filled.root, where)
     meant = matching(filled.results(), where)
     assert from_files["cell"].to_pylist() == [str(r.cell.path) for r in meant]

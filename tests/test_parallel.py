@@ -374,5 +374,7 @@ def test_ranks_are_asked_for_in_words_that_fit(monkeypatch):
     with pytest.raises(SystemExit) as left:
         main(["run", "-m", "none", "-t", "passkey", "-l", "1k", "--parallel", "tensor"])
     assert left.value.code == 2
-    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("WORLD_SIZE", "4")  # which an earlier shell may have left
+    assert chosen("local").__name__ == "harness.executors.local"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     assert chosen("local") == ranks.Together(None)

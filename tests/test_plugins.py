@@ -211,6 +211,12 @@ def test_results_of_a_file_are_read_with_its_code_named(rope, capsys):
         ("import torch\n", "import torhc\n", r"my_rope.py, line 8: ModuleNotFoundError: .*torhc"),
         ("class MyRope(", "class MyRope((", r"my_rope.py, line 16: invalid syntax"),
         ("method = MyRope()", "", r"my-rope@\w+ has no method: end its file with method = "),
+        ("method = MyRope()", "method = MyRope", r"is the class MyRope: end the file with method"),
+        (
+            "        return own",
+            "        own",
+            r"for each pair of channels, and not a None",
+        ),
         ("method = MyRope()", "method = 3", r"method is a int, and must be a harness.method.Meth"),
         ("frequencies(self", "freq(self", r"my_rope.py, line 30: TypeError: .*abstract method"),
         ("@dataclass(frozen=True, kw_only=True)\n", "", r"above class MyRope: .*'strength' is no"),

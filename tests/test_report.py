@@ -180,6 +180,24 @@ def test_conditions_choose(where, count):
 
 
 @pytest.mark.parametrize(
+    ("where", "count"),
+    [
+        ("model=toy", 2),
+        ("model=toy,dtype=float32", 1),
+        ("model=toy,dtype=float32,other", 2),
+        ("base=toy", 3),
+        ("model!=toy", 2),
+        ("model!=toy,dtype=float32", 3),
+    ],
+)
+def test_a_models_name_means_it_whatever_it_was_computed_in(where, count):
+    named = ("toy", "toy,dtype=float32", "other", "toy+mine@0123abcd")
+    cells = [Cell(model=name, method="none", task="passkey", length=1024) for name in named]
+    every = [Result(cell=cell, status="scored", value=0.5) for cell in cells]
+    assert len(matching(every, where)) == count
+
+
+@pytest.mark.parametrize(
     ("where", "why"),
     [
         ("methd=yarn", "no 'methd'. Did you mean 'method'"),

@@ -18,8 +18,9 @@ from harness.model import load
 from harness.plan import Options, missing, plan
 from harness.probe import reads_alike
 from harness.reader import TokenReader
-from harness.run import run
+from harness.run import _fitting, run
 from harness.store import Store
+from harness.task import Losses, Request
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -140,6 +141,70 @@ def test_what_other_code_has_read_is_not_taken(wish, tmp_path, groups, monkeypat
     monkeypatch.setattr(parts, "CODE", "other")
     done(one, tmp_path / "other")
     assert groups[2:] == [1] * 3
+
+
+def test_another_configuration_beside_the_same_weights_is_another_model(wish, tmp_path, groups):
+    """Its epsilon changes every number, and no hash of weights."""
+    mine = tmp_path / "tiny"
+    shutil.copytree(wish.models[0], mine)
+    one = replace(wish, models=(str(mine),), methods=("yarn",), samples=3)
+    with pytest.raises(KeyboardInterrupt):
+        done(one, tmp_path / "stopped", Stopped())
+    before = done(one, tmp_path / "before")
+    config = json.loads((mine / "config.json").read_text())
+    (mine / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.01}))
+    groups.clear()
+    with pytest.raises(ValueError, match="with another config than there is now"):
+        missing(plan(one), Store(tmp_path / "before"))
+    after = done(one, tmp_path / "after")
+    assert groups == [1] * 3 and after[0].value != before[0].value
+
+
+def test_what_was_read_is_kept_until_its_results_are(wish, tmp_path, groups, monkeypatch):
+    one = replace(wish, methods=("yarn",), samples=3)
+
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as disk, pytest.raises(OSError, match="No space left"):
+        disk.setattr(Store, "write", full)
+        done(one, tmp_path / "full")
+    done(one, tmp_path / "again")
+    assert groups == [1] * 3
+    assert not [*(machine.cache_folder() / "parts").iterdir()]
+
+
+def test_a_length_that_is_too_long_leaves_the_shorter_ones_of_its_row(wish, tmp_path):
+    cells = plan(replace(wish, methods=("yarn",)))
+    cells[1] = replace(cells[1], bytes=2**60, fits=False, why="needs a lot")
+    found = [*local.execute(cells, Store(tmp_path), wish, Notes())]
+    assert [result.status for result in found] == ["scored", "out_of_memory"]
+    assert "needs a lot" in found[1].reason
+
+
+class Asking:
+    """As much of a task as is asked for its requests."""
+
+    def __init__(self, *requests):
+        self.requests = lambda reader, length: requests
+
+
+def asked(name, tokens):
+    return Request(id=name, tokens=np.ones(tokens, np.int64), ask=Losses(start=1, stop=tokens))
+
+
+@pytest.mark.parametrize(
+    ("requests", "why"),
+    [
+        ([asked("a", 8), asked("b", 9)], "its request 'b' has 9 tokens, which is more than 8"),
+        ([asked("a", 8), asked("a", 7)], "two of its requests are called 'a'"),
+        ([], "it asks nothing at 8 tokens"),
+    ],
+)
+def test_a_task_asks_what_fits_and_each_by_a_name_of_its_own(requests, why):
+    with pytest.raises(ValueError, match=why):
+        list(_fitting(Asking(*requests), None, 8))
+    assert len(list(_fitting(Asking(asked("a", 8), asked("b", 3)), None, 8))) == 2
 
 
 def test_a_part_that_is_torn_is_read_anew(wish, tmp_path, groups):

@@ -48,6 +48,20 @@ def test_losses_and_answers_lie_beside_and_come_back(tmp_path):
     assert store.losses(one.cell) == {} and store.samples(one.cell) == []
 
 
+@pytest.mark.parametrize("status", ["failed", "out_of_memory", "unfit"])
+def test_what_was_scored_never_gives_way_to_what_could_not_be(tmp_path, status):
+    """Two runs meet at one cell, and the second has no room beside the first."""
+    store, good = Store(tmp_path), result()
+    store.write(good, samples=[{"id": "a"}])
+    store.write(result(status=status))
+    assert store.get(good.cell) == good and store.samples(good.cell) == [{"id": "a"}]
+    other = result(8192, status=status)
+    store.write(other)
+    better = result(8192)
+    store.write(better)
+    assert store.get(better.cell) == better
+
+
 def test_a_number_that_is_none_is_refused_and_leaves_nothing(tmp_path):
     store = Store(tmp_path)
     with pytest.raises(ValueError, match="JSON compliant"):

@@ -107,7 +107,7 @@ def _chosen(
     found = [
         result
         for result in matching(every, where)
-        if model in (None, result.cell.model, result.cell.base)
+        if (model is None or result.cell.of_model(model))
         and task in (None, result.cell.task, *_names(split(result.cell.task)[0]))
         and (wanted is None or result.cell.length in wanted)
     ]

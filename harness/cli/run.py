@@ -198,12 +198,12 @@ def run(
 
         offline()
     try:
-        from harness.executors import chosen
+        from harness.executors import chosen, launched
         from harness.gridfile import options
         from harness.store import Store
 
         executor = chosen(engine, workers=workers, address=address, job=_words(job), ranks=ranks)
-        if int(os.environ.get("RANK", 0)):  # torchrun has started another process as the first
+        if launched() > 1 and int(os.environ["RANK"]):  # torchrun has started another as the first
             raise typer.Exit(_read_along(trust_remote_code))
         asked = options(given, grid, trust_remote_code=trust_remote_code)
         if "model" not in given and asked.models != ("toy",) and not grid:
@@ -301,7 +301,9 @@ def _shards(parallel: str, ranks: int | None, engine: str) -> int:
     """
     if parallel == "context":
         return 1
-    torchrun = int(os.environ.get("WORLD_SIZE", 1)) if engine == "local" else 1
+    from harness.executors import launched
+
+    torchrun = launched() if engine == "local" else 1
     if max(torchrun, ranks or 1) < 2:
         raise ValueError("--parallel tensor is for several processes: give --ranks, or torchrun.")
     return torchrun if torchrun > 1 else ranks or 1

@@ -27,6 +27,15 @@ LEAST = 64
 Read = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Rows of the hidden state that lie here, and their targets -> losses and argmaxes."""
 FINE, NO_MEMORY, OTHER = range(3)
+OUT_OF_MEMORY = (
+    *("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory"),
+)
+"""Words of the errors that say so."""
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether less at a time may cure it."""
+    return isinstance(error, MemoryError) or any(w in str(error).lower() for w in OUT_OF_MEMORY)
 
 
 class Elsewhere(RuntimeError):
@@ -166,8 +175,7 @@ class Ranks(Alone):
         except Elsewhere:
             raise
         except Exception as error:
-            no_memory = isinstance(error, MemoryError) or "memory" in str(error).lower()
-            self._tell(NO_MEMORY if no_memory else OTHER, quietly=True)
+            self._tell(NO_MEMORY if out_of_memory(error) else OTHER, quietly=True)
             raise
         self._tell(FINE)
 
@@ -205,7 +213,8 @@ class Shards(Ranks):
 
     Tensor parallelism, as transformers lays it out (Shoeybi et al. 2019,
     https://arxiv.org/abs/1909.08053): for weights that one device has no room for. Keys and values
-    lie with their heads, so that they take as much less. All do the same, so all fail alike.
+    lie with their heads, so that they take as much less. All do the same, and so run out of memory
+    together; what one of them alone fails of ends them all.
     """
 
     cut, stretches = Alone.cut, Alone.stretches

@@ -31,6 +31,14 @@ class Executor(Protocol):
         """
 
 
+def launched() -> int:
+    """Processes that torchrun has started to read together; 1 where it has not.
+
+    What other launchers, or an earlier shell, left in the environment says nothing.
+    """
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
 def chosen(
     engine: Engine,
     *,
@@ -71,7 +79,7 @@ def chosen(
         return Slurm(job=job or {}, workers=workers)
     if ranks is not None and ranks < 1:
         raise ValueError(f"--ranks must be at least 1, and {ranks} is less.")
-    torchrun = engine == "local" and int(os.environ.get("WORLD_SIZE", 1)) > 1
+    torchrun = engine == "local" and launched() > 1
     if torchrun or (ranks or 1) > 1:
         from harness.executors.ranks import Together
 

@@ -9,7 +9,7 @@ from harness.cell import Cell, Result, Status
 from harness.corpora import label_of, place_of
 from harness.engine.evaluate import BLOCK
 from harness.engine.offload import memory
-from harness.engine.parallel import ALONE, Alone
+from harness.engine.parallel import ALONE, Alone, out_of_memory
 from harness.executors.holding import held
 from harness.executors.work import Work, units
 from harness.model import Live, load
@@ -26,7 +26,6 @@ LARGE = 4 * BLOCK
 """The first to be tried where a GPU's keys lie in host memory: each block reads all before it."""
 ONE_BY_ONE = ", its inputs one by one"
 IN_HOST = ", with hidden states and keys in host memory"
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 def execute(
@@ -61,6 +60,8 @@ def fill(
     """Run these cells as they are given, beside whoever else does; yield each once stored."""
     for finished in (host or Host(options, watch)).measure(plan, store.has):
         store.write(finished.result, losses=finished.losses, samples=finished.samples)
+        if finished.parts:
+            finished.parts.drop()
         watch.cell_finished(finished.result)
         yield finished.result
 
@@ -133,9 +134,12 @@ class Host:
         """
         cells = [p.cell for p in planned]
         tries = steps(live.device, self.options, planned[-1].bytes)
+        if not tries and len(planned) > 1:  # the longest is too long, and others may not be
+            for one in planned:
+                yield from self._attempt(live, reader, [one])
+            return
         if not tries:
-            reason = f"it {planned[-1].why}"
-            yield from (refused(cell, "out_of_memory", reason) for cell in cells)
+            yield refused(cells[0], "out_of_memory", f"it {planned[0].why}")
             return
         ways = [(*each, False) for each in tries]
         if len(cells) == 1 and planned[0].tokens > cells[0].length:  # several inputs
@@ -161,7 +165,7 @@ class Host:
                 return
             except Exception as error:  # one cell's fault, whatever it is, must not end the grid
                 said = _first_line(error)
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
                     reason = blamed(error) or reason
                     yield from (refused(cell, "failed", reason) for cell in cells)
@@ -244,15 +248,11 @@ def _fault(error: Exception) -> tuple[Status, str]:
     ours = isinstance(error, ValueError | LookupError) and not isinstance(error, KeyError)
     reason = said if ours and said else f"{type(error).__name__}: {said}"
     reason = blamed(error) or reason
-    return ("out_of_memory" if _out_of_memory(error) else "failed"), reason
+    return ("out_of_memory" if out_of_memory(error) else "failed"), reason
 
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), "")
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or any(w in str(error).lower() for w in OUT_OF_MEMORY)
 
 
 def _named(cells: list[Cell]) -> str:

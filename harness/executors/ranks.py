@@ -153,7 +153,8 @@ def _started(count: int, options: Options) -> Iterator[Ranks]:
             with _group(0, store, 0, count) as ranks:
                 yield ranks
             for other in others:
-                other.wait(10)
+                with suppress(subprocess.TimeoutExpired):  # its end is not waited for
+                    other.wait(10)
         finally:
             torch.set_num_threads(before)
             for other in others:

@@ -233,10 +233,12 @@ class Worker:
         asked = Work.model_validate_json(work)
         if self._host is None:
             self._host = Host(asked.options(self._trust), self)
-        return [
-            (found.result.model_dump_json(), found.losses, found.samples)
-            for found in self._host.measure(asked.plan())
-        ]
+        handed = []
+        for found in self._host.measure(asked.plan()):
+            handed.append((found.result.model_dump_json(), found.losses, found.samples))
+            if found.parts:
+                found.parts.drop()
+        return handed
 
     def told(self) -> list[tuple[Any, ...]]:
         """What there was to tell since the last time."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import nearest
-from harness.cell import Cell, Result
+from harness.cell import COMPUTED, Cell, Result
 from harness.lengths import lengths
 
 TESTS: dict[str, Callable[[Any, Any], bool]] = {
@@ -27,6 +27,8 @@ NUMBERS = {
     *("train_length", "window", "regenerated"),
 }
 LENGTHS = {"length", "train_length", "window"}
+MODELS = {"model", "base"}
+"""Whose name alone means it whatever it was computed in."""
 ABSENT = {"factor", "value", "low", "high", "regenerated", *LENGTHS}
 """Numbers that there may be none of: `factor=none`."""
 
@@ -43,7 +45,10 @@ class Condition:
     def holds(self, row: dict[str, Any]) -> bool:
         value = row[self.key]
         if self.sign in ("=", "!="):
-            return (value in self.wanted) == (self.sign == "=")
+            any_of = value in self.wanted or (
+                self.key in MODELS and value.partition(COMPUTED)[0] in self.wanted
+            )
+            return any_of == (self.sign == "=")
         return value is not None and TESTS[self.sign](value, self.wanted[0])
 
 
@@ -85,10 +90,17 @@ def _condition(text: str, known: Mapping[str, Any]) -> Condition:
         raise ValueError(
             f"Results have no {key!r}.{nearest.hint(key, keys)} They have: {', '.join(keys)}."
         )
-    wanted = tuple(_value(key, one) for one in given.split(","))
+    wanted = tuple(_value(key, one) for one in _listed(key, given))
     if sign not in ("=", "!=") and (key not in NUMBERS or len(wanted) > 1):
         raise ValueError(f"In {text!r}, {sign} compares with one number; use = or != instead.")
     return Condition(key, sign, wanted)
+
+
+def _listed(key: str, given: str) -> list[str]:
+    """What stands between commas, but for those of a model's own name: `toy,dtype=float32`."""
+    mark = "\0"
+    text = given.replace(COMPUTED, mark) if key in MODELS else given
+    return [one.replace(mark, COMPUTED) for one in text.split(",")]
 
 
 def _value(key: str, text: str) -> Any:
