@@ -113,7 +113,8 @@ def whole(folder: Path, results: Sequence[Result]) -> list[Result]:
         if (row := rows.get(place)) and name.removesuffix(".json").isdecimal()
     ]
     every = [*(result.cell for result in results), *(c for c in lengths if c not in meant)]
-    return [result for cell in every if (result := store.get(cell))]
+    read = {result.cell: result for result in results if result.provenance}  # not so from a pack
+    return [result for cell in every if (result := read.get(cell) or store.get(cell))]
 
 
 def pack(folder: Path, *, remove: bool = False) -> Packed:

@@ -23,6 +23,11 @@ OWN = "auto"
 Status = Literal["scored", "failed", "out_of_memory", "unfit"]
 
 
+def in_any_dtype(model: str) -> str:
+    """A model's spec without what it was computed in."""
+    return model.partition(COMPUTED)[0]
+
+
 class Cell(BaseModel):
     """One model, extended by one method, on one task, at one length.
 
@@ -52,7 +57,7 @@ class Cell(BaseModel):
 
     def of_model(self, name: str) -> bool:
         """Whether a person means its model by this name, whatever it was computed in."""
-        return any(name in (m, m.partition(COMPUTED)[0]) for m in (self.model, self.base))
+        return any(name in (m, in_any_dtype(m)) for m in (self.model, self.base))
 
     @property
     def folder(self) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 
 from harness import archive, nearest
 from harness.again import HERE, Places, again
-from harness.cell import COMPUTED, SAFE, Cell, Result
+from harness.cell import SAFE, Cell, Result, in_any_dtype
 from harness.lengths import label, lengths
 from harness.store import Store
 
@@ -274,12 +274,8 @@ def _is(word: str, row: dict[str, Any]) -> bool:
 def _names(word: str, row: dict[str, Any]) -> bool:
     """Whether it is one of the cell's names, or the beginning of one before its parameters."""
     known = (row[key] for key in ("model", "base", "method", "task", "protocol"))
-    return word in known or word in _plain(row) or _is(word, row)
-
-
-def _plain(row: dict[str, Any]) -> set[str]:
-    """The model's names, whatever it was computed in."""
-    return {row[key].partition(COMPUTED)[0] for key in ("model", "base")}
+    models = (in_any_dtype(row[key]) for key in ("model", "base"))
+    return word in known or word in models or _is(word, row)
 
 
 @cache

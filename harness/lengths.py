@@ -30,6 +30,18 @@ def lengths(text: str) -> list[int]:
     return sorted(found)
 
 
+def one(text: str, flag: str) -> int:
+    """The length that a flag was given.
+
+    Raises:
+        ValueError: it is none, or several.
+    """
+    found = lengths(text)
+    if len(found) != 1:
+        raise ValueError(f"{flag} takes one length, and {text!r} names {len(found)}.")
+    return found[0]
+
+
 def label(length: int) -> str:
     """The shortest way to write a length: 4096 is `4k`, 1000 is `1000`."""
     return str(length) if length % K else f"{length // K}k"

@@ -92,9 +92,7 @@ def run(
                 | catalog.brought(methods=cells[0].method, tasks=cells[0].task)
                 | {"encoding": encoding, "block": block, "pass_length": longest}
                 | {"offload": memory.offloads, "ranks": ranks.size}
-                | ({"apart": True} if apart else {})
-                | ({"shards": ranks.size} if isinstance(ranks, Shards) else {})
-                | ({"placed": placed} if (placed := _placed(live.model)) else {})
+                | _unusual(live.model, ranks, apart)
             )
             parts = Parts(provenance)
             in_parts = partial(parts.answers, ask, apart=apart, step=step)
@@ -209,10 +207,15 @@ def _finished(
     return Finished(result, losses, [_row(sample) for sample in samples])
 
 
-def _placed(model: Any) -> list[str]:
-    """Where weights lie, if not all on one device."""
+def _unusual(model: Any, ranks: Alone, apart: bool) -> dict[str, Any]:
+    """How the pass was read where that is not as always: older results do not say it."""
     placed = sorted({str(device) for device in getattr(model, "hf_device_map", {}).values()})
-    return placed if len(placed) > 1 else []
+    ways = {
+        "apart": apart,
+        "shards": ranks.size if isinstance(ranks, Shards) else None,
+        "placed": placed if len(placed) > 1 else None,
+    }
+    return {way: how for way, how in ways.items() if how}
 
 
 def _graded(task: Task, request: Request, outcome: Outcome, reader: Any) -> Sample:

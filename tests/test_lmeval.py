@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -263,7 +264,7 @@ def asked_of(metric, values, aggregation):
 
     class Asked(LmEval):
         key = (metric, "none")
-        loaded = {"tasks": {"it": Loaded()}}  # noqa: RUF012
+        loaded: ClassVar = {"tasks": {"it": Loaded()}}
 
     about = ({"task": "it", "metrics": {f"{metric},none": x}} for x in values)
     return Asked(), [Sample(id=str(i), score=0.0, about=one) for i, one in enumerate(about)]

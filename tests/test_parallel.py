@@ -98,6 +98,7 @@ def together(size, place: Path, work):
     """What `work(ranks)` returns on each of so many processes; an exception as it is."""
     context = multiprocessing.get_context("fork")
     ends = [context.Pipe(duplex=False) for _ in range(size)]
+    heard = context.Event()
 
     def be(rank, out):
         torch.set_num_threads(1)
@@ -108,6 +109,7 @@ def together(size, place: Path, work):
             out.send(work(Ranks()))
         except Exception as error:
             out.send(error)
+        heard.wait(60)  # tensors are fetched from whoever sent them
         dist.destroy_process_group()
 
     processes = [context.Process(target=be, args=(i, out)) for i, (_, out) in enumerate(ends)]
@@ -117,6 +119,7 @@ def together(size, place: Path, work):
         assert all(came.poll(60) for came, _ in ends)
         found = [came.recv() for came, _ in ends]
     finally:
+        heard.set()
         for process in processes:
             process.join(5)
             process.kill()

@@ -476,7 +476,7 @@ def test_a_part_that_is_none_is_refused(part, tmp_path):
     ("changes", "said"),
     [
         (["--target", "256"], "was trained on 512 tokens.*take a longer --target"),
-        (["--target", "1k-4k"], "--target is one length"),
+        (["--target", "1k-4k"], "--target takes one length"),
         (["--method", "pi"], "pi has no divisor for each pair to search"),
         (["--model", "gpt2x"], "No model named"),
         (["--target", "512k"], "are needed; its longest has 2,500"),

@@ -159,7 +159,7 @@ def test_sequences_longer_than_the_recipe_reads_raise_its_factor(spec, length, f
 @pytest.mark.parametrize(("words", "said"), [
     ("--sequence-length 32k --batch-tokens 64k", "2 x 32,768 tokens"),
     ("--sequence-length 4k-8k", "takes one length"),
-    ("--sequence-length 8", "at least 16 tokens, not 8"),
+    ("--sequence-length 8", "sequence length must be at least 16, not 8"),
     ("--batch-tokens many", "many"),
 ])  # fmt: skip
 def test_lengths_are_written_as_everywhere(capsys, words, said):

@@ -110,12 +110,9 @@ def build(
 
 
 def _length(text: str) -> int:
-    from harness.lengths import lengths
+    from harness.lengths import one
 
-    found = lengths(text)
-    if len(found) != 1:
-        raise ValueError(f"--length takes one length, and {text!r} names {len(found)}.")
-    return found[0]
+    return one(text, "--length")
 
 
 def _amount(text: str) -> int:

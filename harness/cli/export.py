@@ -78,11 +78,6 @@ def export(
 
 
 def _length(flag: str, text: str | None) -> int | None:
-    from harness.lengths import lengths
+    from harness.lengths import one
 
-    if text is None:
-        return None
-    found = lengths(text)
-    if len(found) > 1:
-        raise ValueError(f"{flag} takes one length, and {text!r} names {len(found)}.")
-    return found[0]
+    return None if text is None else one(text, flag)

@@ -87,6 +87,7 @@ def search(
     """Find a method's factors for a model and a length."""
     if output and append:
         raise typer.BadParameter("--append names the file it writes: leave --output out")
+    from harness.lengths import one
     from harness.search.evolution import Settings
     from harness.search.wish import Wish
 
@@ -95,7 +96,7 @@ def search(
         iterations=iterations, scheme=scheme, racing=racing, seed=seed,
     )  # fmt: skip
     wish = Wish(
-        target=_one(target), model=model, method=method, corpus=corpus, samples=samples,
+        target=one(target, "--target"), model=model, method=method, corpus=corpus, samples=samples,
         start_tokens=_n_hat(start_tokens), settings=settings, output=output, append=append,
         device=device, dtype=dtype, trust_remote_code=trust_remote_code,
     )  # fmt: skip
@@ -184,15 +185,6 @@ def _print_plan(it: "Forecast") -> None:
         f"{it.tokens:,} tokens: about {duration(it.seconds)} and {size(it.bytes)} of memory. "
         "Racing leaves some unread."
     )
-
-
-def _one(text: str) -> int:
-    from harness.lengths import lengths
-
-    found = lengths(text)
-    if len(found) != 1:
-        raise ValueError(f"--target is one length, such as 32k, and {text!r} names {len(found)}.")
-    return found[0]
 
 
 def _n_hat(text: str) -> int | None:

@@ -26,8 +26,6 @@ HELP = (
 TOY_EXAMPLES = (
     "harness train toy --output my-toy --steps 20\n\nharness train toy --output my-toy --seed 1"
 )
-LEAST = 16
-"""Tokens of a sequence: fewer teach nothing."""
 app = typer.Typer(help=HELP, epilog=EXAMPLES, invoke_without_command=True)
 
 
@@ -121,15 +119,10 @@ def train(
 
 
 def _tokens(text: str | None, flag: str) -> int | None:
-    """One length."""
-    from harness.lengths import lengths
+    """None: the recipe's."""
+    from harness.lengths import one
 
-    found = lengths(text) if text else [None]
-    if len(found) != 1:
-        raise ValueError(f"{flag} takes one length, and {text!r} names {len(found)}.")
-    if found[0] is not None and found[0] < LEAST:
-        raise ValueError(f"{flag} takes at least {LEAST} tokens, not {found[0]}.")
-    return found[0]
+    return one(text, flag) if text else None
 
 
 def _follow(course: "Course", card: "Card", output: Path, **how: Any) -> None:

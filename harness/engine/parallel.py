@@ -9,6 +9,7 @@ know of it. Where even that is too much, they can lie in the host's memory. torc
 parallelism has no rule for attention on a processor.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,15 +28,15 @@ LEAST = 64
 Read = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Rows of the hidden state that lie here, and their targets -> losses and argmaxes."""
 FINE, NO_MEMORY, OTHER = range(3)
-OUT_OF_MEMORY = (
-    *("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory"),
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|not enough memory|(can't|cannot) allocate memory", re.IGNORECASE
 )
 """Words of the errors that say so."""
 
 
 def out_of_memory(error: Exception) -> bool:
     """Whether less at a time may cure it."""
-    return isinstance(error, MemoryError) or any(w in str(error).lower() for w in OUT_OF_MEMORY)
+    return isinstance(error, MemoryError) or bool(OUT_OF_MEMORY.search(str(error)))
 
 
 class Elsewhere(RuntimeError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import nearest
-from harness.cell import COMPUTED, Cell, Result
+from harness.cell import COMPUTED, Cell, Result, in_any_dtype
 from harness.lengths import lengths
 
 TESTS: dict[str, Callable[[Any, Any], bool]] = {
@@ -46,7 +46,7 @@ class Condition:
         value = row[self.key]
         if self.sign in ("=", "!="):
             any_of = value in self.wanted or (
-                self.key in MODELS and value.partition(COMPUTED)[0] in self.wanted
+                self.key in MODELS and in_any_dtype(value) in self.wanted
             )
             return any_of == (self.sign == "=")
         return value is not None and TESTS[self.sign](value, self.wanted[0])
