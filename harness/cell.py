@@ -65,9 +65,14 @@ class Cell(BaseModel):
         return "/".join(map(_named, (self.model, self.task, self.method)))
 
     @property
-    def path(self) -> PurePosixPath:
+    def file(self) -> str:
         """Where its result lies below a results folder; one to one."""
-        return PurePosixPath(self.folder, f"{self.length}.json")
+        return f"{self.folder}/{self.length}.json"
+
+    @property
+    def path(self) -> PurePosixPath:
+        """Its `file`, as a path."""
+        return PurePosixPath(self.file)
 
     @classmethod
     def at(cls, path: PurePosixPath | str) -> "Cell":

@@ -1,6 +1,8 @@
 """What a grid will cost, before any of it is run."""
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from types import SimpleNamespace
@@ -103,6 +105,19 @@ class Watch(Protocol):
         """What a person should know, in a sentence."""
 
 
+@contextmanager
+def _all_kept() -> Iterator[None]:
+    """No search for garbage: a large grid is a million objects, all of them kept."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@_all_kept()
 def plan(options: Options, *, stand_in: bool = False) -> list[Planned]:
     """Every cell of the grid and its cost; reads configurations and corpora, but no weights.
 
@@ -127,6 +142,7 @@ def plan(options: Options, *, stand_in: bool = False) -> list[Planned]:
     return [p for name in options.models for p in _plan_model(options, name, stand_in)]
 
 
+@_all_kept()
 def missing(plan: Sequence[Planned], store: "Store") -> list[Planned]:
     """Those that have no result yet.
 
@@ -136,9 +152,8 @@ def missing(plan: Sequence[Planned], store: "Store") -> list[Planned]:
     left, files, packed = [], store.files(), store.packed
     for planned in plan:
         cell = planned.cell
-        file = f"{cell.folder}/{cell.length}.json"
-        filed = file in files
-        result = store.filed(file) if filed else store.get(cell) if packed else None
+        filed = cell.file in files
+        result = store.filed(cell.file) if filed else store.get(cell) if packed else None
         if result is not None and result.status == "scored":
             _see_that_it_is_the_same(planned, result)
         done = filed if not (store.retry or packed) else store.has(cell)

@@ -157,7 +157,7 @@ class Store:
             raise ValueError(
                 f"it is of schema {result.schema_version}, and this harness reads {SCHEMA}"
             )
-        if path != self.runs / result.cell.path:
+        if path.as_posix() != f"{self.runs.as_posix()}/{result.cell.file}":
             raise ValueError(f"its cell belongs at {self.runs / result.cell.path}")
         return result
 

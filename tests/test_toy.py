@@ -88,7 +88,7 @@ def test_it_retrieves_at_1024_tokens(toy, depth):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_it_retrieves_at_its_original_length_and_yarn_far_beyond(tmp_path, capsys):
-    words = "run -m none,yarn,factor=8 -t passkey -l 4k,32k --samples 8 --json --results"
+    words = "run -m none,yarn,factor=8 -t passkey -l 4k,32k --samples 4 --json --results"
     with pytest.raises(SystemExit):
         main([*words.split(), str(tmp_path)])
     rows = json.loads(capsys.readouterr().out)

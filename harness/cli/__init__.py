@@ -1,8 +1,9 @@
 """The command line: parse, call, print. What a person can cause is caught here, and only here."""
 
 import sys
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -113,13 +114,19 @@ def main(argv: list[str] | None = None) -> None:
 
 def _code(argv: list[str]) -> int:
     try:
-        return app(argv or ["--help"], prog_name="harness", standalone_mode=False) or 0
+        return _command()(argv or ["--help"], prog_name="harness", standalone_mode=False) or 0
     except Exception as error:
         message = _words(error)
         if not message:
             raise
     print(f"harness: {' '.join(message.split())}", file=sys.stderr)
     return 2
+
+
+@cache
+def _command() -> Any:
+    """What typer makes of the functions: once, however often a program calls `main`."""
+    return typer.main.get_command(app)
 
 
 def _words(error: Exception) -> str | None:
