@@ -27,7 +27,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def live():
-    """In bfloat16 where the processor multiplies it: others only emulate it, a hundred times slower."""
+    """In bfloat16 where the processor multiplies it: others emulate it, a hundred times slower."""
     return load("smollm2-135m", device="cpu", dtype="auto")
 
 
