@@ -291,7 +291,12 @@ class _MadeOf:
         return self._facts(cell.method, at, _version(cell.task))
 
     def _unfit(self, spec: str, length: int) -> str | None:
-        """Why the method cannot run on the model, as far as its configuration says."""
+        """Why the method cannot run on the model, as far as its configuration says.
+
+        What reads the longest input reads the shorter ones.
+        """
+        if length < self.longest and self.unfit(spec, self.longest) is None:
+            return None
         return self._method(spec).unfit(self.model, length)
 
     def _method(self, spec: str) -> Any:

@@ -271,6 +271,14 @@ def test_every_family_can_be_extended(member, name):
     assert torch.equal(tables(member, 512), own)
 
 
+@pytest.mark.parametrize("name", [*NAMES, "yarn+log-n", "clex,max_factor=4"])
+def test_what_reads_a_length_reads_the_shorter_ones(member, name):
+    """A plan asks at the longest first."""
+    method = catalog.load("methods", name)
+    unfit = [method.unfit(member, length) is not None for length in (32, 64, 96, 512, 2**14, 2**20)]
+    assert unfit == sorted(unfit)
+
+
 def test_every_family_reads_with_it(member):
     before = logits(member, 96)
     for name, same in (("none", True), ("yarn", False), ("longrope,start_tokens=4", False)):
