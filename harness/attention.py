@@ -131,11 +131,30 @@ class Stretched(InParts):
         if self.factor is not None and not 1 <= self.factor <= 1e6:
             raise ValueError(f"A factor is a number from 1 up to 1,000,000, not {self.factor:g}.")
 
+        if self.factor is not None and self.settled:
+            raise ValueError(
+                f"A factor says how much slower far positions go, and so does {self.pace[0]}: give "
+                "one of them."
+            )
+
+    @property
+    def pace(self) -> tuple[str, float | None]:
+        """The parameter that says how many times slower far positions go, and what it is."""
+        return "slowness", None
+
+    @property
+    def settled(self) -> bool:
+        return self.pace[1] is not None
+
     def made_for(self, model: nn.Module) -> float | None:
-        return self.factor
+        if self.pace[1] is None:
+            return self.factor
+        rope = Rope.of(model)
+        window, trained = self.near(rope), rope.original_length
+        return (window + self.pace[1] * (trained - window)) / trained
 
     def trained_for(self, factor: float) -> dict[str, Any]:
-        return {"factor": factor}
+        return {} if self.settled else {"factor": factor}
 
     def near(self, rope: Rope) -> int:
         """w, in tokens."""
@@ -199,6 +218,9 @@ class Turned(Bend):
                 found.append({"sees": ends.tolist(), "as_if_at": stands})
         return {"parts": found}
 
+    def turning(self) -> Encoding | None:
+        return self.encoding
+
     def _turned(self, x: Tensor, positions: Tensor) -> Tensor:
         return x if self.encoding is None else turned(x, self.encoding, positions)
 
@@ -249,10 +271,12 @@ def bent(
         LookupError: the model does not let it.
     """
     from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
 
     if reason := straight(model):
         raise LookupError(reason)
     AttentionInterface.register(INTERFACE, _attention)
+    AttentionMaskInterface.register(INTERFACE, _no_mask)
     config = model.get_decoder().config
     layers = attention_layers(model.get_decoder()) if layers is None else layers
     bends = [bend(layer) for layer in layers]
@@ -289,6 +313,20 @@ class _Learning:
         return in_parts_of_a_layer(views, v, scaling=scale, **self.ways)
 
 
+def _no_mask(*_: object, attention_mask: Tensor | None = None, **__: object) -> None:
+    """What the model's own forward asks for a mask: none, as long as nothing is padded."""
+    if attention_mask is not None and not attention_mask.all():
+        raise ValueError(
+            "A method that bends attention counts every token, and would count padding: give one "
+            "input at a time, or several of one length."
+        )
+
+
+def _ends_later(positions: object, keys: int) -> bool:
+    """Whether the last query stands behind more keys than there are."""
+    return isinstance(positions, Tensor) and int(positions.max()) >= keys
+
+
 def _attention(
     module: nn.Module,
     query: Tensor,
@@ -305,6 +343,11 @@ def _attention(
     bend = getattr(module, "bend", None)
     if bend is None:
         return attend(query, key, value, scale=scale).transpose(1, 2), None
+    if ways.get("sliding_window") and _ends_later(ways.get("position_ids"), key.shape[2]):
+        raise ValueError(
+            "A layer's cache has dropped keys beyond its window, and a method that bends attention "
+            "counts positions from the first: read with harness, or give generate use_cache=False."
+        )
     key = bend.kept(key, 0)
     out = bend(attend, query, key, value, scale=scale, training=module.training)
     return out.transpose(1, 2), None

@@ -19,12 +19,13 @@ from harness import catalog, machine
 from harness.cell import OWN, UNEXTENDED
 from harness.engine.generate import end_tokens
 from harness.engine.held import Held
+from harness.engine.parallel import out_of_memory
 from harness.lengths import LONGEST
 from harness.method import Method
 from harness.model import Live
-from harness.plan import ENCODING, Options, settled
-from harness.plugins import named
-from harness.probe import prove
+from harness.plan import ENCODING, Options, settled, takes
+from harness.plugins import blamed, named
+from harness.probe import NotOn, prove
 
 FURTHER = 4.0
 """How many times further than trained a method is set to read, where nothing says how far."""
@@ -150,11 +151,18 @@ class Chat:
         if method.depends_on_length:
             furthest = _furthest(method, model)
             reach = furthest if self.factor is None else min(furthest or reach, reach)
-        elif reason := method.unfit(model, reach):
-            raise ValueError(reason)
+        else:
+            reach = None if method.boundless and self.factor is None else reach
+            if reason := method.unfit(model, reach or trained):
+                raise ValueError(reason)
+        before = dict(vars(self))
         self.spec, self.method, self.reach, self.stats = spec, method, reach, Stats()
-        if not method.depends_on_length:
-            self._put_on(reach)
+        try:
+            if not method.depends_on_length:
+                self._put_on(reach or trained)
+        except BaseException:
+            vars(self).update({name: before.get(name) for name in ("spec", "method", "reach")})
+            raise
 
     def clear(self) -> None:
         """Forget what was said; the document stays."""
@@ -187,14 +195,20 @@ class Chat:
 
         Raises:
             FloatingPointError: a logit is not finite.
+            MemoryError: it does not fit; what was read is forgotten, and will be read again.
         """
-        if self.method.depends_on_length:
-            self._put_on(turn.length)
+        follows = self.method.depends_on_length
+        self._put_on(turn.length if follows else self.reach or self.live.card.original_length)
         self._turn, said = turn, ""
         try:
             for piece in self._pieces(turn, step):
                 said += piece
                 yield piece
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            self._held = Held(self.live.model)
+            raise MemoryError from error
         finally:
             if said and self._turn is turn:
                 self.messages = [*turn.messages, {"role": "assistant", "content": said}]
@@ -253,8 +267,9 @@ class Chat:
         if catalog.split(spec)[0] == UNEXTENDED:
             said = getattr(card.config.get_text_config(), "max_position_embeddings", None)
             return spec, max(1.0, (said or trained) / trained)
-        made_for = catalog.load("methods", spec).made_for(self.live.model)
-        times = self.factor or made_for or FURTHER
+        method: Method = catalog.load("methods", spec)
+        further = FURTHER if takes(method, "factor") else 1.0
+        times = self.factor or method.made_for(self.live.model) or further
         reach = (round(times * trained),)
         asked = Options(methods=(spec,), tasks=(), lengths=reach, factor=self.factor)
         spec = settled(spec, asked, card)
@@ -267,8 +282,12 @@ class Chat:
             return
         self._facts = None
         self._stack.close()
-        self._stack.enter_context(self.method.applied_to(model, length))
-        prove(model, self.method, length)
+        try:
+            self._stack.enter_context(self.method.applied_to(model, length))
+            prove(model, self.method, length)
+        except BaseException:
+            self._stack.close()
+            raise
         self._held, self._facts = Held(model), facts
 
     def _told(self, length: int) -> tuple[Any, ...]:
@@ -295,6 +314,15 @@ class Chat:
             f"This is {tokens:,} tokens, and {self.spec} is set to read {self.reach:,}: what is "
             "said now may be noise. Start anew (/clear), or read by a method set further (/method)."
         )
+
+
+def trouble(error: Exception) -> str | None:
+    """What a person in a conversation is told of it; None: it is a fault of this program."""
+    if isinstance(error, MemoryError):
+        return str(error) or "It does not fit into memory: start anew (/clear), or ask for less."
+    known = isinstance(error, ValueError | LookupError | FloatingPointError | NotOn)
+    ours = isinstance(error, KeyError | IndexError)  # LookupErrors, but of a program
+    return blamed(error) or (str(error) if known and not ours else None)
 
 
 def _furthest(method: Method, model: Any) -> int | None:

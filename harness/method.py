@@ -86,6 +86,8 @@ class Method(ABC):
     """It changes what attention does with an encoding, whichever that is: `yarn+log-n` is both."""
     bends: ClassVar[bool] = False
     """It says which keys a query sees or how it weighs them: no two such methods go together."""
+    boundless: ClassVar[bool] = False
+    """No distance that it lets a query see is beyond training, however long the input."""
 
     @property
     def depends_on_length(self) -> bool:
@@ -128,6 +130,11 @@ class Method(ABC):
     def by_content(self) -> dict[str, str]:
         """Its parameters that name a file, each by what is in it: `harness.contents` has it."""
         return {}
+
+    @property
+    def settled(self) -> bool:
+        """Whether its own parameters say how far it reads, and a factor would say nothing."""
+        return False
 
     def unfit(self, model: "nn.Module", length: int) -> str | None:
         """Why this method cannot run here, in a phrase; None if it can."""
@@ -177,6 +184,15 @@ class Layered(Method):
     @property
     def depends_on_length(self) -> bool:
         return any(layer.depends_on_length for layer in self.layers)
+
+    @property
+    def boundless(self) -> bool:  # type: ignore[override]
+        return any(layer.boundless for layer in self.layers)
+
+    @property
+    def settled(self) -> bool:
+        scaled = [layer for layer in self.layers if hasattr(layer, "factor")]
+        return bool(scaled) and all(layer.settled for layer in scaled)
 
     @contextmanager
     def applied_to(self, model: "nn.Module", length: int) -> Iterator[None]:

@@ -351,8 +351,8 @@ def takes(asked: Any, flag: str) -> bool:
 
     A method that follows each input's length has no factor to be given, unless by its own name.
     """
-    follows = flag == "factor" and asked.depends_on_length
-    return flag in catalog.settings(asked) and not follows
+    needless = flag == "factor" and (asked.depends_on_length or getattr(asked, "settled", False))
+    return flag in catalog.settings(asked) and not needless
 
 
 def settled(spec: str, options: Options, card: "Card") -> str:

@@ -63,6 +63,11 @@ def named(spec: str) -> str:
         ValueError: its name cannot be that of a method or a task.
     """
     name, comma, parameters = spec.partition(",")
+    if "+" in name and Path(name).expanduser().is_file():
+        raise ValueError(
+            f"A plus joins methods, so that no file below a folder with one can be named: move or "
+            f"link {name}."
+        )
     return "+".join(map(_named, name.split("+"))) + comma + parameters
 
 

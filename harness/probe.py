@@ -44,7 +44,8 @@ class Probe:
 def read_encoding(model: nn.Module, length: int) -> Probe:
     """What the model will rotate by: at powers of two, around the trained window, at the end.
 
-    Where attention is bent, the digest is also of what its layers see and are taken to stand at.
+    Where attention is bent, the digest is also of what its layers see and are taken to stand at,
+    and of what they turn by.
     """
     trained = original_length(text_config(model))
     doubling = {2**i for i in range(length.bit_length())}
@@ -55,6 +56,9 @@ def read_encoding(model: nn.Module, length: int) -> Probe:
     for bend in _bends(model):
         for said in filter(None, (bend.described(position + 1) for position in at)):
             digest.update(json.dumps(said).encode())
+        if encoding := bend.turning():
+            for part in encoding.table(torch.tensor(at)):
+                digest.update(part.float().numpy().tobytes())
     return Probe(digest.hexdigest(), table)
 
 
@@ -75,6 +79,10 @@ def prove(model: nn.Module, method: Method, length: int) -> str:
             raise NotOn(
                 "the method left the model's encoding as it was, so the number would not be its own"
             )
+        if any(_another(facts, bend.turning()) for bend in _bends(model) if bend.turning()):
+            raise NotOn("a layer turns by another encoding than the method has, which would lie")
+    if "still" in facts and not _still(model, facts["still"]):
+        raise NotOn("other layers rotate than the method says, so the number would lie")
     if "slopes" in facts and not _biased(model, facts["slopes"]):
         raise NotOn("the method's bias is not in the model's attention, so the number would lie")
     if not all(_attends(layer, facts.get("attention", {}), length) for layer in bendable(model)):
@@ -92,6 +100,18 @@ def _attends(layer: nn.Module, facts: dict[str, Any], length: int) -> bool:
     """Whether a layer's attention is bent as the method says."""
     live = layer.bend.described(length) if getattr(layer, "bend", None) else {}
     return all(live.get(key) == said for key, said in facts.items())
+
+
+def _still(model: nn.Module, layers: list[int]) -> bool:
+    """Whether these layers turn nothing, and all others do that the checkpoint has turn."""
+    bends = {layer.layer_idx: getattr(layer, "bend", None) for layer in bendable(model)}
+    turn = {i for i, bend in bends.items() if bend is None or bend.turning()}
+    return (
+        not turn & {*layers}
+        and {layer.layer_idx for layer in bendable(model) if getattr(layer, "use_rope", True)}
+        - {*layers}
+        <= turn
+    )
 
 
 def _biased(model: nn.Module, slopes: list[float]) -> bool:

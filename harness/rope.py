@@ -110,7 +110,11 @@ class Rope:
         config = text_config(model)
         rope = parameters(config, layer_type)
         if not rope.get("rope_theta") or getattr(config, "alibi", False):
-            raise LookupError(f"A {config.model_type} has no rotary embedding to bend.")
+            with_alibi = config.model_type in ("bloom", "mpt")
+            raise LookupError(
+                f"A {config.model_type} has no rotary embedding to bend"
+                + (", but ALiBi: give --method alibi." if with_alibi else ".")
+            )
         whole = getattr(config, "head_dim", None)
         whole = whole or config.hidden_size // config.num_attention_heads
         factors = rope.get("long_factor")

@@ -1,7 +1,7 @@
 """Score anybody's predictions, row by row: files in the layouts of InfiniteBench and LongBench.
 
 One JSON object a line, with what was said (`prediction` or `pred`), what is right (`ground_truth`,
-`label`, `answers` or `answer`) and whatever else the task's rule looks at (`all_classes`,
+`label`, `answers`, `answer` or `outputs`) and what else the task's rule looks at (`all_classes`,
 `length`). A file that does not say what is right is matched with the task's questions by `id`.
 """
 
@@ -16,8 +16,10 @@ from typing import Any
 from harness import catalog
 
 SAID = ("prediction", "pred")
-RIGHT = ("ground_truth", "label", "answers", "answer")
+RIGHT = ("ground_truth", "label", "answers", "answer", "outputs")
 NAMES = ("id", "_id")
+Question = tuple[Any, Mapping[str, Any]]
+"""What is right, and what else is known of it."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,12 @@ class Scored:
     model: str
     rows: list[Row]
     """In the file's order."""
+    value: float
+    """In percent: the mean, or the average that the metric's name says."""
     repaired: list[str] = field(default_factory=list)
     """Lines that were no JSON and were read without what stands behind the object."""
     unread: list[str] = field(default_factory=list)
     """Lines that cannot be read; they score 0, and count."""
-
-    @property
-    def value(self) -> float:
-        """The mean in percent."""
-        return 100 * fmean(row.score for row in self.rows)
 
     def about(self) -> dict[str, Any]:
         """As JSON, without the rows."""
@@ -85,12 +84,14 @@ def score(spec: str, file: Path, model: str | None = None) -> Scored:
     if not any(line.row is not None for line in found):
         raise ValueError(f"{file} has no predictions: write one JSON object a line.")
     answers = _answers(task, found, file)
-    rows = [_judged(task, line, answers, model, file) for line in found]
+    asked = [_asked(line, answers, file) for line in found]
+    rows = [_judged(task, line, of, model, file) for line, of in zip(found, asked, strict=True)]
     return Scored(
         task=catalog.canonical("tasks", spec),
         metric=task.metric,
         model=model,
         rows=rows,
+        value=100 * _average(task, rows, asked),
         repaired=[f"line {n.number} of {file}: {n.repaired}" for n in found if n.repaired],
         unread=[f"line {n.number} of {file}" for n in found if n.row is None],
     )
@@ -99,17 +100,26 @@ def score(spec: str, file: Path, model: str | None = None) -> Scored:
 def folder(spec: str, place: Path) -> Iterator[Scored]:
     """Every file of predictions below a folder: MODEL/preds_TASK.jsonl, or MODEL/TASK.jsonl.
 
+    Those of LongBench-E are in `pred_e/MODEL`, as its script leaves them.
+
     Raises:
         LookupError: there is none.
+        ValueError: two are of the same task and model.
     """
-    any_found = False
+    seen: dict[tuple[str, str], Path] = {}
     for member in catalog.members("tasks", spec):
         name = catalog.split(member)[0].partition(".")[2]
         for file in sorted(place.rglob("*.jsonl")):
-            if file.stem in (name, f"preds_{name}"):
-                any_found = True
+            stem = f"{file.stem}_e" if file.parent.parent.name == "pred_e" else file.stem
+            if stem in (name, f"preds_{name}"):
+                model = file.absolute().parent.name
+                if other := seen.get((member, model)):
+                    raise ValueError(
+                        f"{other} and {file} are both of {name} and {model}: score one at a time."
+                    )
+                seen[member, model] = file
                 yield score(member, file)
-    if not any_found:
+    if not seen:
         raise LookupError(
             f"No file below {place} is named after a task of {spec}: name them TASK.jsonl or "
             "preds_TASK.jsonl, in a folder for each model."
@@ -162,18 +172,34 @@ def _line(number: int, raw: bytes) -> Line:
     return Line(number, row, f"{rest!r} behind the object" if rest else None)
 
 
-def _judged(
-    task: Any, line: Line, answers: Mapping[str, Any] | None, model: str, file: Path
-) -> Row:
+def _asked(line: Line, answers: Mapping[str, Any] | None, file: Path) -> Question:
+    """What is right, and what else the judge looks at."""
+    if line.row is None:
+        return None, {}
+    where = f"{file}, line {line.number}"
+    if answers is None:
+        return _right(line.row, where), line.row
+    right, about = _matching(line.row, answers, where)
+    return right, {**line.row, **about}
+
+
+def _judged(task: Any, line: Line, asked: Question, model: str, file: Path) -> Row:
     if line.row is None:
         return Row(0.0, None)
     where = f"{file}, line {line.number}"
+    right, about = asked
     said = _said(line.row, where)
-    right = _right(line.row, where) if answers is None else _matching(line.row, answers, where)
     try:
-        return Row(*task.judge(said, right, {"model": model, **line.row}))
+        return Row(*task.judge(said, right, {"model": model, **about}))
     except ValueError as error:
         raise ValueError(f"{where}: {error}. Are these the predictions of another task?") from None
+
+
+def _average(task: Any, rows: list[Row], asked: list[Question]) -> float:
+    if not hasattr(task, "average"):
+        return fmean(row.score for row in rows)
+    every = zip(rows, asked, strict=True)
+    return float(task.average([(row.score, about) for row, (_, about) in every if about]))
 
 
 def _said(row: Mapping[str, Any], where: str) -> str:

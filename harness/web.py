@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import catalog
-from harness.chat import Chat, Message
+from harness.chat import Chat, Message, trouble
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -131,10 +131,9 @@ class Answers:
                 said += piece
                 answer = {"role": "assistant", "content": said}
                 yield said, _about(self.chat), [*turn.messages, answer]
-        except (KeyError, IndexError):
-            raise
-        except (ValueError, LookupError, FloatingPointError, MemoryError) as error:
-            said = str(error) or "It does not fit into memory: ask for less."
+        except Exception as error:
+            if not (said := trouble(error)):
+                raise
             gr.Warning(said, title="Not answered", duration=None)  # an error would cover the page
 
     def _next(self, pieces: Iterator[str]) -> str | None:

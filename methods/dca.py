@@ -54,6 +54,7 @@ class DCA(InParts):
         "one before, min(2s - 1, s + w) for all earlier; s = 5/8 L0, w = 1/8 L0"
     )
     paper = "An et al. 2024, https://arxiv.org/abs/2402.17463"
+    boundless: ClassVar[bool] = True
     recipes: ClassVar[Mapping[str, Recipe]] = {"paper": PAPER}
     least: ClassVar[Mapping[str, int]] = {"chunk": 1, "local": 0}
 

@@ -28,6 +28,10 @@ class LeakyReRoPE(Stretched):
         if self.slowness is not None and not 1 <= self.slowness < inf:
             raise ValueError(f"slowness is a number from 1 up, not {self.slowness:g}.")
 
+    @property
+    def pace(self) -> tuple[str, float | None]:
+        return "slowness", self.slowness
+
     def parts(self, rope: Rope, length: int) -> tuple[Part, ...]:
         w, k = self.near(rope), self.slowness or self.slower(rope, length)
         return (

@@ -17,6 +17,7 @@ from harness.rope import Rope
 class LMInfinite(InParts):
     formula = "min(i - j, w) for keys with i - j < w or j < g, no others; w = L0"
     paper = "Han et al. 2023, https://arxiv.org/abs/2308.16137"
+    boundless: ClassVar[bool] = True
     least: ClassVar[Mapping[str, int]] = {"window": 1, "start": 0}
 
     window: int | None = None

@@ -88,6 +88,9 @@ class Scaled(Bend):
         under = {} if self.under is None else self.under.described(length)
         return under | {"logits_times": self._sharper(torch.tensor(length - 1)).item()}
 
+    def turning(self) -> Any:
+        return None if self.under is None else self.under.turning()
+
     def _sharper(self, i: Tensor) -> Tensor:
         return ((i + 1).double().log() / log(self.trained)).clamp(min=1)
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from harness.attention import Bend, Part, Turned, bendable, bent, straight
 from harness.method import Method
-from harness.rope import Encoding
+from harness.rope import Encoding, text_config
 from harness.rotation import standing, unturned
 
 
@@ -60,11 +60,15 @@ class NoPE(Method):
     def provenance(self, model: nn.Module, length: int) -> dict[str, Any]:
         own = Encoding.of(model, length)
         kept = 1.0 if self.every > 1 else 0.0
-        return {
+        facts: dict[str, Any] = {
             "factor": None,
             "attention_factor": own.attention_factor if kept else 1.0,
             "frequencies": (kept * own.frequencies).tolist(),
         }
+        if self.every > 1:
+            layers = text_config(model).num_hidden_layers
+            facts["still"] = [*range(self.every - 1, layers, self.every)]
+        return facts
 
 
 method = NoPE()

@@ -1,7 +1,8 @@
 """Self-Extend: near keys as they are, far ones by the position of their group; no training.
 
 Jin et al. 2024, https://arxiv.org/abs/2401.01325. The window of 1,024 of LLaMA-2's 4,096 tokens is
-the published code's; the group is the smallest that reaches, as its README begins with.
+the published code's; the group is the smallest that reaches, as its README begins with. Far queries
+are shifted by whole positions, as where that code decodes; where it reads a prompt, by w - w / G.
 """
 
 from collections.abc import Mapping
@@ -25,6 +26,10 @@ class SelfExtend(Stretched):
 
     group: int | None = None
     """G: so many tokens share a far position; None: as many as must."""
+
+    @property
+    def pace(self) -> tuple[str, float | None]:
+        return "group", self.group
 
     def parts(self, rope: Rope, length: int) -> tuple[Part, ...]:
         w, g = self.near(rope), self.group or ceil(self.slower(rope, length) - 1e-9)

@@ -20,6 +20,7 @@ class StreamingLLM(InParts):
         "s + r + 1 = L0"
     )
     paper = "Xiao et al. 2023, https://arxiv.org/abs/2309.17453"
+    boundless: ClassVar[bool] = True
     least: ClassVar[Mapping[str, int]] = {"recent": 1, "start": 0}
 
     start: int = 4

@@ -53,9 +53,11 @@ SHORTER_THAN = 4096
 class CommonWords(Ruler):
     """Ten words come often, all others seldom; an example stands before the question.
 
-    Words are of the lists until those run out; then all are pairs of them, as published.
+    Words are of the lists until those run out; then all are pairs of them, as published. Where the
+    same is asked at every length, all are pairs at every length.
     """
 
+    version = 2
     max_new_tokens = 120
 
     def questions(self, reader: Reader, length: int) -> Iterator[Question]:
@@ -63,7 +65,7 @@ class CommonWords(Ruler):
         mix, shown = (SHORT, SHORT_EXAMPLE) if short else (LONG, LONG_EXAMPLE)
         of_one = self.question(0, length, mix, shown, in_pairs=False)
         longest = spelled(reader, self.prompt, of_one.text(len(base())), of_one.prefix)
-        in_pairs = len(longest) + self.max_new_tokens <= length
+        in_pairs = self.pair_lengths or len(longest) + self.max_new_tokens <= length
         for i in range(self.samples):
             yield self.question(i, length, mix, shown, in_pairs=in_pairs)
 

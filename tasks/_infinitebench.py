@@ -23,9 +23,13 @@ from ._prompt import Question, fitted
 class InfiniteBench(Task):
     """How a question is put, and how an answer is graded."""
 
+    version: ClassVar[int] = 2
     name: ClassVar[str]
     """The official one."""
     max_new_tokens: ClassVar[int]
+    """Of a base model: YaRN-Mistral's."""
+    chat_tokens: ClassVar[int] = 128
+    """At least, of a model that chats: GPT-4 was given no limit, and says a sentence around it."""
     stop: ClassVar[tuple[str, ...]] = ()
     """The published code stops at the end token alone."""
     truncation: ClassVar[str] = "middle"
@@ -35,7 +39,6 @@ class InfiniteBench(Task):
     offline: ClassVar[bool] = True
 
     samples: int = 10
-    seed: int = 0
     prompt: Literal["auto", "base", "chat"] = "auto"
     """YaRN-Mistral's for a base model, GPT-4's for one that chats; auto: as the tokenizer does."""
     scorer: Literal["official", "fixed"] = "official"
@@ -53,22 +56,29 @@ class InfiniteBench(Task):
 
     def text(self, reader: Reader, fill: Mapping[str, str]) -> str:
         """The prompt."""
-        talks = self.prompt == "chat" or (self.prompt == "auto" and reader.chats)
-        return (CHAT if talks else BASE)[self.name].format(**fill)
+        return (CHAT if self.talks(reader) else BASE)[self.name].format(**fill)
+
+    def talks(self, reader: Reader) -> bool:
+        """Whether it is asked as GPT-4 was."""
+        return self.prompt == "chat" or (self.prompt == "auto" and reader.chats)
 
     def request(
-        self, i: int, tokens: Any, right: Any, about: Mapping[str, Any], cut: int = 0
+        self, reader: Reader, i: int, tokens: Any, right: Any, about: Mapping[str, Any], cut: int
     ) -> Request:
+        room = self.room(right)
         return Request(
             id=f"sample-{i}",
             tokens=tokens,
-            ask=Text(max_new_tokens=self.room(right), stop=self.stop),
+            ask=Text(
+                max_new_tokens=max(room, self.chat_tokens) if self.talks(reader) else room,
+                stop=self.stop,
+            ),
             cut=cut,
             about={"gold": self.said(right), "right": right, **about},
         )
 
     def room(self, right: Any) -> int:
-        """Tokens that are generated."""
+        """Tokens that a base model generates."""
         return self.max_new_tokens
 
     def said(self, right: Any) -> str:
@@ -120,6 +130,7 @@ class Generated(InfiniteBench):
     """Units of the published questions, of which a long prompt loses the middle."""
     least: ClassVar[int] = 1
 
+    seed: int = 0
     sized: Literal["length", "published"] = "length"
     """length: as the cell; published: as on the hub, and cut where that is longer."""
     pair_lengths: bool = False
@@ -154,7 +165,7 @@ class Generated(InfiniteBench):
                 tokens, n = fitted(reader, self.prompt, question, length, room=0, near=n)
                 cut = 0
             found = draw(n)
-            yield self.request(i, tokens, found.right, {**found.about, "units": n}, cut)
+            yield self.request(reader, i, tokens, found.right, {**found.about, "units": n}, cut)
 
     def depth(self, i: int) -> float:
         """Of sample i, evenly from beginning to end; 0 to 1."""
@@ -212,7 +223,11 @@ class MathFind(Generated):
 
 
 class MathCalc(Generated):
-    """Each value on the way through additions and subtractions. A unit is a number."""
+    """Each value on the way through additions and subtractions. A unit is a number.
+
+    A model that chats is given the published words alone, without the turn of example that GPT-4
+    had before them.
+    """
 
     name = "math_calc"
     max_new_tokens = 30_000
@@ -233,6 +248,7 @@ class CodeRun(Generated):
 
     name = "code_run"
     max_new_tokens = 5
+    chat_tokens = 256
     published = 4400
     size = "400 of 75.2k tokens, or any"
 

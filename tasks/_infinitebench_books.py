@@ -59,9 +59,9 @@ class FromFile(InfiniteBench):
                 field(row, name, kind, where)
             yield row, self.right(row, where)
 
-    def answers(self) -> dict[int, list[str]]:
-        """What is right, by the question's id."""
-        return {row["id"]: right for row, right in self.rows()}
+    def answers(self) -> dict[int, tuple[list[str], dict[str, Any]]]:
+        """What is right, by the question's id; and what else of it a judge looks at: nothing."""
+        return {row["id"]: (right, {}) for row, right in self.rows()}
 
     def requests(self, reader: Reader, length: int) -> Iterator[Request]:
         every = list(islice(self.rows(), self.samples))
@@ -74,7 +74,8 @@ class FromFile(InfiniteBench):
             text = self.text(reader, self.fill(row))
             tokens, cut = within(reader, self.prompt, text, length)
             book = sha256(row["context"].encode()).hexdigest()[:8]
-            yield self.request(i, tokens, right, {"question": row["id"], "book": book}, cut)
+            about = {"question": row["id"], "book": book}
+            yield self.request(reader, i, tokens, right, about, cut)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +120,8 @@ class CodeDebug(MultipleChoice):
 
     name = "code_debug"
     max_new_tokens = 5
+    chat_tokens = 1024
+    """It is asked to repeat the functions and to inspect them first."""
     size = "394 of 114.7k tokens"
 
     def said(self, right: Any) -> str:

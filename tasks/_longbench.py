@@ -84,9 +84,14 @@ class LongBench(Task):
         """Its questions are on this machine."""
         return not self.data.startswith("hf:")
 
-    def answers(self) -> dict[str, Any]:
-        """What is right, by `_id`."""
-        return {str(row["_id"]): row["answers"] for row in self.rows()}
+    def answers(self) -> dict[str, tuple[list[str], dict[str, Any]]]:
+        """What is right, by `_id`; and what else of the question a judge looks at."""
+        return {str(row["_id"]): (row["answers"], self.about(row)) for row in self.rows()}
+
+    def about(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """What a judge looks at beside what is right."""
+        kept = {name: row.get(name) for name in ("length", "all_classes")}
+        return {"dataset": self.dataset, **kept}
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """All of its file.
@@ -115,13 +120,7 @@ class LongBench(Task):
                 tokens=tokens,
                 ask=Text(max_new_tokens=form.max_new_tokens, stop=STOPS.get(self.dataset, ())),
                 cut=cut,
-                about={
-                    "dataset": self.dataset,
-                    "_id": row["_id"],
-                    "length": row["length"],
-                    "answers": list(row["answers"]),
-                    "all_classes": row.get("all_classes"),
-                },
+                about={"_id": row["_id"], "answers": list(row["answers"]), **self.about(row)},
             )
 
     def grade(self, request: Request, outcome: Outcome, reader: Reader) -> Sample:

@@ -23,7 +23,7 @@ class Ruler(Filled):
         self, prediction: str, gold: Sequence[str], row: Mapping[str, Any]
     ) -> tuple[float, str | None]:
         """What anybody's model has said, by the same rule."""
-        answers = [gold] if isinstance(gold, str) else list(gold)
+        answers = gold if isinstance(gold, list | tuple) else [gold]
         if not answers or not all(isinstance(answer, str) and answer for answer in answers):
             raise ValueError(f"RULER's answers are texts, and {gold!r} is none.")
         return self.matched(prediction, answers, row), cleaned(prediction) or None

@@ -54,9 +54,22 @@ class Every(LongBench):
             raise ValueError("a row must say with 'dataset' which of LongBench's it is of")
         return self.members()[row["dataset"]].judge(prediction, gold, row)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        for member in self.members().values():
-            yield from member.rows()
+    def answers(self) -> dict[str, tuple[list[str], dict[str, Any]]]:
+        return {key: one for m in self.members().values() for key, one in m.answers().items()}
+
+    def average(self, judged: Sequence[tuple[float, Mapping[str, Any]]]) -> float:
+        """Of rows that were judged, each a score and what it is of: what the metric's name says.
+
+        Raises:
+            ValueError: a dataset has none.
+        """
+        samples = [Sample(id="", score=score, about=dict(row)) for score, row in judged]
+        if without := {*self.datasets} - {sample.about.get("dataset") for sample in samples}:
+            raise ValueError(
+                f"An {self.metric} needs all {len(self.datasets)} datasets, and there is no row of "
+                f"{', '.join(sorted(without))}: score each by its name."
+            )
+        return self.score(samples).value
 
     def score(self, samples: Sequence[Sample]) -> Score:
         groups = grouped(samples, lambda sample: sample.about["dataset"])
@@ -77,6 +90,11 @@ class EveryExtended(Every):
     datasets = EXTENDED
     extended = True
     size = "3,668 questions"
+
+    def judge(self, prediction: str, gold: Any, row: Mapping[str, Any]) -> tuple[float, str | None]:
+        if not isinstance(row.get("length"), int):
+            raise ValueError("a row must say with 'length' how long its context is")
+        return super().judge(prediction, gold, row)
 
     def score(self, samples: Sequence[Sample]) -> Score:
         groups = grouped(samples, lambda s: (s.about["dataset"], bin_of(s.about["length"])))

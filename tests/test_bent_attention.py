@@ -19,7 +19,16 @@ from harness.engine.bend import View
 from harness.engine.evaluate import evaluate
 from harness.engine.layers import Stack
 from harness.families import attention_layers
-from harness.probe import NotOn, _logits, check_engine, check_identity, prove, reads_alike
+from harness.plan import takes
+from harness.probe import (
+    NotOn,
+    _logits,
+    check_engine,
+    check_identity,
+    prove,
+    read_encoding,
+    reads_alike,
+)
 from harness.rope import Encoding, Rope
 from harness.rotation import untouched, unturned
 from harness.show import show
@@ -370,7 +379,7 @@ def test_known_answers():
     assert far["as_if_at"]["keys"] == [0, (15799 - 1024) // 5]
     _, far = described("rerope")
     assert far["as_if_at"]["query"] == 512
-    _, far = described("leaky-rerope,slowness=16,factor=16", 65536)
+    _, far = described("leaky-rerope,slowness=16", 65536)
     assert far["as_if_at"]["query"] == 65535 / 16 + 512 - 32
     near, first = described("lm-infinite")
     assert near["sees"] == [15800 - 4096, 15799] and first["sees"] == [0, 9]
@@ -445,6 +454,79 @@ def test_the_proof_sees_what_every_layer_does():
             last.bend = bend
         with unturned(model), pytest.raises(NotOn, match="otherwise"):
             prove(model, load("rerope"), LENGTH)
+
+
+def test_the_proof_sees_what_parts_turn_by():
+    model = built()
+    other = Encoding(frequencies=Rope.of(model).frequencies / 3)
+    for spec in ("yarn+dca,factor=4", "rerope", "yarn+lm-infinite+log-n,factor=4"):
+        method, digests = load(spec), set()
+        with method.applied_to(model, LENGTH):
+            digests.add(prove(model, method, LENGTH))
+            bend = attention_layers(model.model)[0].bend
+            turned = getattr(bend, "under", bend)
+            own, turned.encoding = turned.encoding, other
+            with pytest.raises(NotOn, match="turns by another encoding"):
+                prove(model, method, LENGTH)
+            digests.add(read_encoding(model, LENGTH).digest)
+            turned.encoding = own
+        assert len(digests) == 2
+
+
+def test_the_proof_sees_which_layers_have_no_positions():
+    model, method = built(num_hidden_layers=4), load("nope,every=2")
+    layers = attention_layers(model.model)
+    with method.applied_to(model, LENGTH):
+        prove(model, method, LENGTH)
+        for layer, other in ((layers[1], layers[0]), (layers[0], layers[1])):
+            own, layer.bend = layer.bend, other.bend
+            with pytest.raises(NotOn, match="other layers rotate"):
+                prove(model, method, LENGTH)
+            layer.bend = own
+
+
+# In transformers' own forward
+
+
+def test_padding_is_refused_where_tokens_are_counted():
+    model, tokens = built(), TOKENS[:, :8].expand(2, -1)
+    padded = torch.ones_like(tokens)
+    padded[0, :3] = 0
+    for spec in (*PARTS, "log-n"):
+        with load(spec).applied_to(model, LENGTH):
+            model(tokens, attention_mask=torch.ones_like(tokens))
+            with pytest.raises(ValueError, match="would count padding"):
+                model(tokens, attention_mask=padded)
+    model(tokens, attention_mask=padded)
+
+
+def test_transformers_generates_what_the_engine_does_or_says_why_not():
+    """A cache that drops keys behind a layer's window has lost which position is whose."""
+    window = 24
+    for family, more in (("llama", {}), ("mistral", {"sliding_window": window})):
+        model = built(family, **more)
+        ids = TOKENS[:, : 2 * window]
+        given = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 4, "do_sample": False}
+        with load("dca,chunk=16,local=5").applied_to(model, LENGTH):
+            asked = Request(id="", tokens=ids[0].numpy(), ask=Text(max_new_tokens=4))
+            (ours,) = evaluate(model, [asked])
+            if more:
+                with pytest.raises(ValueError, match="dropped keys beyond its window"):
+                    model.generate(ids, **given)
+            cached = {"use_cache": not more}
+            theirs = model.generate(ids, **given, **cached)[0, ids.shape[1] :].tolist()
+        assert theirs[: len(ours)] == list(ours)
+
+
+def test_a_pace_that_is_given_leaves_no_factor_to_be_said():
+    for spec, reach in (("self-extend,group=2,window=24", 104), ("leaky-rerope,slowness=3", None)):
+        method, model = load(spec), built()
+        assert method.settled and not takes(method, "factor")
+        if reach:
+            assert method.made_for(model) * TRAINED == reach
+        with pytest.raises(ValueError, match="give one of them"):
+            load(f"{spec},factor=4")
+    assert takes(load("self-extend"), "factor") and takes(load("yarn+self-extend"), "factor")
 
 
 # Methods over one another

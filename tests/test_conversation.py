@@ -14,18 +14,21 @@ import termios
 import time
 from importlib.util import find_spec
 from itertools import islice
+from unittest.mock import Mock
 
 import pytest
 import torch
 from browser import Browser, chromium
 
 from harness import catalog
-from harness.chat import Chat, Sampling
+from harness.chat import Chat, Sampling, trouble
 from harness.cli import main
 from harness.cli.chat import COMMANDS, Pipe, Screen, Talk, whole
 from harness.engine.evaluate import evaluate
 from harness.engine.held import Held
+from harness.engine.layers import Keys
 from harness.model import load
+from harness.probe import NotOn
 from harness.reader import TokenReader
 from harness.task import Request, Text
 
@@ -188,6 +191,48 @@ def test_a_refused_switch_changes_nothing(wrong, live, reader):
         assert "".join(chat.reply(turn)) == at_once(chat, turn, chat.reach)
 
 
+def test_a_switch_that_fails_on_its_way_changes_nothing_either(live, reader, monkeypatch):
+    """The proof, or somebody's Ctrl-C, comes when the old method is off already."""
+    for error in (NotOn("it is not on"), KeyboardInterrupt()):
+        with Chat(live, reader, "yarn", factor=FACTOR, sampling=SHORT) as chat:
+            answered(chat, "a" * 20)
+            with monkeypatch.context() as patch:
+                patch.setattr("harness.chat.prove", Mock(side_effect=error))
+                with pytest.raises(type(error)):
+                    chat.use("pi")
+            assert (chat.spec, chat.reach) == ("yarn,factor=4", 2048)
+            turn = chat.say("b")
+            assert "".join(chat.reply(turn)) == at_once(chat, turn, chat.reach)
+    assert trouble(NotOn("it is not on")) == "it is not on" and trouble(KeyError("x")) is None
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+])  # fmt: skip
+def test_where_memory_runs_out_what_is_shorter_is_answered(error, live, reader, monkeypatch):
+    with Chat(live, reader, "yarn", factor=FACTOR, sampling=SHORT) as chat:
+        answered(chat, "a" * 20)
+        with monkeypatch.context() as patch:
+            patch.setattr("harness.engine.held.Held.read", Mock(side_effect=error))
+            with pytest.raises(MemoryError) as ran_out:
+                answered(chat, "b" * 900)
+        assert "(/clear), or ask for less" in trouble(ran_out.value)
+        chat.clear()
+        turn = chat.say("c")
+        assert "".join(chat.reply(turn)) == at_once(chat, turn, chat.reach)
+
+
+def test_keys_that_found_no_room_find_it_when_there_is_some(monkeypatch):
+    keys, new = Keys(8), torch.ones(1, 2, 3, 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "harness.engine.offload.OnDevice.room_for_keys", Mock(side_effect=MemoryError)
+        )
+        with pytest.raises(MemoryError):
+            keys.update(new, new)
+    assert [x.shape for x in keys.update(new, new)] == [new.shape] * 2
+
+
 @pytest.mark.parametrize(
     ("method", "factor", "spec", "reach"),
     [
@@ -197,6 +242,10 @@ def test_a_refused_switch_changes_nothing(wrong, live, reader):
         ("yarn", 8, "yarn,factor=8", 4096),
         ("yarn,factor=2", 8, "yarn,factor=2", 1024),
         ("lm-infinite", 3, "lm-infinite", 1536),
+        ("lm-infinite", None, "lm-infinite", None),
+        ("yarn+dca", None, "yarn+dca,factor=4", None),
+        ("log-n", None, "log-n", 512),
+        ("self-extend,group=2", None, "self-extend,group=2", 896),
         ("clex", None, "clex", 16 * 512),
         ("dynamic-ntk", None, "dynamic-ntk", None),
     ],
@@ -364,6 +413,19 @@ def test_what_goes_wrong_is_said_and_the_rest_goes_on(piped):
     assert code == 1 and out and "Did you mean 'yarn'?" in err and "There is no /foo, only" in err
 
 
+def test_a_slip_in_ones_own_file_does_not_end_the_conversation(piped, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from dataclasses import dataclass\nfrom harness.rotary import RotaryMethod\n"
+        "@dataclass(frozen=True, kw_only=True)\nclass Mine(RotaryMethod):\n"
+        "    formula = paper = 'mine'\n"
+        "    def frequencies(self, rope, scale):\n        return undefined\n"
+        "method = Mine()\n"
+    )
+    code, out, err = piped(f"/method {file}", "ab")
+    assert code == 1 and out and "mine.py, line 7" in err and "Traceback" not in err
+
+
 def test_beyond_its_range_a_pipe_is_told_too(piped, tmp_path):
     book = tmp_path / "book.txt"
     book.write_text("It was so. " * 60)
@@ -447,6 +509,20 @@ def test_ctrl_c_once_more_leaves(live, reader):
     assert talk(live, reader, Keyboard(None, None))[0] == 130
     assert talk(live, reader, Keyboard(None, "a", None, "/quit"))[0] == 0
     assert talk(live, reader, Keyboard("abc", None, stops=5))[0] == 130
+
+
+def test_ctrl_c_ends_what_comes_through_a_pipe(live, reader, monkeypatch):
+    class Interrupted(Pipe):
+        said = 0
+
+        def say(self, piece):
+            self.said += 1
+            if self.said == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("abc\ndef\n"))
+    code, chat = talk(live, reader, Interrupted())
+    assert code == 130 and len(chat.messages) == 2
 
 
 def test_the_end_of_the_input_leaves(live, reader, monkeypatch):

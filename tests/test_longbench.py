@@ -23,6 +23,7 @@ from harness.metrics.longbench import DATASETS, averages, averages_extended, bin
 from harness.metrics.longbench_v2 import chosen
 from harness.metrics.rouge_l import rouge_l
 from harness.run import _answered
+from harness.tasks._longbench import forms
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "longbench.json").read_text("utf-8"))
 ROWS = {row["id"]: row for row in GOLDEN["rows"]}
@@ -285,6 +286,12 @@ def test_the_cut_is_as_long_as_what_it_took(data):
     (whole, *_), (cut, *_) = (asked.requests(Bytes(), n) for n in (9999, 3000))
     assert len(whole.tokens) - len(cut.tokens) == cut.cut > 0
     assert len(cut.tokens) == 3000 - 32
+
+
+def test_prompts_are_the_published_ones():
+    golden = Path(__file__).parent / "golden" / "prompts.json"
+    published = json.loads(golden.read_text("utf-8"))["longbench"]
+    assert {name: form.prompt for name, form in forms().items()} == published
 
 
 def test_prompts_read_as_published(data):

@@ -232,6 +232,17 @@ def test_what_depends_on_the_length_is_what_the_probe_sees(folder):
         assert reads_alike(live.model, method, [600, 1200]) != method.depends_on_length
 
 
+@pytest.mark.parametrize("spec", [
+    "dynamic-ntk+rerope", "dynamic-yarn+dca", "dynamic-ntk+streaming-llm+log-n", "clex+lm-infinite",
+    "yarn+dca,factor=4", "pi+self-extend,factor=4", "nope,every=2",
+])  # fmt: skip
+def test_the_probe_sees_it_behind_a_method_in_parts_too(spec, folder):
+    """There the model's own table turns nothing, and each part turns by the encoding."""
+    live = load(str(folder), device="cpu", dtype="float32")
+    method = catalog.load("methods", spec)
+    assert reads_alike(live.model, method, [600, 1200]) != method.depends_on_length
+
+
 def test_the_factor_is_settled_once_for_the_grid(wish):
     cells = [
         p.cell for p in plan(replace(wish, methods=("none", "pi", "dynamic-ntk", "pi,factor=3")))

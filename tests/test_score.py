@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness import catalog, cli
+from harness.metrics.longbench import DATASETS
 from harness.score import folder, score
 
 ROOT = Path(__file__).parents[1]
@@ -87,7 +88,10 @@ def test_a_line_that_cannot_be_read_scores_nothing_counts_and_is_named(broken, t
     ("row", "why"),
     [
         ({"ground_truth": "5"}, "line 2: there is no field 'prediction' or 'pred'; it has 'ground"),
-        ({"pred": "5"}, "line 2: there is no field 'ground_truth', 'label', 'answers' or 'answer'"),
+        (
+            {"pred": "5"},
+            "line 2: there is no field 'ground_truth', 'label', 'answers', 'answer' or 'outputs'",
+        ),
         ({"pred": 5, "label": "5"}, "line 2: 'pred' holds int, not text"),
         ({"pred": "5", "label": "c14cb8"}, "line 2: 'c14cb8' is no answer of passkey, .* another"),
     ],
@@ -142,6 +146,57 @@ def test_predictions_that_match_no_question_are_refused(questions, tmp_path):
         score(spec, file(tmp_path, {"id": 3, "pred": "fox"}, {"id": 7, "pred": "fox"}))
     with pytest.raises(ValueError, match="line 2: there is no field 'id' or '_id'"):
         score(spec, file(tmp_path, {"id": 3, "pred": "fox"}, {"pred": "fox"}))
+
+
+def test_a_question_brings_what_else_its_judge_looks_at(tmp_path):
+    question = {"_id": "7", "context": "x", "input": "?", "length": 9, "answers": ["Food"]}
+    file(tmp_path / "data", question | {"all_classes": ["Food", "Date"]}, name="trec.jsonl")
+    path = file(tmp_path, {"_id": "7", "pred": "Food"})
+    assert score(f"longbench.trec,data={tmp_path / 'data'}", path).value == 100
+
+
+def test_an_average_of_datasets_is_no_mean_over_rows(tmp_path):
+    right = {"passage_retrieval_en": "Paragraph 1", "passage_retrieval_zh": "段落1"}
+    rows = [
+        {"dataset": name, "pred": said, "answers": [said], "all_classes": [said], "length": 9}
+        for name in DATASETS
+        if (said := right.get(name, "1"))
+    ]
+    rows += [rows[1] | {"pred": ""}] * 20
+    found = score("longbench.all", file(tmp_path, *rows))
+    assert rows[1]["dataset"] == "qasper" and sum(row.score for row in found.rows) == pytest.approx(
+        21
+    )
+    assert found.value == pytest.approx(100 * (5 + (3 + 1 / 21) / 4) / 6, rel=1e-6)
+    with pytest.raises(ValueError, match="needs all 21 datasets, and there is no row of dureader"):
+        score("longbench.all", file(tmp_path, *rows[:7]))
+    with pytest.raises(ValueError, match="line 1: a row must say with 'length'"):
+        score(
+            "longbench.all_e", file(tmp_path, {k: v for k, v in rows[0].items() if k != "length"})
+        )
+
+
+def test_rulers_own_files_are_read_and_a_number_is_no_answer(tmp_path):
+    path = file(tmp_path, {"pred": "It is 12 and 7.", "outputs": ["12", "9"]})
+    assert score("ruler.niah_multivalue", path).value == 50
+    for label in (1234, None):
+        path = file(tmp_path, {"pred": "It is 1234", "label": label})
+        with pytest.raises(ValueError, match=f"RULER's answers are texts, and {label} is none"):
+            score("ruler.niah_single_1", path)
+
+
+def test_a_folder_says_whose_each_file_is_and_holds_one_of_each(tmp_path, capsys):
+    right = {"pred": "x", "answers": ["x"], "length": 9}
+    for name in ("pred/M/qasper.jsonl", "pred_e/M/qasper.jsonl"):
+        file(tmp_path, right, name=name)
+    for spec in ("longbench.qasper", "longbench.qasper_e"):
+        assert [found.value for found in folder(spec, tmp_path)] == [100]
+    words = ("--task", "longbench.qasper", "--predictions", tmp_path)
+    code, _, err = run(capsys, *words, "--model", "gpt4")
+    assert code == 2 and "each file's own folder says it: leave it out" in err
+    file(tmp_path, right, name="other/M/qasper.jsonl")
+    code, _, err = run(capsys, *words)
+    assert code == 2 and "are both of qasper and M: score one at a time" in err
 
 
 def test_whose_predictions_they_are_is_the_name_of_their_folder(tmp_path):

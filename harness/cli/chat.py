@@ -211,6 +211,8 @@ class Talk:
             if text.strip() == "/quit":
                 return self.code
             interrupted = bool(text.strip()) and self._interrupted(text)
+            if interrupted and not self.view.patient:
+                return 130
 
     def _greet(self) -> None:
         chat, view = self.chat, self.view
@@ -244,10 +246,12 @@ class Talk:
             self.view.say("\n")
             self.view.note("Stopped.")
             return True
-        except (KeyError, IndexError):
-            raise
-        except (ValueError, LookupError, FloatingPointError, MemoryError) as error:
-            self.view.note(str(error) or "It does not fit into memory: /clear and ask for less.")
+        except Exception as error:
+            from harness.chat import trouble
+
+            if not (said := trouble(error)):
+                raise
+            self.view.note(said)
             self.code = 0 if self.view.patient else 1
         return False
 

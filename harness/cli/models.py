@@ -33,5 +33,11 @@ def models(as_json: Json = False) -> None:
         table.add_row(c.key, c.base, trained, label(c.tested), c.method, c.hub or "not published")
     screen = console()
     screen.print(table)
+    notes: dict[str, list[str]] = {}
+    for c in every():
+        notes.setdefault(c.note or "", []).append(c.key)
+    for note, keys in notes.items():
+        if note:
+            screen.print(f"{', '.join(keys)}: {note}", style="dim")
     for page, source in dict.fromkeys((c.page, c.source) for c in every()):
         screen.print(f"{page}: {source}", style="dim", soft_wrap=True)

@@ -43,6 +43,11 @@ def score(
     from harness.score import score as scored
 
     if predictions.is_dir():
+        if model:
+            raise ValueError(
+                "--model says whose one file is; of a folder, each file's own folder says it: "
+                "leave it out."
+            )
         every = list(folder(task, predictions))
         _notes(every)
         if as_json:

@@ -73,3 +73,7 @@ class Bend(ABC):
     def described(self, length: int) -> dict[str, Any]:
         """What tells it apart, for the last of `length` tokens: plain data."""
         return {}
+
+    def turning(self) -> Any:
+        """The encoding that it turns queries and keys by, a `harness.rope.Encoding`; None: none."""
+        return None

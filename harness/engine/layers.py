@@ -52,11 +52,11 @@ class Keys:
             keys = self.bend.kept(keys, self.start)
         like = keys.shape[1::2], keys.dtype, keys.device
         if self._like != like:
-            self._like = like
-            self.keys = self.values = torch.empty(0)
+            self._like, self.keys, self.values = (), torch.empty(0), torch.empty(0)
             self.keys, self.values = (
                 self.memory.room_for_keys(self.capacity, x) for x in (keys, values)
             )
+            self._like = like  # not before: there may be no room
         for start, *came in self.ranks.gathered(self.start, self.shares, keys, values):
             for kept, new in zip((self.keys, self.values), came, strict=True):
                 self.memory.keep(kept[:, :, start : start + new.shape[2]], new)

@@ -175,12 +175,12 @@ def first_line(rule: Rule) -> Rule:
 def letter_or_text(said: str, right: list[str]) -> Judged:
     """The first letter from A to D that stands as a word, or else the option's own words.
 
-    If it says "answer is" or "option is", what follows decides. "A man" is no A.
+    If it says "answer is" or "option is", what follows decides. "A man" is no A; "A because" is.
     """
     text, letter = right
     stated = re.search(r"\b(?:answer|option)(?: is|:| is:)\s*(.*)", said, re.I | re.S)
     for part in (stated[1] if stated else "", said):
-        if chosen := re.search(r"(?<![\w'])[A-D](?![\w'])(?! [a-z])", part):
+        if chosen := re.search(LETTER, part):
             return _hit(chosen[0] == letter), chosen[0]
     return (1.0, text) if f" {_words(text)} " in f" {_words(said)} " else (0.0, _line(said))
 
@@ -239,6 +239,8 @@ MEASURES = dict.fromkeys(OFFICIAL, "accuracy") | {
 }
 """What is measured; the name of a metric is this and the scorer's."""
 
+LETTER = r"(?<![\w'])(?:[B-D]|A(?! (?!because|since|as |is )[a-z]))(?![\w'])"
+"""One that stands as a word and is no article."""
 MARKS = "\n:\"'.,?!{}"
 
 
