@@ -628,7 +628,8 @@ def test_alibi_reads_on_what_was_trained_with_it(family):
 def test_of_other_methods_they_take_none(family):
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SHAPE | ALIBI[family]))
     for spec in (*PARTS, "log-n", "nope", "p-rope", "yarn", "none"):
-        assert f"A {family} has no rotary embedding" in load(spec).unfit(model, LENGTH)
+        said = load(spec).unfit(model, LENGTH)
+        assert f"A {family} has no rotary embedding" in said and said.endswith("--method alibi.")
     assert f"A {family} has ALiBi in an attention of its own" in straight(model)
 
 

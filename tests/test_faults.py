@@ -633,7 +633,7 @@ def test_no_generated_result_file_is_taken_for_one_or_hides_another(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("law", "count"),
-    [(bad_lines, MANY // 5), (bad_grids, MANY * 2 // 5), (bad_results, MANY * 2 // 5)],
+    [(bad_lines, MANY * 3 // 5), (bad_grids, MANY * 3 // 20), (bad_results, MANY // 4)],
 )
 def test_nor_do_twenty_thousand(tmp_path, law, count):
     law(tmp_path, count)

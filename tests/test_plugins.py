@@ -94,6 +94,14 @@ def test_a_new_method_keeps_the_laws(law, rope, llama):
         test_methods.test_it_resolves_to_plain_data(llama, name)
 
 
+def test_a_plus_in_a_path_is_said_to_be_in_the_way(tmp_path):
+    file = tmp_path / "c++" / "mine.py"
+    file.parent.mkdir()
+    file.touch()
+    with pytest.raises(ValueError, match=r"A plus joins methods.*move or link .*/c\+\+/mine.py"):
+        plugins.named(f"{file},factor=2")
+
+
 def test_a_new_task_keeps_the_laws(door):
     name = plugins.named(str(door))
     for reader in (test_tasks.Bytes(), test_tasks.Talking(), test_tasks.Spaced()):
