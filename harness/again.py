@@ -69,9 +69,9 @@ def _model(cell: Cell, places: Places) -> tuple[str, str]:
     spec = catalog.split(cell.model)[0]
     if not STAMP.search(spec):
         return spec, ""
-    for folder in places.models:
-        from harness.model import describe
+    from harness.model import TRAINED, describe
 
+    for folder in (*places.models, *TRAINED):
         if describe(folder).spec == spec:
             return folder, ""
     return spec, f"the model {spec}: say where its folder is with --model"

@@ -80,13 +80,20 @@ def extended(model: "nn.Module", method: str, length: int | str) -> "Iterator[nn
         yield model
 
 
-def read(model: "nn.Module", tokenizer: Any, text: str) -> Reading:
+def read(model: "nn.Module", tokenizer: Any, text: str, length: int | str | None = None) -> Reading:
     """Read a text once, and say how much each of its tokens surprised the model.
 
         read(model, tokenizer, "The grass is green.").perplexity
 
     The engine reads layer by layer, so that a long text takes the memory of one layer's keys and
-    values; a method may be on.
+    values; a method may be on, and then give the length that it was put on for.
+
+    Args:
+        model: a causal language model of a supported family.
+        tokenizer: its own.
+        text: what is read from its beginning.
+        length: at most so many tokens, the start token included; None: all, however far a method
+            was set to read.
 
     Raises:
         ValueError: the text has no token, or the tokenizer no token to start with.
@@ -95,18 +102,27 @@ def read(model: "nn.Module", tokenizer: Any, text: str) -> Reading:
 
     from harness.engine.evaluate import evaluate
     from harness.reader import TokenReader
+    from harness.rotation import settled
     from harness.task import Losses, Request
 
     reader = TokenReader(tokenizer)
     tokens = np.array([reader.bos, *reader.tokens(text)], dtype=np.int64)
+    tokens = tokens[: None if length is None else _length(length)]
     if len(tokens) < 2:
         raise ValueError("There is nothing to read: the text has no token.")
     asked = Request(id="text", tokens=tokens, ask=Losses(start=1, stop=len(tokens)))
-    return Reading(tokens, evaluate(model, [asked])[0])
+    with settled(model, len(tokens)):
+        return Reading(tokens, evaluate(model, [asked])[0])
 
 
 def measure(
-    method: str, task: str, lengths: str, folder: str | Path = "results", **more: Any
+    method: str,
+    task: str,
+    lengths: str,
+    folder: str | Path = "results",
+    *,
+    retry: bool = False,
+    **more: Any,
 ) -> "list[Result]":
     """Measure a grid, but for what the folder holds already; all its results.
 
@@ -117,6 +133,8 @@ def measure(
         task: names as `harness run --task` takes them, files included.
         lengths: `4k-32k`, `4k,100k`.
         folder: where results are kept.
+        retry: run cells again that failed or ran out of memory; else they are results without a
+            value, and say why.
         more: further words of a grid file: model, factor, corpus, samples, seed, device, dtype ...
 
     Raises:
@@ -129,7 +147,7 @@ def measure(
     from harness.store import Store
 
     asked = options({"method": method, "task": task, "lengths": lengths, **more})
-    planned, store = plan(asked), Store(Path(folder))
+    planned, store = plan(asked), Store(Path(folder).expanduser(), retry)
     if left := missing(planned, store):
         store.ready()
         with Lines(len(left)) as watch:
@@ -146,10 +164,19 @@ def results(folder: str | Path = "results", where: str | None = None) -> "list[R
     Args:
         folder: where results are kept.
         where: conditions as `harness results --where` takes them.
-    """
-    from harness import archive
 
-    return archive.found(Path(folder), where).results
+    Raises:
+        ValueError: there are none in that folder, or a condition is none.
+    """
+    import warnings
+
+    from harness import archive
+    from harness.disk import existing
+
+    found = archive.found(existing(Path(folder).expanduser()), where)
+    for file in found.broken:
+        warnings.warn(f"skipped {file}", stacklevel=2)
+    return found.results
 
 
 def frame(results: "Iterable[Result]") -> "pd.DataFrame":

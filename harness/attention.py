@@ -131,12 +131,6 @@ class Stretched(InParts):
         if self.factor is not None and not 1 <= self.factor <= 1e6:
             raise ValueError(f"A factor is a number from 1 up to 1,000,000, not {self.factor:g}.")
 
-        if self.factor is not None and self.settled:
-            raise ValueError(
-                f"A factor says how much slower far positions go, and so does {self.pace[0]}: give "
-                "one of them."
-            )
-
     @property
     def pace(self) -> tuple[str, float | None]:
         """The parameter that says how many times slower far positions go, and what it is."""

@@ -28,6 +28,12 @@ def in_any_dtype(model: str) -> str:
     return model.partition(COMPUTED)[0]
 
 
+def base_of(model: str) -> str:
+    """The spec of the model that a trained one started from, computed in the same."""
+    name = in_any_dtype(model)
+    return name.partition("+")[0] + model.removeprefix(name)
+
+
 class Cell(BaseModel):
     """One model, extended by one method, on one task, at one length.
 
@@ -48,12 +54,12 @@ class Cell(BaseModel):
 
         A trained model's spec is its base's, a plus, and its own name and content.
         """
-        return self.model.partition("+")[0]
+        return base_of(self.model)
 
     @property
     def training(self) -> str:
         """What the trained model is called; empty where the model is a base."""
-        return re.sub(r"@[0-9a-f]{8}", "", self.model.partition("+")[2])
+        return re.sub(r"@[0-9a-f]{8}", "", in_any_dtype(self.model).partition("+")[2])
 
     def of_model(self, name: str) -> bool:
         """Whether a person means its model by this name, whatever it was computed in."""

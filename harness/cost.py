@@ -78,7 +78,7 @@ class Shape:
         )
 
 
-KEYED = ("q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value")
+KEYED = ("q_proj", "k_proj", "v_proj", "qkv_proj", "query_key_value", "Wqkv")
 """What the supported families call the products before attention."""
 
 

@@ -9,6 +9,20 @@ TORN = ("PytorchStreamWriter", "inline_container")
 """Words of the errors that torch has for a file it could not end."""
 
 
+def existing(folder: Path) -> Path:
+    """The folder, if results are kept in it.
+
+    Raises:
+        ValueError: they are not; says what to do.
+    """
+    if not any((folder / kept).is_dir() for kept in ("runs", "packed")):
+        raise ValueError(
+            f"There are no results in {str(folder)!r}. Measure some with: harness run; or say "
+            "where they are with --results."
+        )
+    return folder
+
+
 def write_whole(place: Path, text: str) -> None:
     """Beside, then renamed into place; many processes may do so at once.
 

@@ -5,7 +5,7 @@ A page holds a table of protocols between `<!-- protocols:FOLDER CONDITIONS -->`
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def reference(app: Any) -> str:
     )
 
 
-def protocols(results: Iterable[Result]) -> str:
+def protocols(results: Sequence[Result]) -> str:
     """Protocols down, what was read across: one table of Markdown.
 
     Raises:
@@ -49,6 +49,12 @@ def protocols(results: Iterable[Result]) -> str:
     cells = {(r.cell.task, named(r.cell), r.cell.length): r for r in results}
     if not cells:
         raise ValueError("No result is meant by these conditions: there is no table to make.")
+    for kind, found in (("model", {r.cell.model for r in results}),
+                        ("text", {r.corpus for r in results if r.corpus})):  # fmt: skip
+        if len(found) > 1:
+            raise ValueError(
+                f"A table of protocols is of one {kind}, and here are {', '.join(sorted(found))}."
+            )
     tasks = dict.fromkeys(task for task, _, _ in cells)
     columns = sorted({(method, length) for _, method, length in cells}, key=_plain_first)
     heads = " | ".join(f"{method}, {label(length)}" for method, length in columns)

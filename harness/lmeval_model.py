@@ -16,6 +16,7 @@ from harness import catalog
 from harness.asking import Asking, answered
 from harness.engine.evaluate import evaluate
 from harness.model import Live, load
+from harness.plugins import named
 from harness.probe import check_engine, prove
 from harness.reader import TokenReader
 from harness.task import Outcome, Request
@@ -52,7 +53,7 @@ class HarnessLM(TemplateLM):
             ValueError: the method does not fit the model; says why.
         """
         super().__init__()
-        chosen = catalog.load("methods", method)
+        chosen = catalog.load("methods", named(method))
         if reason := chosen.unfit(live.model, length):
             raise ValueError(f"{method} cannot be put on {live.card.name}: {reason}.")
         self.live, self.tokenizer = live, live.tokenizer

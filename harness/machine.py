@@ -1,9 +1,12 @@
 """What this machine is, and how much memory a stretch of work took."""
 
 import ctypes
+import gc
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +17,10 @@ LARGE = 20 * 2**20
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt's names for them
 _STATUS = Path("/proc/self/status")
 _REFS = Path("/proc/self/clear_refs")
+
+CONTROL = Path("/sys/fs/cgroup")
+NEW, OLD = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
+"""What a control group calls its limit and what is taken, in the second version and the first."""
 
 
 def device(wanted: str = "auto") -> str:
@@ -73,7 +80,8 @@ def free_memory(on: str) -> int:
         return torch.cuda.mem_get_info()[0]
     import psutil
 
-    return psutil.virtual_memory().available
+    left = (limit - taken for limit, taken in _granted())
+    return max(0, min([psutil.virtual_memory().available, *left]))
 
 
 def taken_memory(on: str) -> int:
@@ -95,7 +103,39 @@ def whole_memory(on: str) -> int:
         return torch.cuda.mem_get_info()[1]
     import psutil
 
-    return psutil.virtual_memory().total
+    return min([psutil.virtual_memory().total, *(limit for limit, _ in _granted())])
+
+
+def _granted() -> Iterator[tuple[int, int]]:
+    """What each control group around this process allows and has taken, in bytes.
+
+    A container's or a job's; caches of files, which go when there is need, are not counted.
+    """
+    for line in _lines(Path("/proc/self/cgroup")):
+        _, kinds, inside = line.split(":", 2)
+        old = "memory" in kinds.split(",")
+        if kinds and not old:
+            continue
+        root = CONTROL / "memory" if old else CONTROL
+        limit, taken = OLD if old else NEW
+        place = root / inside.lstrip("/")
+        for group in (place, *place.parents):
+            if not group.is_relative_to(root):
+                break
+            most, now = (next(iter(_lines(group / name)), "") for name in (limit, taken))
+            if most.isdecimal() and now.isdecimal():
+                stat = dict(line.split(" ", 1) for line in _lines(group / "memory.stat"))
+                kept = ("total_" if old else "") + "{}active_file"
+                idle = sum(int(stat.get(kept.format(way), 0)) for way in ("", "in"))
+                yield int(most), max(0, int(now) - idle)
+
+
+def _lines(file: Path) -> list[str]:
+    """None where there is no such file, or it is not for us."""
+    try:
+        return file.read_text().splitlines()
+    except OSError:
+        return []
 
 
 @cache
@@ -176,10 +216,22 @@ def commit() -> dict[str, Any]:
 
 def cache_folder() -> Path:
     """Where this project keeps what it can make again."""
-    chosen = os.environ.get("CONTEXT_HARNESS_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(chosen) if chosen else Path(base) / "context-harness"
+    if chosen := os.environ.get("CONTEXT_HARNESS_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "context-harness")
 
 
 def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def no_cycles() -> Iterator[None]:
+    """What is made within is in no cycle, and to look for some takes a quarter of the time."""
+    looking = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if looking:
+            gc.enable()

@@ -66,6 +66,7 @@ class Recipe:
             "weight_decay": 0.0,
             "betas": (0.9, 0.999),
             "clip": 1.0,
+            "seed": 42,
             "data": "",
         }
         why = dict.fromkeys(small, "scaled to two cores and 135M weights, for all methods alike")
@@ -86,8 +87,6 @@ class Method(ABC):
     """It changes what attention does with an encoding, whichever that is: `yarn+log-n` is both."""
     bends: ClassVar[bool] = False
     """It says which keys a query sees or how it weighs them: no two such methods go together."""
-    boundless: ClassVar[bool] = False
-    """No distance that it lets a query see is beyond training, however long the input."""
 
     @property
     def depends_on_length(self) -> bool:
@@ -130,6 +129,11 @@ class Method(ABC):
     def by_content(self) -> dict[str, str]:
         """Its parameters that name a file, each by what is in it: `harness.contents` has it."""
         return {}
+
+    @property
+    def boundless(self) -> bool:
+        """Whether no distance that a query sees is beyond training, however long the input."""
+        return False
 
     @property
     def settled(self) -> bool:
@@ -186,7 +190,7 @@ class Layered(Method):
         return any(layer.depends_on_length for layer in self.layers)
 
     @property
-    def boundless(self) -> bool:  # type: ignore[override]
+    def boundless(self) -> bool:
         return any(layer.boundless for layer in self.layers)
 
     @property

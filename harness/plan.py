@@ -1,8 +1,6 @@
 """What a grid will cost, before any of it is run."""
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from types import SimpleNamespace
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harness import catalog
 from harness.cell import OWN, UNEXTENDED, Cell, Result, grid
+from harness.machine import no_cycles
 
 if TYPE_CHECKING:
     from harness.cost import Shape, Speed, Work
@@ -105,19 +104,7 @@ class Watch(Protocol):
         """What a person should know, in a sentence."""
 
 
-@contextmanager
-def _all_kept() -> Iterator[None]:
-    """No search for garbage: a large grid is a million objects, all of them kept."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
-
-
-@_all_kept()
+@no_cycles()
 def plan(options: Options, *, stand_in: bool = False) -> list[Planned]:
     """Every cell of the grid and its cost; reads configurations and corpora, but no weights.
 
@@ -142,7 +129,7 @@ def plan(options: Options, *, stand_in: bool = False) -> list[Planned]:
     return [p for name in options.models for p in _plan_model(options, name, stand_in)]
 
 
-@_all_kept()
+@no_cycles()
 def missing(plan: Sequence[Planned], store: "Store") -> list[Planned]:
     """Those that have no result yet.
 
@@ -155,23 +142,24 @@ def missing(plan: Sequence[Planned], store: "Store") -> list[Planned]:
         filed = cell.file in files
         result = store.filed(cell.file) if filed else store.get(cell) if packed else None
         if result is not None and result.status == "scored":
-            _see_that_it_is_the_same(planned, result)
+            _see_that_it_is_the_same(planned, result, packed=not filed)
         done = filed if not (store.retry or packed) else store.has(cell)
         if not done:
             left.append(planned)
     return left
 
 
-def _see_that_it_is_the_same(planned: Planned, result: Result) -> None:
+def _see_that_it_is_the_same(planned: Planned, result: Result, packed: bool) -> None:
     method = result.provenance.get("method", {})
     then = result.provenance | {"encoding": [method.get(key) for key in ENCODING]}
     for name, now in planned.made_of.items():
         if name == "config" and name not in then:
             continue  # results of before it was said
         if now is not None and then.get(name) != now:
+            remedy = "Give" if packed else "Delete it, or give"  # a pack holds others too
             raise ValueError(
                 f"{planned.cell.path} was measured with another {name.replace('_', ' ')} than "
-                "there is now. Delete it, or give another folder with --results."
+                f"there is now. {remedy} another folder with --results."
             )
 
 

@@ -1,7 +1,7 @@
 """An encoding in place: the rotary module that stands in for the model's own for a while."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,17 @@ def rotated(model: nn.Module, encoding: Encoding) -> AbstractContextManager[None
     """Rotate by this encoding for a while; sliding-window layers keep the checkpoint's own."""
     before = model.get_decoder().rotary_emb
     return placed(model, Rotation(encoding, untouched(model), before=before))
+
+
+def settled(model: nn.Module, length: int) -> AbstractContextManager[None]:
+    """The encoding that is on; where that is transformers' own, as for so many tokens at once.
+
+    Asked in pieces, that one follows each piece's length where the checkpoint has it scale.
+    """
+    own = getattr(model.get_decoder(), "rotary_emb", None)
+    if own is None or isinstance(own, Rotation):
+        return nullcontext()
+    return rotated(model, Encoding.of(model, length))
 
 
 def unturned(

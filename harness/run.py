@@ -26,6 +26,7 @@ from harness.method import Method
 from harness.model import Live
 from harness.network import commit
 from harness.parts import Parts
+from harness.plugins import blamed
 from harness.probe import NotOn, prove
 from harness.task import Outcome, Request, Sample, Score, Task
 
@@ -97,11 +98,15 @@ def run(
             parts = Parts(provenance)
             in_parts = partial(parts.answers, ask, apart=apart, step=step)
             asked, outcomes = _answered(task, reader, cells, asked, in_parts)
-    except (FloatingPointError, NotOn) as error:
+    except NotOn as error:
         return [refused(cell, "failed", str(error)) for cell in cells]
+    except FloatingPointError as error:
+        if len(cells) == 1 or ranks.size > 1:
+            return [refused(cell, "failed", str(error)) for cell in cells]
+        how = {"corpus": corpus, "block": block, "memory": memory, "apart": apart, "step": step}
+        return [one for cell in cells for one in run(live, reader, [cell], **how)]
     shared = {
         "factor": facts.get("factor"),
-        "notice": method.notice(live.model, longest),
         "trained": live.card.trained and live.card.trained.phrase,
         "peak_memory": machine.peak_memory(live.device),
         "provenance": provenance | memory.account(),
@@ -110,7 +115,15 @@ def run(
     each = seconds / sum(cell.length for cell in cells)
     answers = iter(outcomes)
     found = [
-        _finished(cell, task, requests, answers, reader, shared, each * cell.length)
+        _finished(
+            cell,
+            task,
+            requests,
+            answers,
+            reader,
+            shared | {"notice": method.notice(live.model, cell.length)},
+            each * cell.length,
+        )
         for cell, requests in zip(cells, asked, strict=True)
     ]
     return [*found[:-1], replace(found[-1], parts=parts)]
@@ -190,6 +203,8 @@ def _finished(
         score = task.score(samples)
     except OverflowError:
         return refused(cell, "failed", "the losses are too large for a perplexity")
+    except ValueError as error:  # of this length, and the others of the pass may have one
+        return refused(cell, "failed", blamed(error) or str(error) or type(error).__name__)
     if not isinstance(score, Score):
         raise TypeError(f"its score is a {type(score).__name__}, and no Score")
     result = Result(

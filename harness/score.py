@@ -110,7 +110,7 @@ def folder(spec: str, place: Path) -> Iterator[Scored]:
     for member in catalog.members("tasks", spec):
         name = catalog.split(member)[0].partition(".")[2]
         for file in sorted(place.rglob("*.jsonl")):
-            stem = f"{file.stem}_e" if file.parent.parent.name == "pred_e" else file.stem
+            stem = f"{file.stem}_e" if file.absolute().parent.parent.name == "pred_e" else file.stem
             if stem in (name, f"preds_{name}"):
                 model = file.absolute().parent.name
                 if other := seen.get((member, model)):
@@ -198,8 +198,13 @@ def _judged(task: Any, line: Line, asked: Question, model: str, file: Path) -> R
 def _average(task: Any, rows: list[Row], asked: list[Question]) -> float:
     if not hasattr(task, "average"):
         return fmean(row.score for row in rows)
+    if any(not about for _, about in asked):
+        raise ValueError(
+            f"A line cannot be read, so that nobody knows which dataset it is of: without it there "
+            f"is no {task.metric}. Mend it, or score each dataset by its name."
+        )
     every = zip(rows, asked, strict=True)
-    return float(task.average([(row.score, about) for row, (_, about) in every if about]))
+    return float(task.average([(row.score, about) for row, (_, about) in every]))
 
 
 def _said(row: Mapping[str, Any], where: str) -> str:

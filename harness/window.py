@@ -2,25 +2,29 @@
 
 import re
 from collections.abc import Callable
-from functools import cache
 
-from harness.cell import Cell
+from harness.cell import Cell, Result, in_any_dtype
 from harness.store import Store
 
 
 def windows(store: Store) -> Callable[[Cell], int | None]:
-    """Of a cell's base model, in tokens; None where nothing says it. Each is looked up once."""
+    """Of a cell's base model, in tokens; None where neither this cell nor one before says it."""
+    found: dict[str, int] = {}
 
-    @cache
-    def of_base(base: str, cell: Cell) -> int | None:
+    def of_base(cell: Cell) -> int | None:
         from harness.model import KNOWN
 
-        said = re.search(r"original length (\d+)", KNOWN.get(base, ""))
-        if said:
-            return int(said[1])
-        result = store.get(cell)
-        facts = result.provenance if result else {}
-        training = facts.get("training") or {}
-        return facts.get("original_length") or training.get("original_length")
+        if cell.base not in found:
+            said = re.search(r"original length (\d+)", KNOWN.get(in_any_dtype(cell.base), ""))
+            if window := int(said[1]) if said else _told(store.get(cell)):
+                found[cell.base] = window
+        return found.get(cell.base)
 
-    return lambda cell: of_base(cell.base, cell)
+    return of_base
+
+
+def _told(result: Result | None) -> int | None:
+    """By a cell that was read."""
+    facts = result.provenance if result else {}
+    training = facts.get("training") or {}
+    return facts.get("original_length") or training.get("original_length")

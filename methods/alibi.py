@@ -39,7 +39,10 @@ class ALiBi(Method):
     paper = "Press et al. 2022, https://arxiv.org/abs/2108.12409"
     recipes: ClassVar[Mapping[str, Recipe]] = {"paper": PAPER}
     bends: ClassVar[bool] = True
-    boundless: ClassVar[bool] = True
+
+    @property
+    def boundless(self) -> bool:
+        return True
 
     @contextmanager
     def applied_to(self, model: nn.Module, length: int) -> Iterator[None]:

@@ -54,7 +54,6 @@ class DCA(InParts):
         "one before, min(2s - 1, s + w) for all earlier; s = 5/8 L0, w = 1/8 L0"
     )
     paper = "An et al. 2024, https://arxiv.org/abs/2402.17463"
-    boundless: ClassVar[bool] = True
     recipes: ClassVar[Mapping[str, Recipe]] = {"paper": PAPER}
     least: ClassVar[Mapping[str, int]] = {"chunk": 1, "local": 0}
 
@@ -63,6 +62,10 @@ class DCA(InParts):
     local: int | None = None
     """w: so many tokens behind a chunk's beginning, the one before is at its true distance; None:
     an eighth of the trained length."""
+
+    @property
+    def boundless(self) -> bool:
+        return True
 
     def parts(self, rope: Rope, length: int) -> tuple[Part, ...]:
         trained = rope.original_length

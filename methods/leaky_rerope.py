@@ -21,7 +21,8 @@ class LeakyReRoPE(Stretched):
     share: ClassVar[int] = 8
 
     slowness: float | None = None
-    """k: how many times slower far positions go; None: as slow as they must."""
+    """k: how many times slower far positions go, whatever the factor; None: as slow as they
+    must."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

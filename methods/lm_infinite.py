@@ -17,7 +17,6 @@ from harness.rope import Rope
 class LMInfinite(InParts):
     formula = "min(i - j, w) for keys with i - j < w or j < g, no others; w = L0"
     paper = "Han et al. 2023, https://arxiv.org/abs/2308.16137"
-    boundless: ClassVar[bool] = True
     least: ClassVar[Mapping[str, int]] = {"window": 1, "start": 0}
 
     window: int | None = None
@@ -25,6 +24,10 @@ class LMInfinite(InParts):
     the trained length."""
     start: int = 10
     """g: so many first keys are always seen."""
+
+    @property
+    def boundless(self) -> bool:
+        return self.window is None
 
     def parts(self, rope: Rope, length: int) -> tuple[Part, ...]:
         w, g = self.window or rope.original_length, self.start

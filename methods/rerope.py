@@ -5,7 +5,6 @@ published code, https://github.com/bojone/rerope, which also scales logits: that
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from harness.attention import InParts, Part
 from harness.rope import Rope
@@ -15,10 +14,13 @@ from harness.rope import Rope
 class ReRoPE(InParts):
     formula = "i - j where i - j < w, else w"
     paper = "Su 2023, https://kexue.fm/archives/9708"
-    boundless: ClassVar[bool] = True
 
     window: int | None = None
     """w, in tokens; None: an eighth of the trained length."""
+
+    @property
+    def boundless(self) -> bool:
+        return self.window is None
 
     def parts(self, rope: Rope, length: int) -> tuple[Part, ...]:
         w = self.window or max(1, rope.original_length // 8)

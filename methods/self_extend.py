@@ -25,7 +25,7 @@ class SelfExtend(Stretched):
     least: ClassVar[Mapping[str, int]] = {"window": 1, "group": 1}
 
     group: int | None = None
-    """G: so many tokens share a far position; None: as many as must."""
+    """G: so many tokens share a far position, whatever the factor; None: as many as must."""
 
     @property
     def pace(self) -> tuple[str, float | None]:

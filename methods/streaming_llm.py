@@ -20,13 +20,16 @@ class StreamingLLM(InParts):
         "s + r + 1 = L0"
     )
     paper = "Xiao et al. 2023, https://arxiv.org/abs/2309.17453"
-    boundless: ClassVar[bool] = True
     least: ClassVar[Mapping[str, int]] = {"recent": 1, "start": 0}
 
     start: int = 4
     """s: so many first keys are always seen, the attention sinks."""
     recent: int | None = None
     """r: so many keys before the query's own; None: those that fit the trained length."""
+
+    @property
+    def boundless(self) -> bool:
+        return self.recent is None
 
     def parts(self, rope: Rope, length: int) -> tuple[Part, ...]:
         s = self.start

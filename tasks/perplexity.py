@@ -126,9 +126,12 @@ class Perplexity(Task):
             # No loss is below zero, whatever an interval of few documents reaches to.
             low, high = (self.base ** max(x, 0) for x in mean_interval(values, documents))
         parts = {name: self.base**mean for name, mean in document_means(samples).items()}
-        ends = [s.losses[-LAST:] for s in samples if s.losses is not None and len(s.losses) > LAST]
-        if len(ends) == len(samples):
-            parts["last-2k"] = self.base ** fmean(float(end.mean()) for end in ends)
+        last = {
+            s.about["document"]: s for s in sorted(samples, key=lambda s: s.about.get("begin", 0))
+        }
+        ends = [s.losses for s in last.values() if s.losses is not None and len(s.losses) > LAST]
+        if len(ends) == len(last):
+            parts["last-2k"] = self.base ** fmean(float(end[-LAST:].mean()) for end in ends)
         return Score(
             value=self.base ** fmean(values), low=low, high=high, n=len(values), parts=parts
         )

@@ -524,9 +524,11 @@ def test_a_pace_that_is_given_leaves_no_factor_to_be_said():
         assert method.settled and not takes(method, "factor")
         if reach:
             assert method.made_for(model) * TRAINED == reach
-        with pytest.raises(ValueError, match="give one of them"):
-            load(f"{spec},factor=4")
-    assert takes(load("self-extend"), "factor") and takes(load("yarn+self-extend"), "factor")
+        assert load(f"{spec},factor=4").made_for(model) == method.made_for(model)  # as it was said
+    assert takes(load("self-extend"), "factor") and takes(
+        load("yarn+self-extend,group=2"), "factor"
+    )
+    assert load("yarn+self-extend,group=2,factor=4").layers[0].factor == 4
 
 
 # Methods over one another

@@ -43,6 +43,21 @@ def test_a_grid_has_every_cell_once_rows_together_short_first():
     assert [(c.method, c.length) for c in got] == [("a", 4), ("a", 8), ("b", 4), ("b", 8)]
 
 
+@pytest.mark.parametrize(
+    ("model", "base", "training"),
+    [
+        ("toy", "toy", ""),
+        ("toy,dtype=float32", "toy,dtype=float32", ""),
+        ("toy+mine@0123abcd", "toy", "mine"),
+        ("toy+mine@0123abcd,dtype=float32", "toy,dtype=float32", "mine"),
+    ],
+)
+def test_a_trained_model_stands_beside_its_base_in_the_same_dtype(model, base, training):
+    found = Cell(model=model, method="m", task="t", length=1)
+    assert (found.base, found.training) == (base, training)
+    assert found.of_model("toy") and found.of_model(base)
+
+
 cell = Cell(model="toy", method="yarn,factor=8", task="passkey", length=8192)
 
 

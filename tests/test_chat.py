@@ -126,6 +126,14 @@ def test_without_a_template_an_empty_system_message_comes_first(plain):
     assert plain.decode(tokens) == (
         "<s><|system|>\n</s>\n<|user|>\nHi</s>\n<|assistant|>\nHo</s>\n"
     )
+    plain.chat_template = ZEPHYR  # as it is saved with the model
+    try:
+        asked = plain.apply_chat_template(
+            said("Hi")[:1], tokenize=False, add_generation_prompt=True
+        )
+    finally:
+        plain.chat_template = None
+    assert asked == "<s><|system|>\n</s>\n<|user|>\nHi</s>\n<|assistant|>\n"
 
 
 def test_a_template_that_rewrites_what_was_said_is_refused(templated, tmp_path):

@@ -243,6 +243,7 @@ def test_keys_that_found_no_room_find_it_when_there_is_some(monkeypatch):
         ("yarn,factor=2", 8, "yarn,factor=2", 1024),
         ("lm-infinite", 3, "lm-infinite", 1536),
         ("lm-infinite", None, "lm-infinite", None),
+        ("lm-infinite,window=900", None, "lm-infinite,window=900", 512),
         ("yarn+dca", None, "yarn+dca,factor=4", None),
         ("log-n", None, "log-n", 512),
         ("self-extend,group=2", None, "self-extend,group=2", 896),

@@ -15,7 +15,9 @@ import typer
 
 import harness.methods
 import harness.tasks
+from harness import archive
 from harness.cli import app, main
+from harness.documentation import protocols
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")])
@@ -147,6 +149,16 @@ def test_pages_that_are_behind_are_named(tmp_path, capsys):
     assert call("docs", "--folder", folder) == 0
     assert call("docs", "--check", "--folder", folder) == 0
     assert (folder / "protocols.md").read_text("utf-8") == page
+
+
+def test_a_table_of_protocols_is_of_one_model_and_one_text():
+    found = archive.found(ROOT / "results/protocols").results
+    protocols(found)
+    other = found[0].cell.model_copy(update={"model": "toy,dtype=float32"})
+    with pytest.raises(ValueError, match="of one model, and here are toy, toy,dtype=float32"):
+        protocols([*found, found[0].model_copy(update={"cell": other})])
+    with pytest.raises(ValueError, match="of one text"):
+        protocols([*found, found[0].model_copy(update={"corpus": "other@0123abcd"})])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

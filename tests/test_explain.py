@@ -187,6 +187,13 @@ def test_a_command_survives_the_shell(tmp_path):
     assert dict(zip(flags[::2], flags[1::2], strict=True))["--task"] == words.words["task"]
 
 
+def test_what_ships_trained_is_called_by_its_name():
+    (file, *_) = (Path(__file__).parents[1] / "results/runs").glob("toy+longrope@*/*/*/4096.json")
+    result = Store(Path(__file__).parents[1] / "results").read(file)
+    made = again(result.cell)
+    assert made.words["model"] == "toy-longrope" and not made.missing
+
+
 def test_a_model_by_content_is_found_where_one_says_it_is(folder):
     cell = Cell(model=describe(str(folder)).spec, method="none", task=TASKS[0], length=256)
     assert again(cell).missing[0].startswith(f"the model {cell.model}")

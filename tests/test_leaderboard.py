@@ -9,6 +9,7 @@ from itertools import product
 from math import exp
 from pathlib import Path
 from statistics import fmean
+from unittest.mock import Mock
 
 import pytest
 from browser import Browser, chromium
@@ -381,6 +382,24 @@ def test_a_readme_with_marks_beside_the_results_shows_the_summary(tmp_path):
     assert text.endswith("\n\n<!-- /leaderboard -->\nbelow\n")
     assert refreshed(text, lambda: "new") == refreshed(refreshed(text, lambda: "x"), lambda: "new")
     assert call("leaderboard", "--results", root, "--check") == 0
+    assert f"({root.name}/LEADERBOARD.md)" in text
+    root.rename(root.with_name("mine"))
+    for verb in ("leaderboard", "pages"):
+        assert call(verb, "--results", root.with_name("mine")) == 0
+        assert readme.read_text("utf-8") == text  # it shows another folder's
+
+
+def test_what_ships_trained_is_called_by_its_name_in_its_command():
+    for model, called in (
+        ("toy+longrope@cb57d135", "toy-longrope"), ("toy+mine@cb57d135,dtype=float32", "mine"),
+        ("toy+longrope@cb57d136", "longrope"),
+    ):  # fmt: skip
+        cell = Cell(model=model, method="longrope,factor=512", task="passkey", length=4096)
+        row = Mock(cell=cell, curve=Mock(lengths=[4096]))
+        dtype = "float32" if "dtype" in model else "bfloat16"
+        said = shlex.split(command(row))
+        assert said[said.index("--model") + 1] == called
+        assert said[said.index("--dtype") + 1] == dtype
 
 
 def test_a_folder_without_results_and_a_torn_file_are_told(tmp_path, capsys):

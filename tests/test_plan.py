@@ -9,7 +9,7 @@ import pytest
 from harness.cli import main
 from harness.cli.plan import MARK, SHARED, plan, refreshed
 from harness.cli.run import run
-from harness.plan import Options, missing
+from harness.plan import ENCODING, Options, missing
 from harness.plan import plan as planned
 from harness.store import Store
 
@@ -110,3 +110,24 @@ def test_the_folder_is_listed_once_and_says_what_is_left(folder, tmp_path, monke
     assert [p.cell for p in missing(cells, store)] == [p.cell for p in cells[2:]]
     monkeypatch.undo()
     assert len(missing(cells, Store(tmp_path, retry=True))) == 4
+
+
+def test_what_is_packed_and_no_longer_holds_is_said_with_what_can_be_done(folder, tmp_path):
+    """Nobody could delete it there."""
+    from harness.archive import pack
+    from harness.cell import Result
+
+    options = Options(
+        models=(str(folder),), methods=("none",), tasks=("passkey",), lengths=(600, 1200),
+        device="cpu", dtype="float32",
+    )  # fmt: skip
+    cells, store = planned(options), Store(tmp_path)
+    for one, weights in zip(cells, (one.made_of["weights"] for one in cells), strict=True):
+        made = {**one.made_of, "weights": weights if one.cell.length == 600 else "other"}
+        made["method"] = dict(zip(ENCODING, made.pop("encoding") or (), strict=False))
+        store.write(Result(cell=one.cell, status="scored", value=1.0, provenance=made))
+    with pytest.raises(ValueError, match="another weights than there is now"):
+        missing(cells, Store(tmp_path))
+    pack(tmp_path, remove=True)
+    with pytest.raises(ValueError, match=r"there is now\. Give another folder with --results"):
+        missing(cells, Store(tmp_path))

@@ -1,5 +1,6 @@
 """What a notebook gets from `from harness import ...`."""
 
+import copy
 import re
 import subprocess
 import sys
@@ -62,6 +63,57 @@ def test_a_text_is_read_as_the_model_itself_reads_it(folder):
     plain = torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="none")
     assert np.allclose(reading.losses, plain, atol=1e-5)
     assert reading.perplexity == pytest.approx(plain.mean().exp().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("scaling", [
+    {"rope_type": "dynamic", "factor": 4.0},
+    {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [3.0] * 8, "factor": 4.0},
+])  # fmt: skip
+def test_a_checkpoint_that_scales_with_its_input_is_read_as_at_once(scaling, folder, monkeypatch):
+    """In pieces, transformers' own module would take each piece for all there is."""
+    import torch
+
+    monkeypatch.setattr("harness.engine.layers.TABLE_BLOCK", 64)
+    model, tokenizer = harness.load(str(folder), dtype="float32")
+    config = copy.deepcopy(model.config)
+    config.rope_parameters = {
+        "rope_theta": 10_000.0,
+        "original_max_position_embeddings": 64,
+        **scaling,
+    }
+    config.max_position_embeddings = 64 if scaling["rope_type"] == "dynamic" else 256
+    scaled = type(model)(config).eval()
+    scaled.load_state_dict(model.state_dict())
+    losses = []
+    for text in ("The grass is green. " * 8, "The grass is green. " * 2):
+        reading = harness.read(scaled, tokenizer, text)
+        tokens = torch.tensor(reading.tokens)[None]
+        fresh = type(model)(config).eval()
+        fresh.load_state_dict(model.state_dict())
+        with torch.inference_mode():
+            logits = fresh(tokens).logits[0, :-1].double()
+        plain = torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="none")
+        assert np.allclose(reading.losses, plain, atol=1e-4)
+        losses.append(len(reading.losses))
+    assert losses[0] > 128 > losses[1]
+
+
+def test_no_more_is_read_than_is_asked_for(folder):
+    model, tokenizer = harness.load(str(folder), dtype="float32")
+    text = "The grass is green. " * 40
+    whole, part = (harness.read(model, tokenizer, text, n) for n in (None, 100))
+    assert len(part.tokens) == 100 and (part.tokens == whole.tokens[:100]).all()
+    assert np.allclose(part.losses, whole.losses[:99], atol=1e-5)
+
+
+def test_a_folder_without_results_is_said_and_a_broken_file_too(tmp_path):
+    with pytest.raises(ValueError, match="There are no results in"):
+        harness.results(tmp_path / "typo")
+    bad = tmp_path / "runs" / "m" / "t" / "k" / "8.json"
+    bad.parent.mkdir(parents=True)
+    bad.write_text("{")
+    with pytest.warns(UserWarning, match="8.json"):
+        assert harness.results(tmp_path) == []
 
 
 def test_a_method_is_on_inside_and_off_after(folder):

@@ -170,6 +170,9 @@ def test_commas_and_objects_say_the_same():
         ("length>=8k status=scored", 0),
         ("length<8192 status=scored", 2),
         ("value>=0.9", 2),
+        ("length=4k-8k", 5),
+        ("length=8k-16k", 3),
+        ("length!=4k-8k", 0),
         ("factor=8", 3),
         ("factor=none", 2),
         ("model=other", 0),
@@ -206,6 +209,8 @@ def test_a_models_name_means_it_whatever_it_was_computed_in(where, count):
         ("length>=eight", "is no length"),
         ("method>=yarn", "use = or != instead"),
         ("length>=4k,8k", "compares with one number"),
+        ("length<=4k-8k", "compares with one number"),
+        ("method=yarn,factor=8", "factor is no name. A factor is a condition of its own"),
     ],
 )
 def test_a_condition_that_is_none_says_so(where, why):

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness import catalog, machine, parts
+from harness import run as run_module
 from harness.cli import main
 from harness.engine import evaluate
 from harness.executors import local
@@ -21,6 +22,7 @@ from harness.reader import TokenReader
 from harness.run import _fitting, run
 from harness.store import Store
 from harness.task import Losses, Request
+from harness.tasks.perplexity import Perplexity
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -175,11 +177,45 @@ def test_what_was_read_is_kept_until_its_results_are(wish, tmp_path, groups, mon
 
 
 def test_a_length_that_is_too_long_leaves_the_shorter_ones_of_its_row(wish, tmp_path):
-    cells = plan(replace(wish, methods=("yarn",)))
+    cells = plan(replace(wish, methods=("yarn",), samples=1))
     cells[1] = replace(cells[1], bytes=2**60, fits=False, why="needs a lot")
     found = [*local.execute(cells, Store(tmp_path), wish, Notes())]
     assert [result.status for result in found] == ["scored", "out_of_memory"]
     assert "needs a lot" in found[1].reason
+
+
+def test_inputs_that_do_not_fit_together_are_read_one_by_one(wish, tmp_path):
+    asked = replace(wish, methods=("none",), tasks=("passkey,samples=2",), lengths=(900,))
+    (planned,) = plan(asked)
+    (whole,) = local.execute([planned], Store(tmp_path / "a"), asked, Notes())
+    large = replace(planned, bytes=10**15, why="needs a lot")
+    (found,) = local.execute([large], Store(tmp_path / "b"), asked, Notes())
+    assert found.provenance["apart"] and "apart" not in whole.provenance
+    assert (found.status, found.value) == ("scored", whole.value)
+
+
+@pytest.mark.parametrize("error", [ValueError("no key tokens"), FloatingPointError("not finite")])
+def test_a_length_that_has_no_score_leaves_the_others_of_its_pass(
+    error, wish, tmp_path, monkeypatch
+):
+    scored, read = Perplexity.score, run_module.evaluate
+
+    def picky(self, samples):
+        if isinstance(error, ValueError) and len(samples[0].losses) < 700:
+            raise error
+        return scored(self, samples)
+
+    def shaky(model, requests, **how):
+        if isinstance(error, FloatingPointError) and max(len(r.tokens) for r in requests) > 700:
+            raise error
+        return read(model, requests, **how)
+
+    monkeypatch.setattr(Perplexity, "score", picky)
+    monkeypatch.setattr(run_module, "evaluate", shaky)
+    found = done(replace(wish, methods=("yarn",)), tmp_path)
+    bad = 0 if isinstance(error, ValueError) else 1
+    assert found[bad].status == "failed" and str(error) in found[bad].reason
+    assert found[1 - bad].status == "scored"
 
 
 class Asking:
@@ -512,7 +548,7 @@ def test_a_folder_is_known_by_its_weights_not_by_where_it_lies(wish, folder):
 
 
 def test_a_cell_larger_than_the_machine_is_not_begun(wish, tmp_path):
-    options = replace(wish, methods=("none",), lengths=(600,))
+    options = replace(wish, methods=("none",), lengths=(600,), samples=1)
     (planned,) = plan(options)
     huge = replace(planned, bytes=10**15, why="needs 931322.6 GiB, and 3 are free")
     (result,) = local.execute([huge], Store(tmp_path), options, Notes())

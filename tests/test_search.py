@@ -452,6 +452,8 @@ def test_appended_again_a_part_takes_the_place_of_the_one_before(switched, flags
     assert command(*flags("--append", switched, "--seed", 7)) == 0
     (part,) = json.loads(switched.read_text())["short"]
     assert part["seed"] == 7
+    assert command(*flags("--output", switched, target=2048)) == 0  # the first search, given again
+    assert json.loads(switched.read_text())["short"] == [part]
 
 
 def test_a_file_without_parts_encodes_every_length_alike(tmp_path):

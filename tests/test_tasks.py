@@ -393,6 +393,16 @@ def test_the_last_2k_tokens_show_a_collapse():
     assert "last-2k" not in scored(asked, reader, 2049, gold).parts
 
 
+def test_of_windows_that_slide_the_last_one_of_each_document_has_the_last_2k():
+    asked = task("perplexity.sliding,window=8192,stride=4096")
+    samples = [
+        Sample(id=f"{name}-{begin}", score=1.0, about={"document": name, "begin": begin},
+               losses=np.full(4096, begin / 4096))
+        for name in ("a", "b") for begin in (0, 4096, 8192)
+    ]  # fmt: skip
+    assert asked.score(samples).parts["last-2k"] == pytest.approx(exp(2))
+
+
 def test_one_document_has_no_interval():
     score = scored(task("perplexity,samples=1"), Bytes(), 100, silence)
     assert (score.low, score.high) == (None, None)

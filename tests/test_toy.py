@@ -113,6 +113,18 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path, library)
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
+def test_a_finished_training_stays_and_another_model_too(tmp_path, library):
+    train(tmp_path / "toy", plan=TINY, root=library, log=str)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "toy").iterdir()}
+    said = []
+    train(tmp_path / "toy", plan=TINY, root=library, log=said.append)
+    assert said == ["It is trained already."]
+    with pytest.raises(ValueError, match="holds another model: give another folder"):
+        train(tmp_path / "toy", plan=replace(TINY, hidden=24), root=library, log=str)
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "toy").iterdir()}
+
+
 def test_another_plans_checkpoint_is_refused(tmp_path, library):
     def killed(line: str) -> None:
         if line.startswith("step 2/"):

@@ -24,6 +24,7 @@ from harness.train import parallel, trainer
 from harness.train.checkpoint import newest
 from harness.train.course import memory, recipe, settle
 from harness.train.loss import in_pieces
+from harness.train.quiz import Quiz
 from harness.train.rows import rows
 from harness.train.trainer import train
 
@@ -333,7 +334,7 @@ def test_a_checkpoint_says_how_it_was_trained_and_is_evaluated_so(novel, tmp_pat
     with pytest.raises(SystemExit):
         main([*words.split(), "--results", str(tmp_path / "results")])
     (row,) = json.loads(capsys.readouterr().out)
-    assert row["model"].startswith("toy+mine@") and row["base"] == "toy"
+    assert row["model"].startswith("toy+mine@") and row["base"] in ("toy", "toy,dtype=float32")
     assert row["factor"] == 3 and "1,024 tokens" in row["trained"]
 
 
@@ -565,6 +566,53 @@ def test_of_a_retrieval_row_the_answers_are_learned_and_as_many_other_tokens(wor
         weights = made.quiz.row(np.random.default_rng((42, i)), 512)[1]
         answers = torch.from_numpy(weights == 1)
         assert answers.any() and learned[answers].all() and learned.sum() == 2 * answers.sum()
+
+
+def test_a_retrieval_row_asks_for_a_key_though_chance_would_not(wordy, monkeypatch):
+    """With nothing to learn, the loss of an update is 0 / 0."""
+    row, calls = Quiz.row, []
+
+    def silent(self, rng, length):
+        calls.append(length)
+        tokens, weights = row(self, rng, length)
+        return tokens, weights * (len(calls) > 2)
+
+    monkeypatch.setattr(Quiz, "row", silent)
+    assert (questions(wordy)[0]["labels"] != -100).any() and len(calls) == 3
+
+
+def test_every_update_reads_as_much_though_the_text_is_short():
+    read = [trainer._Labelled([{"input_ids": torch.tensor(i)} for i in range(5)], 12)[i]
+            for i in range(12)]  # fmt: skip
+    assert [int(row["input_ids"]) for row in read] == [*range(5), *range(5), 0, 1]
+    long = trainer._Labelled([{"input_ids": torch.tensor(i)} for i in range(5)], 3)
+    assert len(long) == 5 and int(long[-1]["input_ids"]) == 4
+
+
+def test_a_group_of_processes_that_share_a_sequence_reads_one():
+    from accelerate.utils import ParallelismConfig
+
+    assert trainer.shared(8, 2, {}) == (4, {})
+    turns, how = trainer.shared(1, 2, {"parallelism_config": ParallelismConfig(cp_size=2)})
+    assert turns == 1 and how["parallelism_config"].total_size == 2
+    turns, how = trainer.shared(8, 4, {"parallelism_config": ParallelismConfig(cp_size=2)})
+    assert turns == 4 and how["parallelism_config"].total_size == 4
+    for rows_, world, said in ((8, 3, "does not divide 3"), (3, 4, "by 2 groups of processes")):
+        with pytest.raises(ValueError, match=said):
+            trainer.shared(rows_, world, {"parallelism_config": ParallelismConfig(cp_size=2)})
+
+
+def test_a_warm_up_shrinks_with_its_course_and_a_seed_is_the_recipes(novel):
+    def numbers(**how):
+        return settle(describe("toy"), "yarn,factor=16", "paper", corpus=novel, **how).numbers
+
+    whole = numbers()
+    half = numbers(changes={"steps": whole.steps // 2})
+    assert whole.warmup >= 2 and half.warmup == round(whole.warmup / 2)
+    assert numbers(budget=2 * whole.batch_tokens).warmup == 0
+    assert numbers(changes={"steps": 2 * whole.steps}).warmup == whole.warmup
+    seeds = {name: recipe(catalog.load("methods", "yarn"), name).seed for name in ("128k", "quick")}
+    assert seeds == {"128k": 31337, "quick": 42}
 
 
 def test_a_retrieval_row_follows_from_the_seed_and_its_place(novel, wordy):

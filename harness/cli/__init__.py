@@ -141,7 +141,7 @@ def _words(error: Exception) -> str | None:
         return None  # LookupErrors, but of a program: nobody typed them
     if isinstance(error, ModuleNotFoundError):
         return None if error.name else str(error)  # ours have a sentence and no name
-    if not isinstance(error, ValueError | LookupError | OSError):
+    if not isinstance(error, ValueError | LookupError | OSError | FloatingPointError):
         return None
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'The system'}: {error.strerror}."

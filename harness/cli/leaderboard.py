@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from harness.cli.look import Folder, existing, not_all_broken
+from harness.cli.look import Folder, existing, not_all_broken, readme_of
 
 if TYPE_CHECKING:
     from harness.cell import Cell, Result
@@ -19,7 +19,8 @@ HELP = (
     "leaderboard.html into the results folder.\n\n"
     "The page is one file that loads nothing. Published tables (published/ in that folder) stand "
     "beside the measured rows and are not ranked. If the README.md beside the folder has a line "
-    "<!-- leaderboard --> and a line <!-- /leaderboard -->, the summary is put between them."
+    "<!-- leaderboard --> and a line <!-- /leaderboard -->, the summary is put between them, "
+    "unless another folder's stands there."
 )
 FEW = 50_000
 """Cells of a leaderboard that says of every row where its number comes from."""
@@ -67,10 +68,10 @@ def _pages(folder: Path) -> dict[Path, str]:
         folder / "LEADERBOARD.md": ranking(found, count),
         folder / "leaderboard.html": fitting(found, printed, look),
     }
-    readme = folder.resolve().parent / "README.md"
-    before = _text(readme)
-    if before and before != (after := refreshed(before, lambda: brief(found))):
-        pages[readme] = after
+    if readme := readme_of(folder):
+        before = readme.read_text("utf-8")
+        after = refreshed(before, lambda: brief(found, folder.resolve().name))
+        pages |= {readme: after} if after != before else {}
     return pages
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Option
 
+from harness.disk import existing as existing
+
 if TYPE_CHECKING:
     from harness.cell import Result
     from harness.store import Broken
@@ -176,20 +178,6 @@ def doctor(as_json: Json = False) -> None:
             print(f"    {'':{widest}}  {check.get}")
 
 
-def existing(folder: Path) -> Path:
-    """The folder, if results are kept in it.
-
-    Raises:
-        ValueError: they are not; says what to do.
-    """
-    if not any((folder / kept).is_dir() for kept in ("runs", "packed")):
-        raise ValueError(
-            f"There are no results in {str(folder)!r}. Measure some with: harness run; or say "
-            "where they are with --results."
-        )
-    return folder
-
-
 def not_all_broken(folder: Path, count: int, broken: "Sequence[Broken]") -> None:
     """See that something can be read; files that are no results are named on standard error.
 
@@ -213,12 +201,28 @@ def _found(folder: Path, where: str | None) -> "list[Result]":
     return found.results
 
 
+def readme_of(folder: Path) -> Path | None:
+    """The README.md beside a folder of results, unless it shows the leaderboard of another."""
+    readme = folder.resolve().parent / "README.md"
+    text = readme.read_text("utf-8") if readme.is_file() else None
+    if text is None:
+        return None
+    own = f"({folder.resolve().name}/LEADERBOARD.md)" in text
+    return readme if own or "/LEADERBOARD.md)" not in text else None
+
+
 def refresh(page: Path, folder: Path, check: bool) -> int:
     from harness.report.sheet import sheets
     from harness.report.table import markdown, refreshed
 
     before = page.read_text("utf-8")
-    after = refreshed(before, lambda where: markdown(sheets(_found(folder, where))))
+
+    def made(where: str | None) -> str:
+        if found := _found(folder, where):
+            return markdown(sheets(found))
+        raise ValueError(f"{page} has a table of results that are not in {str(folder)!r}: {where}.")
+
+    after = refreshed(before, made)
     if check and before != after:
         print(f"{page} is behind {folder}: run harness results --page {page}", file=sys.stderr)
         return 1

@@ -36,8 +36,8 @@ def pages(
 
 
 def _tables(folder: Path, check: bool) -> None:
-    readme = folder.resolve().parent / "README.md"
-    if readme.is_file() and "<!-- table:" in readme.read_text("utf-8"):
+    readme = look.readme_of(folder)
+    if readme and "<!-- table:" in readme.read_text("utf-8"):
         raise typer.Exit(look.refresh(readme, folder, check))
 
 

@@ -139,5 +139,4 @@ def _windows(results: "list[Result]", folder: Path) -> dict[str, int]:
     from harness.window import windows
 
     of = windows(Store(folder))
-    known = {result.cell.base: of(result.cell) for result in results}
-    return {base: window for base, window in known.items() if window}
+    return {result.cell.base: window for result in results if (window := of(result.cell))}

@@ -124,7 +124,7 @@ def _extended(wish: "Wish", plan: bool, progressive: str, short: str | None, tra
             wish.output,
             through=lengths(progressive),
             short=lengths(short) if short else (),
-            train=by_command(split(train)),
+            train=by_command(wish, split(train)),
             watching=_watch,
             note=lambda said: typer.echo(said, err=True),
         )

@@ -67,7 +67,9 @@ def train(
     loss_on: Annotated[
         Literal["assistant", "all"], Option(help="Of a chat: which turns are learned.")
     ] = "assistant",
-    seed: Annotated[int, Option(min=0, help="What is random follows from it.")] = 42,
+    seed: Annotated[
+        int | None, Option(min=0, help="What is random follows from it; else the recipe's.")
+    ] = None,
     device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
     dtype: Annotated[str, Option(help="Of products: auto, bfloat16 or float32.")] = "auto",
     checkpointing: Annotated[
@@ -114,6 +116,7 @@ def train(
         _print_plan(course, card)
         return
     assert output is not None
+    seed = course.numbers.seed if seed is None else seed
     _follow(course, card, output, device=device, seed=seed, save_every=save_every,
             distributed=shared, trust_remote_code=trust_remote_code)  # fmt: skip
 

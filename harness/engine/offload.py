@@ -241,9 +241,10 @@ def memory(model: nn.Module, *, offload: bool, limit: int | None = None) -> OnDe
             they are counted.
     """
     budget = None
-    if limit and model.device.type == "cuda":
+    if model.device.type == "cuda":  # always: an earlier pass may have had another limit
         whole = torch.cuda.get_device_properties(model.device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / whole), model.device)
+        share = min(1.0, limit / whole) if limit else 1.0
+        torch.cuda.set_per_process_memory_fraction(share, model.device)
     elif limit:
         budget = Budget(limit)
     return OnHost(model.device, budget) if offload else OnDevice(budget)

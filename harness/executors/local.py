@@ -6,7 +6,7 @@ from itertools import groupby
 
 from harness import catalog, machine
 from harness.cell import Cell, Result, Status
-from harness.corpora import label_of, place_of
+from harness.corpora import label_of, place_of, reading
 from harness.engine.evaluate import BLOCK
 from harness.engine.offload import memory
 from harness.engine.parallel import ALONE, Alone, out_of_memory
@@ -138,12 +138,13 @@ class Host:
             for one in planned:
                 yield from self._attempt(live, reader, [one])
             return
-        if not tries:
+        ways = [(*each, False) for each in tries]
+        several = len(cells) == 1 and planned[0].tokens > cells[0].length
+        if several and (tries or self._fits_alone(live, reader, planned[0])):
+            ways.append((*(tries or [(BLOCKS[-1], False)])[-1], True))
+        if not ways:
             yield refused(cells[0], "out_of_memory", f"it {planned[0].why}")
             return
-        ways = [(*each, False) for each in tries]
-        if len(cells) == 1 and planned[0].tokens > cells[0].length:  # several inputs
-            ways.append((*tries[-1], True))
         for block, offload, apart in ways:
             how = f"in blocks of {block} tokens{IN_HOST if offload else ''}"
             how += ONE_BY_ONE if apart else ""
@@ -175,6 +176,19 @@ class Host:
                 yield from self._attempt(live, reader, [one])
         else:
             yield refused(cells[0], "out_of_memory", f"out of memory, {how}: {said}")
+
+    def _fits_alone(self, live: Live, reader: TokenReader, planned: Planned) -> bool:
+        """Whether each input of a cell by itself is expected to find room, where all do not."""
+        from harness.cost import Work, shape_of
+
+        cell, shape = planned.cell, shape_of(live.card).shared(self.options.shards)
+        task = reading(catalog.load("tasks", cell.task), planned.corpus)
+        number = live.model.dtype.itemsize
+        most = max(
+            Work.of([request]).bytes(shape, number)
+            for request in task.requests(reader, cell.length)
+        )
+        return most <= machine.whole_memory(live.device)
 
 
 def passes(live: Live, plan: Iterable[Planned]) -> Iterator[list[Planned]]:

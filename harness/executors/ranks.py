@@ -47,7 +47,7 @@ class Together:
 
         Raises:
             ValueError: there are not so many GPUs.
-            RuntimeError: a rank did not start.
+            OSError: a rank did not start.
         """
         with _joined() if self.ranks is None else _started(self.ranks, options) as ranks:
             first = First(options, watch, _sharing(ranks, options))
@@ -174,7 +174,8 @@ def _wait(store: dist.TCPStore, others: list[subprocess.Popen[bytes]], said: IO[
         if ended or time.monotonic() > until:
             said.seek(0)
             lines = said.read().decode(errors="replace").strip().splitlines()
-            raise RuntimeError(f"a rank did not start: {lines[-1] if lines else 'it said nothing'}")
+            said_last = lines[-1] if lines else "it said nothing"
+            raise ChildProcessError(f"A rank did not start: {said_last}")
         time.sleep(0.05)
 
 

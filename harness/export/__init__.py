@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from harness import catalog
+from harness.plugins import named
 
 if TYPE_CHECKING:
     from torch import nn
@@ -153,7 +154,7 @@ def _spec(given: str | None, trained: "Trained | None") -> str:
     Raises:
         ValueError: none is known, or another was trained.
     """
-    wanted = given and catalog.canonical("methods", given)
+    wanted = given and catalog.canonical("methods", named(given))
     if trained is None:
         if not wanted:
             raise ValueError(

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from harness.catalog import split
-from harness.cell import Cell
+from harness.cell import Cell, base_of
 from harness.report.reach import (
     Curve,
     Held,
@@ -35,6 +35,8 @@ COLUMNS = (
     *("notice", "value", "low", "high", "n", "truncated", "seconds", "tokens", "peak_memory"),
 )
 """What is looked at of each cell."""
+TRIED = 20
+"""Rows that are asked for the window a model was trained on, before it is said not to be known."""
 MOST = 2000
 """Rows of a page."""
 
@@ -162,8 +164,9 @@ def _groups(columns: "pa.Table", original: Callable[[Cell], int | None]) -> Iter
     metrics, windows = columns["metric"], dict[str, int | None]()
     for (base, task), group in groupby(candidates(columns), key=_section):
         found = list(group)
-        if base not in windows:
-            windows[base] = original(_cell(found[0]))
+        if windows.get(base) is None:  # a cell that could not run does not say it
+            said = (original(cell) for row in found[:TRIED] for cell in _scored(row))
+            windows[base] = next(filter(None, said), None)
         metric = metrics[int(found[0].places[-1])].as_py()
         yield _judged(found, windows[base], higher_is_better(task, metric))
 
@@ -274,5 +277,13 @@ def _cell(row: Candidate) -> Cell:
     return Cell(model=row.model, task=row.task, method=row.method, length=row.curve.lengths[-1])
 
 
+def _scored(row: Candidate) -> Iterator[Cell]:
+    """Those with a value, the longest first."""
+    of = {"model": row.model, "task": row.task, "method": row.method}
+    for length, value in zip(reversed(row.curve.lengths), reversed(row.curve.values), strict=True):
+        if value is not None:
+            yield Cell(**of, length=length)
+
+
 def _section(row: Candidate) -> tuple[str, str]:
-    return row.model.partition("+")[0], row.task
+    return base_of(row.model), row.task

@@ -81,7 +81,7 @@ def command(row: Row) -> str:
     """
     model, settings = split(row.cell.model)
     words = {
-        "model": STAMP.sub("", model.partition("+")[2] or model),
+        "model": _ships(model) or STAMP.sub("", model.partition("+")[2] or model),
         "method": row.cell.method,
         "task": _spelled(row.cell.task),
         "lengths": ",".join(label(n) for n in row.curve.lengths),
@@ -89,6 +89,16 @@ def command(row: Row) -> str:
         "results": "again",
     }
     return shlex.join(["harness", "run", *(w for key in words for w in (f"--{key}", words[key]))])
+
+
+@cache
+def _ships(model: str) -> str | None:
+    """What the package calls a trained model that comes with it."""
+    from harness.model import TRAINED, describe
+
+    if "+" not in model:
+        return None
+    return next((name for name in TRAINED if describe(name).spec == model), None)
 
 
 @cache

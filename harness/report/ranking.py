@@ -90,9 +90,11 @@ def _heads(sections: Sequence[Section]) -> list[str]:
     return [f"{_said(base)}<br>{_said(task)}" for base, task in found]
 
 
-def brief(board: Board) -> str:
-    """What a README shows."""
-    more = "[The whole leaderboard](results/LEADERBOARD.md), [as a page](results/leaderboard.html)."
+def brief(board: Board, folder: str) -> str:
+    """What the README beside a folder of results shows."""
+    more = (
+        f"[The whole leaderboard]({folder}/LEADERBOARD.md), [as a page]({folder}/leaderboard.html)."
+    )
     return "\n\n".join([summary(board), RULES, more])
 
 

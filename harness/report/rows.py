@@ -1,12 +1,12 @@
 """Rows of a leaderboard from columns: each row's numbers by length, models and tasks together."""
 
-import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
+from harness.cell import base_of
+from harness.machine import no_cycles as no_cycles
 from harness.report.reach import Curve, Held
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def candidates(columns: "pa.Table") -> Iterator[Candidate]:
 
 def _order(model: str, task: str, method: str) -> tuple[str, str, str, str]:
     """Sections together."""
-    return model.partition("+")[0], task, method, model
+    return base_of(model), task, method, model
 
 
 def _parts(path: str) -> tuple[str, str, str]:
@@ -72,15 +72,3 @@ def _or_none(column: "np.ndarray") -> list[float | None]:
     for i in (column != column).nonzero()[0].tolist():
         numbers[i] = None
     return numbers
-
-
-@contextmanager
-def no_cycles() -> Iterator[None]:
-    """Nothing here is in a cycle, and to look for some is a quarter of the time of a million."""
-    looking = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if looking:
-            gc.enable()

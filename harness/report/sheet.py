@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from harness.catalog import split
-from harness.cell import UNEXTENDED, Cell, Result
+from harness.cell import UNEXTENDED, Cell, Result, in_any_dtype
 from harness.lengths import label
 
 MARKS = {"failed": "failed", "out_of_memory": "OOM", "unfit": "n/a", "missing": "·"}
@@ -131,17 +131,22 @@ def distinct(models: Iterable[str]) -> dict[str, str]:
 
     `toy+mine@67d57f0a` beside another `toy+mine` is called `mine 67d57f0a`.
     """
-    groups: dict[tuple[str, str], set[str]] = {}
+    groups: dict[str, set[str]] = {}
     for model in models:
-        base, _, mine = model.partition("+")
-        if mine:
-            groups.setdefault((base, STAMP.sub("", mine)), set()).add(mine)
+        if "+" in model:
+            groups.setdefault(_stamp(model, ""), set()).add(model)
     return {
-        f"{base}+{mine}": f"{base}+{STAMP.sub(WRITTEN_OUT, mine)}"
-        for (base, _), group in groups.items()
+        model: _stamp(model, WRITTEN_OUT)
+        for group in groups.values()
         if len(group) > 1
-        for mine in group
+        for model in group
     }
+
+
+def _stamp(model: str, written: str) -> str:
+    """With its content written so."""
+    name = in_any_dtype(model)
+    return STAMP.sub(written, name) + model.removeprefix(name)
 
 
 def apart_by_name(

@@ -90,7 +90,7 @@ def _condition(text: str, known: Mapping[str, Any]) -> Condition:
         raise ValueError(
             f"Results have no {key!r}.{nearest.hint(key, keys)} They have: {', '.join(keys)}."
         )
-    wanted = tuple(_value(key, one) for one in _listed(key, given))
+    wanted = tuple(value for one in _listed(key, given) for value in _values(key, one))
     if sign not in ("=", "!=") and (key not in NUMBERS or len(wanted) > 1):
         raise ValueError(f"In {text!r}, {sign} compares with one number; use = or != instead.")
     return Condition(key, sign, wanted)
@@ -99,18 +99,24 @@ def _condition(text: str, known: Mapping[str, Any]) -> Condition:
 def _listed(key: str, given: str) -> list[str]:
     """What stands between commas, but for those of a model's own name: `toy,dtype=float32`."""
     mark = "\0"
+    if key in ("method", "task") and (parameter := re.search(r",(\w+)=", given)):
+        raise ValueError(
+            f"In {key}={given}, {parameter[1]} is no name. A factor is a condition of its own, as "
+            "in --where 'method=yarn factor=4'; other parameters cannot be asked for."
+        )
     text = given.replace(COMPUTED, mark) if key in MODELS else given
     return [one.replace(mark, COMPUTED) for one in text.split(",")]
 
 
-def _value(key: str, text: str) -> Any:
+def _values(key: str, text: str) -> list[Any]:
+    """What it says: one value, or the lengths of a range."""
     if text == "none" and key in ABSENT:
-        return None
+        return [None]
     if key not in NUMBERS:
-        return text
+        return [text]
     try:
-        return float(text)
+        return [float(text)]
     except ValueError:
         if key in LENGTHS:
-            return lengths(text)[0]
+            return [*lengths(text)]
         raise ValueError(f"{key} is a number, and {text!r} is none.") from None

@@ -2,7 +2,8 @@
 
 Ding et al. 2024, https://arxiv.org/abs/2402.13753, section 3.3: elitist, so a parent is never read
 again. Racing is this project's: a candidate that some documents show to be clearly worse than the
-worst parent is not read on, and the parents are those that reading everything would have chosen.
+worst parent is not read on. How far it might yet come is an estimate, `LEAP`: the parents are those
+that reading everything would have chosen as far as was tried, and without racing for certain.
 """
 
 from collections.abc import Callable, Iterator, Sequence

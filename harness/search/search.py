@@ -278,9 +278,16 @@ class Search:
             "scheme": settings.scheme,
             "seed": settings.seed,
         }
-        whole = self._appended(found) if self.wish.append else found
+        whole = self._appended(found) if self.wish.append else found | self._kept()
         write_whole(self.place, json.dumps(whole, indent=1, allow_nan=False) + "\n")
         return found
+
+    def _kept(self) -> dict[str, Any]:
+        """What was appended to the file before this search went on."""
+        if not self.place.exists():
+            return {}
+        before = json.loads(self.place.read_text("utf-8"))
+        return {"short": before["short"]} if "short" in before else {}
 
     def _appended(self, found: dict[str, Any]) -> dict[str, Any]:
         """The file as it is, with this part in it."""

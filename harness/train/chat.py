@@ -24,7 +24,8 @@ COLUMN = "messages"
 MASKED = -100
 """The label of a token that is not learned, as torch's cross-entropy has it."""
 ZEPHYR = (
-    "{{ bos_token }}{% for message in messages %}"
+    "{{ bos_token }}{% if messages and messages[0]['role'] != 'system' %}"
+    "{{ '<|system|>\\n' + eos_token + '\\n' }}{% endif %}{% for message in messages %}"
     "{{ '<|' + message['role'] + '|>\\n' + message['content'] + eos_token + '\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
 )
@@ -217,8 +218,6 @@ class Rendering:
             ValueError: the template refuses the conversation, or renders its beginning otherwise
                 when more follows; says which conversation, after `where`.
         """
-        if self.template and messages[0]["role"] != "system":
-            messages = [{"role": "system", "content": ""}, *messages]
         text = self._render(messages, where)
         spans = [(0, len(text))] if on == "all" else [*self._answers(messages, text, where)]
         read = self.tokenizer(

@@ -118,7 +118,8 @@ def settle(
     """
     method = catalog.load("methods", spec)
     wished = {key: value for key, value in (changes or {}).items() if value is not None}
-    numbers = replace(recipe(method, name), **wished)
+    whole = recipe(method, name)
+    numbers = replace(whole, **wished)
     if factor is not None and "factor" in catalog.split(spec)[1]:
         raise ValueError(f"--factor and {spec} both say how far: leave one out.")
     chosen = _factor(method, numbers, card) if factor is None else factor
@@ -132,7 +133,7 @@ def settle(
                 "Give more, or shorter sequences."
             )
         numbers = replace(numbers, steps=budget // each)
-    numbers = replace(numbers, factor=chosen, batch_tokens=each)
+    numbers = replace(numbers, factor=chosen, batch_tokens=each, warmup=_warmup(numbers, whole))
     _check(numbers)
     return Course(
         model=card.name,
@@ -144,6 +145,13 @@ def settle(
         corpus=corpus,
         **rest,
     )
+
+
+def _warmup(numbers: Recipe, whole: Recipe) -> float:
+    """A count of updates shrinks with the course; a share does so by itself."""
+    if numbers.warmup < 1 or numbers.steps >= whole.steps:
+        return numbers.warmup
+    return round(numbers.warmup * numbers.steps / whole.steps)
 
 
 def _factor(method: Method, numbers: Recipe, card: "Card") -> float:

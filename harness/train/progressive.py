@@ -85,12 +85,14 @@ def extend(
     return Extended(model, last)
 
 
-def by_command(more: Sequence[str]) -> Train:
-    """Trains by `harness train`, in a process of its own, with these further words."""
+def by_command(wish: Wish, more: Sequence[str]) -> Train:
+    """Trains by `harness train`, in a process of its own, as was wished and with further words."""
+    how = ["--device", wish.device, "--seed", str(wish.settings.seed)]
+    how += ["--trust-remote-code"] if wish.trust_remote_code else []
 
     def train(model: str, method: str, length: int, into: Path) -> None:
         words = ["--model", model, "--method", method, "--sequence-length", str(length)]
-        words += ["--output", str(into), *more]
+        words += ["--output", str(into), *how, *more]
         command = [sys.executable, "-P", "-m", "harness", "train", *words]
         if code := subprocess.run(command, check=False).returncode:
             raise ValueError(

@@ -51,8 +51,10 @@ class Questions:
         import torch
 
         rng = np.random.default_rng((self.seed, range(len(self))[i]))
-        tokens, weights = self.quiz.row(rng, self.length)
-        learned = weights == 1
+        learned = np.zeros(0, dtype=bool)
+        while not learned.any():  # by chance none of its keys is asked for
+            tokens, weights = self.quiz.row(rng, self.length)
+            learned = weights == 1
         others = np.flatnonzero(weights[1:] == 0) + 1
         learned[rng.choice(others, min(len(others), int(learned.sum())), replace=False)] = True
         return {

@@ -163,10 +163,18 @@ def train(
     standard library. Writes model, tokenizer, recipe.json and training.log.
 
     Raises:
-        ValueError: the folder's checkpoint was made by another plan.
+        ValueError: the folder's checkpoint was made by another plan, or it holds another model.
     """
     plan = replace(plan or Plan(), seed=seed)
     plan = plan if steps is None else plan.shrunk(steps)
+    if (output / "config.json").exists() and not (output / "checkpoint.pt").exists():
+        recipe = output / "recipe.json"
+        if recipe.exists() and json.loads(recipe.read_text()) == json.loads(
+            json.dumps(asdict(plan))
+        ):
+            log("It is trained already.")
+            return
+        raise ValueError(f"{output} holds another model: give another folder with --output.")
     output.mkdir(parents=True, exist_ok=True)
     tokenizer = _tokenizer(output, plan, root)
     data, validation = (_data(tokenizer, split, root) for split in ("train", "validation"))

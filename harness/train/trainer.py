@@ -115,7 +115,7 @@ def train(
             own=own if learner is not live.model else (),
             model=learner,
             args=arguments,
-            train_dataset=_Labelled(rows),
+            train_dataset=_Labelled(rows, course.updates * course.rows),
             data_collator=_stacked,
             callbacks=[_Halting(), _Telling(watch, course, output)],
         )
@@ -165,6 +165,32 @@ def _check_shared(model: nn.Module, method: str) -> None:
         )
 
 
+def shared(rows: int, world: int, distributed: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Turns of an update in which each group of processes reads one sequence; and how they share.
+
+    Processes that share a sequence are a group.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    together = getattr(distributed.get("parallelism_config"), "cp_size", 1)
+    if world % together:
+        raise ValueError(f"--context-parallel {together} does not divide {world} processes.")
+    groups = world // together
+    if rows % groups:
+        raise ValueError(
+            f"{rows} sequences an update cannot be shared by {groups} "
+            f"{'processes' if together == 1 else 'groups of processes'}: "
+            "choose --batch-tokens so that they can."
+        )
+    if together > 1:
+        from accelerate.utils import ParallelismConfig
+
+        how = ParallelismConfig(cp_size=together, dp_shard_size=groups)
+        distributed = distributed | {"parallelism_config": how}
+    return rows // groups, distributed
+
+
 def _arguments(
     course: Course,
     output: Path,
@@ -173,18 +199,14 @@ def _arguments(
     save_every: int,
     distributed: dict[str, Any],
 ) -> TrainingArguments:
-    numbers, world = course.numbers, _processes(on).num_processes
-    if course.rows % world:
-        raise ValueError(
-            f"{course.rows} sequences an update cannot be shared by {world} processes: "
-            "choose --batch-tokens so that they can."
-        )
+    numbers = course.numbers
+    turns, distributed = shared(course.rows, _processes(on).num_processes, distributed)
     keep = {"use_reentrant": False, "context_fn": attention.checkpoint_context}
     return TrainingArguments(
         output_dir=str(output / SAVES),
         max_steps=numbers.steps,
         per_device_train_batch_size=1,
-        gradient_accumulation_steps=course.rows // world,
+        gradient_accumulation_steps=turns,
         learning_rate=numbers.learning_rate,
         lr_scheduler_type=SCHEDULES[numbers.schedule],
         warmup_steps=_warmup(numbers),
@@ -213,14 +235,15 @@ def _arguments(
 class _Labelled(torch.utils.data.Dataset):
     """Rows with what is to be learned of them: every token, where they do not say."""
 
-    def __init__(self, rows: Rows) -> None:
-        self.rows = rows
+    def __init__(self, rows: Rows, wanted: int) -> None:
+        self.rows, self.wanted = rows, wanted
 
     def __len__(self) -> int:
-        return len(self.rows)
+        """As many as the course reads: at the end of a pass an update would read less."""
+        return max(len(self.rows), self.wanted)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        row = self.rows[index]
+        row = self.rows[range(len(self))[index] % len(self.rows)]
         return {"input_ids": row["input_ids"], "labels": row.get("labels", row["input_ids"])}
 
 

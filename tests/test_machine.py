@@ -1,0 +1,56 @@
+"""What a machine lets this process have."""
+
+import psutil
+import pytest
+
+from harness import machine
+
+GB = 10**9
+
+
+@pytest.fixture
+def groups(tmp_path, monkeypatch):
+    """Control groups as a kernel shows them: `group` with these files, and a process inside."""
+    real = machine._lines
+
+    def make(said, **files):
+        for name, text in files.items():
+            group, _, file = name.rpartition("__")
+            place = tmp_path / group.replace("__", "/") / file.replace("_", ".", 1)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(str(text))
+        monkeypatch.setattr(machine, "CONTROL", tmp_path)
+        monkeypatch.setattr(machine, "_lines", lambda f: [said] if f.name == "cgroup" else real(f))
+
+    return make
+
+
+def test_a_job_has_what_its_group_allows_and_no_more(groups):
+    stat = f"anon 5\nactive_file {GB // 8}\ninactive_file {GB // 8}"
+    groups(
+        "0::/slurm/job",
+        slurm__memory_max=2 * GB, slurm__memory_current=GB, slurm__memory_stat="",
+        slurm__job__memory_max=GB, slurm__job__memory_current=GB // 2, slurm__job__memory_stat=stat,
+    )  # fmt: skip
+    assert machine.whole_memory("cpu") == GB
+    assert machine.free_memory("cpu") == GB - GB // 4
+
+
+def test_in_the_first_version_of_groups_too(groups):
+    groups(
+        "4:cpu,memory:/docker",
+        memory__docker__memory_limit_in_bytes=GB, memory__docker__memory_usage_in_bytes=2 * GB,
+        memory__docker__memory_stat="total_inactive_file 0",
+    )  # fmt: skip
+    assert (machine.whole_memory("cpu"), machine.free_memory("cpu")) == (GB, 0)
+
+
+def test_where_nothing_is_limited_all_of_the_machine_is(groups):
+    groups("0::/", memory_max="max", memory_current=5)
+    assert machine.whole_memory("cpu") == psutil.virtual_memory().total
+
+
+def test_a_cache_needs_no_home_where_it_is_said(monkeypatch):
+    monkeypatch.setenv("CONTEXT_HARNESS_CACHE", "/somewhere")
+    monkeypatch.setattr("pathlib.Path.home", lambda: 1 / 0)
+    assert str(machine.cache_folder()) == "/somewhere"
