@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from harness import catalog
-from harness.cell import Cell
+from harness.cell import SHIPPED, Cell
 
 STAMP = re.compile(r"@[0-9a-f]{8}$")
 """What a name by content ends with."""
@@ -69,9 +69,11 @@ def _model(cell: Cell, places: Places) -> tuple[str, str]:
     spec = catalog.split(cell.model)[0]
     if not STAMP.search(spec):
         return spec, ""
-    from harness.model import TRAINED, describe
+    if spec in SHIPPED:
+        return SHIPPED[spec], ""
+    for folder in places.models:
+        from harness.model import describe
 
-    for folder in (*places.models, *TRAINED):
         if describe(folder).spec == spec:
             return folder, ""
     return spec, f"the model {spec}: say where its folder is with --model"

@@ -20,6 +20,8 @@ COMPUTED = ",dtype="
 """What stands in a model's spec before the numbers that it was computed in, where not bfloat16."""
 OWN = "auto"
 """What stands for the method that a model was trained with, until the model is known."""
+SHIPPED = {"toy+longrope@cb57d135": "toy-longrope"}
+"""What the package calls trained models that come with it, by their specs."""
 Status = Literal["scored", "failed", "out_of_memory", "unfit"]
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from harness import catalog, explain, query, rerun
 from harness.again import Places, again
-from harness.cell import Cell, Result
+from harness.cell import SHIPPED, Cell, Result
 from harness.cli import main
 from harness.gridfile import options
-from harness.model import describe
+from harness.model import TRAINED, describe
 from harness.plan import _task, settled
 from harness.store import Store
 
@@ -188,6 +188,7 @@ def test_a_command_survives_the_shell(tmp_path):
 
 
 def test_what_ships_trained_is_called_by_its_name():
+    assert {describe(name).spec: name for name in TRAINED} == SHIPPED
     (file, *_) = (Path(__file__).parents[1] / "results/runs").glob("toy+longrope@*/*/*/4096.json")
     result = Store(Path(__file__).parents[1] / "results").read(file)
     made = again(result.cell)

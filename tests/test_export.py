@@ -193,7 +193,22 @@ def test_factors_for_short_inputs_serve_those(llama, tmp_path):
     difference, carry = differences(llama, f"longrope,factors={tmp_path}/factors.json", tmp_path)
     assert difference <= 1e-4
     assert (carry.rope["short_factor"], carry.rope["long_factor"]) == (short, long)
-    assert "keep the short rotation" in carry.notes[0]
+    assert "keep the short rotation" in carry.notes[0] and len(carry.notes) == 1
+    held["short"][0]["up_to"] = TRAINED + 20
+    (tmp_path / "further.json").write_text(json.dumps(held))
+    method = catalog.load("methods", f"longrope,factors={tmp_path}/further.json")
+    carry = carried(llama, method, "longrope", LENGTH)
+    assert f"beyond {TRAINED:,} tokens" in carry.notes[1] and "two sets alone" in carry.notes[1]
+
+
+def test_which_factors_the_check_has_not_seen_is_said(model, text, tmp_path):
+    held = {"factors": [2.0] * 8, "factor": 2, "short": [{"up_to": 512, "factors": [1.1] * 8}]}
+    (tmp_path / "f.json").write_text(json.dumps(held))
+    how = {"method": f"longrope,factors={tmp_path}/f.json", "length": 1024, "corpus": text}
+    export(str(model), tmp_path / "short", check_length=64, **how)
+    export(str(model), tmp_path / "long", check_length=600, **how)
+    pages = [(tmp_path / name / "PARITY.md").read_text() for name in ("short", "long")]
+    assert ["`long_factor` was not compared" in page for page in pages] == [True, False]
 
 
 def test_what_clex_learned_is_carried(tmp_path):

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Option
 
-from harness.disk import existing as existing
-
 if TYPE_CHECKING:
     from harness.cell import Result
     from harness.store import Broken
@@ -176,6 +174,13 @@ def doctor(as_json: Json = False) -> None:
         print(f"{'ok' if check.ok else '--'}  {check.name:{widest}}  {check.found}")
         if check.get:
             print(f"    {'':{widest}}  {check.get}")
+
+
+def existing(folder: Path) -> Path:
+    """The folder, if results are kept in it; see `harness.disk.existing`."""
+    from harness import disk
+
+    return disk.existing(folder)
 
 
 def not_all_broken(folder: Path, count: int, broken: "Sequence[Broken]") -> None:

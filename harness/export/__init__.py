@@ -7,7 +7,7 @@ it, or not at all.
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import getpid
 from pathlib import Path
 from types import SimpleNamespace
@@ -117,6 +117,12 @@ def _write(
         raise ValueError(f"{order.spec} cannot extend {name} to {order.length:,} tokens: {reason}")
     carry = carried(model, method, order.name, order.length)
     n = check_length or affordable(order.card.shape, order.length)
+    if n <= carry.switches_at:
+        unseen = (
+            f"The {n:,} tokens of the check are read by `short_factor`: `long_factor` was not "
+            f"compared. --check-length {carry.switches_at + 1} does."
+        )
+        carry = replace(carry, notes=(*carry.notes, unseen))
     tokens = _text(live.tokenizer, corpus, n)
     _round(model, order.dtype)
     ours = by_engine(model.float(), method, carry.encodes(n), tokens)

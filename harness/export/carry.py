@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from torch import nn, tensor
+from torch import equal, nn, tensor
 
 from harness.model import quiet
 from harness.rope import Rope, parameters
@@ -35,13 +35,17 @@ class Carried:
     """A modelling file that it needs."""
     notes: tuple[str, ...] = ()
 
+    @property
+    def switches_at(self) -> int:
+        """The longest pass that transformers reads by other factors; 0: there is none."""
+        two = self.rope.get("short_factor") != self.rope.get("long_factor")
+        return self.rope.get("original_max_position_embeddings", 0) if two else 0
+
     def encodes(self, n: int) -> int:
         """The length that transformers encodes for when a pass reads n tokens."""
         if self.rope["rope_type"] == "dynamic":
             return n
-        original = self.rope.get("original_max_position_embeddings", 0)
-        two = self.rope.get("short_factor") != self.rope.get("long_factor")
-        return original if two and n <= original else self.length
+        return self.switches_at if n <= self.switches_at else self.length
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """The model's weights and this configuration, and the modelling file if there is one."""
@@ -92,7 +96,7 @@ def carried(model: nn.Module, method: Reencoding, name: str, length: int) -> Car
         length=length,
         rope=dict(parameters(text)),
         code=code,
-        notes=tuple(_notes(method, found, length)),
+        notes=(*_notes(method, found, length), *_between(method, rope, found, length)),
     )
     if code:
         at = f"{carry.file.removesuffix('.py')}.{_class(model)}"
@@ -177,6 +181,18 @@ def _notes(method: Reencoding, found: dict[str, Any], length: int) -> list[str]:
             "Without it loading fails; nothing is read wrongly in silence."
         )
     return notes
+
+
+def _between(method: Reencoding, rope: Rope, found: dict[str, Any], length: int) -> list[str]:
+    """What is said of lengths that have factors of their own, and no place in a configuration."""
+    first, last = (method.encoding(rope, n) for n in (rope.original_length + 1, length))
+    if found["rope_type"] != "longrope" or equal(first.frequencies, last.frequencies):
+        return []
+    return [
+        f"`harness run` reads inputs beyond {rope.original_length:,} tokens, up to where the "
+        "factors were searched for them, by other factors than those for "
+        f"{length:,}: transformers knows two sets alone, and takes `long_factor` for them."
+    ]
 
 
 def _class(model: nn.Module) -> str:

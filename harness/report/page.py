@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.catalog import join, load, split
 from harness.catalog import written as written_value
-from harness.cell import Cell, Result
+from harness.cell import SHIPPED, Cell, Result
 from harness.lengths import label
 from harness.report.board import Board, Row, Section, fewer
 from harness.report.live import duration, size
@@ -81,7 +81,7 @@ def command(row: Row) -> str:
     """
     model, settings = split(row.cell.model)
     words = {
-        "model": _ships(model) or STAMP.sub("", model.partition("+")[2] or model),
+        "model": SHIPPED.get(model) or STAMP.sub("", model.partition("+")[2] or model),
         "method": row.cell.method,
         "task": _spelled(row.cell.task),
         "lengths": ",".join(label(n) for n in row.curve.lengths),
@@ -89,16 +89,6 @@ def command(row: Row) -> str:
         "results": "again",
     }
     return shlex.join(["harness", "run", *(w for key in words for w in (f"--{key}", words[key]))])
-
-
-@cache
-def _ships(model: str) -> str | None:
-    """What the package calls a trained model that comes with it."""
-    from harness.model import TRAINED, describe
-
-    if "+" not in model:
-        return None
-    return next((name for name in TRAINED if describe(name).spec == model), None)
 
 
 @cache

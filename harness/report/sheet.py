@@ -146,7 +146,8 @@ def distinct(models: Iterable[str]) -> dict[str, str]:
 def _stamp(model: str, written: str) -> str:
     """With its content written so."""
     name = in_any_dtype(model)
-    return STAMP.sub(written, name) + model.removeprefix(name)
+    base, plus, mine = name.partition("+")
+    return base + plus + STAMP.sub(written, mine) + model.removeprefix(name)
 
 
 def apart_by_name(
