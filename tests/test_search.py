@@ -691,7 +691,7 @@ def test_a_model_is_extended_through_a_training_by_the_command(flags, corpus, tm
 @pytest.mark.slow
 def test_the_benchmark_finds_the_same_parents_on_all_sides(tmp_path):
     kept = tmp_path / "figures.json"
-    words = "--model toy --lengths 8k --candidates 6 --parents 2 --documents 2"
+    words = "--model toy --lengths 6k --candidates 6 --parents 2 --documents 2"
     script = "benchmarks/longrope_search.py"
     command = [sys.executable, script, *words.split(), "--json", str(kept)]
     root = Path(__file__).parents[1]
