@@ -102,7 +102,7 @@ def read(model: "nn.Module", tokenizer: Any, text: str, length: int | str | None
 
     from harness.engine.evaluate import evaluate
     from harness.reader import TokenReader
-    from harness.rotation import settled
+    from harness.rotation import read_at_once
     from harness.task import Losses, Request
 
     reader = TokenReader(tokenizer)
@@ -111,7 +111,7 @@ def read(model: "nn.Module", tokenizer: Any, text: str, length: int | str | None
     if len(tokens) < 2:
         raise ValueError("There is nothing to read: the text has no token.")
     asked = Request(id="text", tokens=tokens, ask=Losses(start=1, stop=len(tokens)))
-    with settled(model, len(tokens)):
+    with read_at_once(model, len(tokens)):
         return Reading(tokens, evaluate(model, [asked])[0])
 
 

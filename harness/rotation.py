@@ -15,7 +15,7 @@ def rotated(model: nn.Module, encoding: Encoding) -> AbstractContextManager[None
     return placed(model, Rotation(encoding, untouched(model), before=before))
 
 
-def settled(model: nn.Module, length: int) -> AbstractContextManager[None]:
+def read_at_once(model: nn.Module, length: int) -> AbstractContextManager[None]:
     """The encoding that is on; where that is transformers' own, as for so many tokens at once.
 
     Asked in pieces, that one follows each piece's length where the checkpoint has it scale.

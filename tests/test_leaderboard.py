@@ -78,6 +78,16 @@ def boarded(place, results=EXAMPLE, **more):
     return board(columns(folder(place, results), only=COLUMNS), lambda cell: 4096, **more)
 
 
+@pytest.mark.parametrize("said", [None, 4096])
+def test_the_window_is_asked_of_one_cell_with_a_value_for_each_base(said, tmp_path):
+    """One that could not run does not say it; and each asked is a file or a pack to be read."""
+    asked = []
+    results = [*row("alibi", [None] * 4), *EXAMPLE, *READING]
+    board(columns(folder(tmp_path, results), only=COLUMNS), lambda c: asked.append(c) or said)
+    (cell,) = asked
+    assert cell.method != "alibi" and cell.base == "toy"
+
+
 def call(*argv):
     with pytest.raises(SystemExit) as left:
         main([str(part) for part in argv])

@@ -35,8 +35,6 @@ COLUMNS = (
     *("notice", "value", "low", "high", "n", "truncated", "seconds", "tokens", "peak_memory"),
 )
 """What is looked at of each cell."""
-TRIED = 20
-"""Rows that are asked for the window a model was trained on, before it is said not to be known."""
 MOST = 2000
 """Rows of a page."""
 
@@ -164,11 +162,11 @@ def _groups(columns: "pa.Table", original: Callable[[Cell], int | None]) -> Iter
     metrics, windows = columns["metric"], dict[str, int | None]()
     for (base, task), group in groupby(candidates(columns), key=_section):
         found = list(group)
-        if windows.get(base) is None:  # a cell that could not run does not say it
-            said = (original(cell) for row in found[:TRIED] for cell in _scored(row))
-            windows[base] = next(filter(None, said), None)
+        if base not in windows:  # a cell that could not run does not say it
+            scored = next((cell for row in found for cell in _scored(row)), None)
+            windows |= {base: original(scored)} if scored else {}
         metric = metrics[int(found[0].places[-1])].as_py()
-        yield _judged(found, windows[base], higher_is_better(task, metric))
+        yield _judged(found, windows.get(base), higher_is_better(task, metric))
 
 
 def _judged(rows: list[Candidate], original: int | None, higher: bool) -> _Group:
