@@ -14,7 +14,7 @@ from harness import machine
 from harness.lengths import label
 
 TIME, MEMORY = 0.25, 0.10
-TASKS = ("passkey", "perplexity.whole,samples=1")
+TASKS = ("passkey,depths=0.5", "perplexity.whole,samples=1")
 METHOD = "none"
 
 

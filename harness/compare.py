@@ -115,7 +115,7 @@ def between(
         ValueError: nothing of the two may be compared; says why.
     """
     first, second = meant(a, results), meant(b, results)
-    one, other = (_row(results, wanted) for wanted in (first, second))
+    one, other = ([r for r in results if name(r.cell) == wanted] for wanted in (first, second))
     pairs, left_out = _possible(_met(one, other), items)
     if not pairs:
         never = f"{first} and {second} were not measured on one task at one length."
@@ -218,15 +218,6 @@ def _possible(pairs: Iterable[Pair], items: Items) -> tuple[list[Pair], list[str
         except (ValueError, LookupError) as error:
             left_out.append(str(error))
     return fine, left_out
-
-
-def _row(results: Iterable[Result], wanted: str) -> list[Result]:
-    """All of one name, each cell once."""
-    row = [result for result in results if name(result.cell) == wanted]
-    for twice in (group for group in _groups(row).values() if len(group) > 1):
-        models = " and ".join(result.cell.model for result in twice)
-        raise LookupError(f"{wanted} is of {models}: say which with --model.")
-    return row
 
 
 def _groups(results: Iterable[Result]) -> dict[tuple[str, str, int], list[Result]]:

@@ -222,7 +222,7 @@ class Work:
         table = max(self.depth, self.room) * 2 * shape.head_dim * number
         rows = self.kept * shape.hidden * number + self.kept * 3 * 8
         asked = self.told * 6 * 8 + min(self.asked * shape.vocabulary, LOGITS) * 3 * 4
-        head = shape.vocabulary * shape.hidden * 4
+        head = shape.vocabulary * shape.hidden * 4 if number < 4 else 0  # it is read in float32
         rounded = head // 2 if number == 2 and process else 0  # a processor's library keeps a copy
         block = int(max((b[:, 0].max() for b in (self.inner, self.last) if len(b)), default=0))
         inside = block * (3 * shape.intermediate + 6 * shape.hidden) * number

@@ -214,14 +214,15 @@ def _evaluation(result: Result) -> shapes.Evaluation:
 
 def _entry(result: Result, dataset: str, *, own: bool) -> shapes.Entry:
     """Of a benchmark of one's own, each length is a task; of another's, the notes say it."""
-    task = _task_name(result.cell.task)
-    at = label(result.cell.length)
+    cell = result.cell
+    mine = f"{re.sub(r'[^A-Za-z0-9._]+', '-', cell.task)}_{label(cell.length)}"
+    said = [cell.task, cell.method, f"{cell.length} tokens", result.metric]
     return shapes.Entry(
         dataset=shapes.Dataset(
-            id=dataset, task_id=f"{task}_{at}" if own else task.rpartition(".")[2]
+            id=dataset, task_id=mine if own else _task_name(cell.task).rpartition(".")[2]
         ),
         value=result.value,
-        notes=f"{result.cell.method}, {result.cell.length} tokens, {result.metric}",
+        notes=", ".join([*said, *filter(None, [result.provenance.get("dtype")])]),
     )
 
 

@@ -133,7 +133,7 @@ def _numbers(
         told = [d for level in (page, column, row) for d in level.doubts]
         number["doubts"] = [*_doubts(told, facts), *_explained(page.marks, facts, printed)]
         if facts.predictions:
-            number |= _again(checks.get((facts.task or "", facts.predictions)), printed)
+            number |= _again(checks, facts, printed)
         for length in facts.length or (None,):
             yield Published(**number, length=length)
 
@@ -204,9 +204,10 @@ def _explained(marks: dict[str, str], facts: Facts, printed: str) -> Iterator[st
     yield from (text for mark, text in marks.items() if mark in f"{facts.name} {printed}")
 
 
-def _again(check: Check | None, printed: str) -> dict[str, Any]:
+def _again(checks: dict[tuple[str, str], Check], facts: Facts, printed: str) -> dict[str, Any]:
+    check = checks.get((facts.task or "", facts.predictions or ""))
     if check is None:
-        return {}
+        raise ValueError(f"the check has nothing of {facts.task} by {facts.predictions}.")
     if check.printed.replace(" ", "") != printed.replace(" ", ""):
         raise ValueError(f"{printed!r} is printed, and the check is of {check.printed!r}.")
     return {"regenerated": check.regenerated, "why": check.why}

@@ -254,12 +254,6 @@ def test_nothing_to_compare_says_why():
         between([measured("yarn", [1]), measured("pi", [1], length=9)], "yarn", "pi")
 
 
-def test_checkpoints_of_one_name_are_told_apart_by_the_model():
-    twice = [measured("yarn", [1, 0], model=f"toy+mine@{i}a1b2c3d") for i in (0, 1)]
-    with pytest.raises(LookupError, match=r"toy\+mine@0a1b2c3d and .*--model"):
-        between([*twice, measured("pi", [1, 0])], "mine", "pi")
-
-
 def test_items_that_a_row_lacks_are_read_beside_it(tmp_path):
     store, a = Store(tmp_path), books("yarn", n=4)
     samples = [
@@ -339,6 +333,23 @@ def test_the_command_line_prints_a_matrix_in_every_form(capsys, folder):
     wins = json.loads(harness(capsys, *ask, "--format", "json")[1])
     assert {"a": "yarn,factor=4", "b": "pi,factor=4", "ahead": 2, "sure": 2, "of": 2} in wins
     assert harness(capsys, *ask, "--format", "csv")[1].startswith("a,b,ahead,sure,of\n")
+
+
+def test_two_checkpoints_of_one_name_are_two_rows(capsys, tmp_path):
+    named = ["yarn+mine 00000001", "yarn+mine 00000002"]
+    for row in (
+        measured("none", [1, 0] * 10),
+        measured("yarn", [1] * 20, model="toy+mine@00000001"),
+        measured("yarn", [0] * 20, model="toy+mine@00000002"),
+    ):
+        Store(tmp_path).write(row)
+    ask = ("compare", "--results", tmp_path, "--format", "json")
+    wins = {(w["a"], w["b"]): w["ahead"] for w in json.loads(harness(capsys, *ask)[1])}
+    assert wins[named[0], named[1]] == 1 and wins[named[1], named[0]] == 0 and len(wins) == 6
+    code, _, said = harness(capsys, *ask, "--a", "none", "--b", "yarn+mine")
+    assert code == 2 and "Did you mean 'yarn+mine 0000000" in said
+    (row,) = json.loads(harness(capsys, *ask, "--a", "none", "--b", named[0])[1])
+    assert row["better"] == named[0] and row["n"] == 20
 
 
 @pytest.mark.parametrize(

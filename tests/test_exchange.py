@@ -173,8 +173,8 @@ def test_the_hubs_own_parser_reads_the_entries(kept, tmp_path):
     name = "context-harness/toy/.eval_results/yarn,factor=8.yaml"
     entries = parse_eval_result_entries(found[name])
     assert [(e.dataset_id, e.task_id, e.value) for e in entries] == [
-        ("me/long-context", "passkey.standard_4k", 0.5),
-        ("me/long-context", "passkey.standard_8k", 1 / 3),
+        ("me/long-context", "passkey.standard-samples-4_4k", 0.5),
+        ("me/long-context", "passkey.standard-samples-4_8k", 1 / 3),
     ]
     [hub] = parse_eval_result_entries(found["org/model/.eval_results/none.yaml"])
     assert (hub.dataset_id, hub.task_id) == ("THUDM/LongBench", "qasper")
@@ -195,6 +195,19 @@ def test_tasks_of_one_protocol_stay_apart_in_a_dataset_of_ones_own(kept, tmp_pat
     path = tmp_path / "out/context-harness/toy/.eval_results/yarn,factor=8.yaml"
     ids = [entry["dataset"]["task_id"] for entry in yaml.safe_load(path.read_text())]
     assert len(set(ids)) == len(ids) == 3
+
+
+def test_parameters_of_a_task_keep_its_numbers_apart(kept, tmp_path):
+    for task, value in (("kv.standard", 1.0), ("kv.standard,samples=4", 0.8)):
+        Store(kept).write(
+            Result(cell=cell(task), status="scored", value=value, metric="accuracy", n=20)
+        )
+    exchange.eval_results(meant(kept), tmp_path / "out", dataset="me/long-context")
+    path = tmp_path / "out/context-harness/toy/.eval_results/yarn,factor=8.yaml"
+    found = {e["dataset"]["task_id"]: e for e in yaml.safe_load(path.read_text())}
+    assert len(found) == 4
+    four = found["kv.standard-samples-4_4k"]
+    assert four["value"] == 0.8 and "kv.standard,samples=4" in four["notes"]
 
 
 def test_flat_parquet_has_the_columns_and_nothing_nested(kept, tmp_path):

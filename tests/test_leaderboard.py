@@ -22,7 +22,7 @@ from harness.lengths import label
 from harness.published import published
 from harness.report.beside import beside
 from harness.report.board import COLUMNS, board, fewer
-from harness.report.page import command, fitting
+from harness.report.page import command, fitting, html
 from harness.report.ranking import ranking, refreshed, summary
 from harness.report.reach import Curve, budget, held, higher_is_better, tax
 from harness.report.table import escaped
@@ -214,11 +214,20 @@ def test_where_nothing_finds_anything_no_row_reads_far_and_none_is_first(tmp_pat
     assert [(r.rank, r.held) for r in section.rows] == [(None, None)] * 2
 
 
+def test_where_the_model_as_it_is_was_not_measured_the_page_says_so(tmp_path):
+    found = boarded(tmp_path, row("pi,factor=8", [0.8, 0.1]))
+    page = ranking(found)
+    assert "measured: each row is held against itself" in page and "**4k**" not in page
+    assert data(html(found, [], lambda cell: None))["sections"][0]["alone"]
+    page = ranking(boarded(tmp_path, [*row("none", [0.8, 0.1]), *row("pi,factor=8", [0.8, 0.1])]))
+    assert "held against itself" not in page and "**4k**" in page
+
+
 def test_what_blew_up_is_ranked_and_said_to_be_much_worse(tmp_path):
     task = "perplexity.whole,samples=10"
     results = [*row("none", [1.5, 1.5], task), *row("pi,factor=8", [1.7e308, 1.7e308], task)]
     found = boarded(tmp_path, results)
-    (section,) = data(fitting(found, [], lambda cell: None))["sections"]
+    (section,) = data(html(found, [], lambda cell: None))["sections"]
     assert [r["taxed"] for r in section["rows"]] == ["·", "> +1,000,000 %"]
     assert "| > +1,000,000 % |" in ranking(found)
 
@@ -264,10 +273,12 @@ def test_what_is_too_much_leaves_by_rank_and_is_counted(tmp_path):
 
 def test_a_page_that_would_be_too_large_has_fewer_rows(tmp_path):
     whole = boarded(tmp_path)
-    page = fitting(whole, [], lambda cell: None)
-    less = fitting(whole, [], lambda cell: None, largest=len(page.encode()) - 1)
+    page, shown = fitting(whole, [], lambda cell: None)
+    assert shown == whole
+    less, shown = fitting(whole, [], lambda cell: None, largest=len(page.encode()) - 1)
     assert len(less) < len(page) and "of which the best 3 are here" in less
     assert data(less)["sections"][0]["out"] == 2
+    assert "Of 5 rows the best 3 are in that page" in ranking(whole, on_page=shown)
 
 
 EVIL = "<script>alert(1)</script>'\"&|`*_$x$[x](javascript:y)</td>"
@@ -296,7 +307,7 @@ def test_text_of_a_result_stays_text(tmp_path):
 
 
 def test_the_page_loads_nothing_and_may_not(tmp_path):
-    page = fitting(boarded(tmp_path), [], lambda cell: None)
+    page = html(boarded(tmp_path), [], lambda cell: None)
     tags = Tags(page).found
     assert not [tag for tag, about in tags if {"src", "href", "style", "onclick"} & set(about)]
     assert not [tag for tag, _ in tags if tag in ("link", "img", "iframe", "base")]
@@ -310,7 +321,7 @@ def test_the_page_loads_nothing_and_may_not(tmp_path):
 
 def test_published_rows_stand_apart_and_have_no_rank(tmp_path):
     printed = beside(published(ROOT / "results" / "published"))
-    sections = data(fitting(boarded(tmp_path), printed, lambda cell: None))["sections"]
+    sections = data(html(boarded(tmp_path), printed, lambda cell: None))["sections"]
     apart = [section for section in sections if section["published"]]
     assert len(apart) > 5 and sections[: -len(apart)] == [s for s in sections if s not in apart]
     rows = [row for section in apart for row in section["rows"]]

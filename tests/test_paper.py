@@ -218,6 +218,10 @@ def test_the_trained_window_is_marked_where_it_lies():
     (axes,) = length.draw(CURVES, WINDOWS).axes
     at = {tuple(line.get_xdata()) for line in axes.lines}
     assert (4096, 4096) in at and "trained to 4k" in [t.get_text() for t in axes.texts]
+    beyond = [r for r in CURVES if r.cell.length > 4096]
+    (picture,) = length.pictures(beyond, WINDOWS)
+    (axes,) = picture.figure.axes
+    assert not axes.texts and "dashed" not in picture.caption
 
 
 def test_the_front_is_drawn_at_the_longest_length_that_several_budgets_read():
@@ -228,6 +232,7 @@ def test_the_front_is_drawn_at_the_longest_length_that_several_budgets_read():
     assert [*joined.get_ydata()] == [8.0, 7.0]  # none, and the longer training: no other is on it
     assert [*joined.get_xdata()] == [40_000, 60_000_000] and len(rows) == 5
     assert [t.get_text() for t in axes.get_xticklabels()] == ["0", "1 M", "10 M", "100 M"]
+    assert len(axes.collections) == len(rows)  # 95 % intervals
     with pytest.raises(ValueError, match="no task was read by a trained model"):
         [*front.pictures(CURVES)]
 
@@ -262,7 +267,8 @@ def test_losses_by_position_are_means_of_all_tokens_of_a_bin():
     assert edges[0] == 16 and edges[-1] == 500 and (np.diff(edges) > 0).all()
     first = [one[:16].mean() for one in losses]
     assert mean[0] == pytest.approx(np.mean(first), rel=1e-6)
-    assert error[0] == pytest.approx(np.std(first, ddof=1) / 3**0.5, rel=1e-5)
+    t = 4.302653  # Student's, two degrees of freedom, 97.5 %
+    assert error[0] == pytest.approx(t * np.std(first, ddof=1) / 3**0.5, rel=1e-5)
     widths = np.diff(edges, prepend=0)
     assert (mean * widths).sum() / 500 == pytest.approx(np.mean(losses), rel=1e-6)
     assert position.binned(losses[:1])[2].tolist() == [0] * len(edges)
@@ -304,6 +310,26 @@ def test_a_benchmark_with_averages_is_shown_by_group_else_by_dataset():
     assert groups == {"none": {"single": (0.4, None, None)}}
     sets = bars._scores([result(task="longbench.qasper", value=0.2, low=0.1, high=0.3)])
     assert sets == {"none": {"qasper": (0.2, 0.1, 0.3)}}
+
+
+def test_datasets_that_were_asked_otherwise_are_another_picture():
+    few = [r.model_copy(update={"cell": few_of(r.cell)}) for r in SETS]
+    parts = {f"{x} {y}": 0.4 for x in ("en", "zh") for y in ("single", "multi", "average")}
+    parts |= {"single": 0.4, "multi": 0.4, "average": 0.4}
+    whole = result("pi", 8192, "longbench.all", 0.4, parts=parts)
+    made = {p.name: p.caption for p in bars.pictures([*SETS, *few, whole], "longbench")}
+    assert [*made] == [
+        "bars-toy-longbench-8k", "bars-toy-longbench-8k-samples-20",
+        "bars-toy-longbench-groups-8k",
+    ]  # fmt: skip
+    assert made["bars-toy-longbench-8k-samples-20"].startswith("longbench, samples 20, toy at 8k")
+    assert bars._scores([whole])["pi"]["average"] == (0.4, whole.low, whole.high)
+    with pytest.raises(ValueError, match="fewer than 3 datasets of longbench were scored alike"):
+        [*bars.pictures([SETS[0], *few[1:]], "longbench")]
+
+
+def few_of(cell):
+    return cell.model_copy(update={"task": f"{cell.task},samples=20"})
 
 
 def test_a_running_mean_follows_what_it_is_given():

@@ -372,6 +372,7 @@ CHECKED = GOOD.replace("rows:", "check: c.json\nrows:").replace("pi,", "pi, pred
             ' "why": null}]}',
             "mine.yaml, row 1: '5.9' is printed, and the check is of '6'",
         ),
+        ('{"cells": []}', "mine.yaml, row 1: the check has nothing of perplexity by m"),
     ],
 )
 def test_a_check_that_is_wrong_is_named(tmp_path, check, why):
@@ -416,6 +417,9 @@ def test_the_verb_puts_lengths_across(capsys):
         ("method=longrope length=1800k", 2),
         ("train_length=64k task=perplexity", 12),
         ("regenerated!=none", 43),
+        ("counterpart=true", sum(number.counterpart for number in EVERY)),
+        ("counterpart!=true", sum(not number.counterpart for number in EVERY)),
+        ("corpus=none", sum(number.corpus is None for number in EVERY)),
         ("base=Phi-2-2.7B value=none", 1),
         ("method=alibi,pi length=8k", 3),
     ],

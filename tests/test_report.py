@@ -210,6 +210,8 @@ def test_a_models_name_means_it_whatever_it_was_computed_in(where, count):
         ("method>=yarn", "use = or != instead"),
         ("length>=4k,8k", "compares with one number"),
         ("length<=4k-8k", "compares with one number"),
+        ("length>=none", "compares with one number"),
+        ("value<none", "compares with one number"),
         ("method=yarn,factor=8", "factor is no name. A factor is a condition of its own"),
     ],
 )

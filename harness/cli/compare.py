@@ -16,6 +16,7 @@ from harness.cli.look import Folder, Where, existing
 if TYPE_CHECKING:
     from harness.cell import Result
     from harness.compare import Comparison, Matrix
+    from harness.pairing import Scores
 
 HELP = (
     "Compare two methods item by item, at each length both were measured at; without --a and --b "
@@ -69,12 +70,18 @@ def compare(
     from harness.compare import between, floor
     from harness.compare import matrix as everyone
     from harness.pairing import kept
+    from harness.report.sheet import apart_by_name
     from harness.store import Store
 
     if (a is None) != (b is None) or (all_of_them and a is not None):
         raise ValueError("Name both methods, --a and --b, or none of them to compare them all.")
-    results = _chosen(Store(existing(folder)), model, task, lengths, where)
-    items = kept(Store(folder))
+    chosen = _chosen(Store(existing(folder)), model, task, lengths, where)
+    results, stored = apart_by_name(chosen), kept(Store(folder))
+    real = {shown.cell: result for shown, result in zip(results, chosen, strict=True)}
+
+    def items(result: "Result") -> "Scores":
+        return stored(real[result.cell])
+
     if a is None or b is None:
         made = everyone(results, items)
         if not made.wins:

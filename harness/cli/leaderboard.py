@@ -38,7 +38,8 @@ def leaderboard(
     behind = [path for path, text in pages.items() if _text(path) != text]
     if check and behind:
         names = ", ".join(map(str, behind))
-        print(f"{names}: behind the results. Run: harness pages", file=sys.stderr)
+        said = "behind the results. The same command without --check makes them anew."
+        print(f"{names}: {said}", file=sys.stderr)
         raise typer.Exit(1)
     for path in behind:
         path.write_text(pages[path], "utf-8", newline="\n")
@@ -64,9 +65,10 @@ def _pages(folder: Path) -> dict[Path, str]:
     look = _look(store, table.num_rows)
     found = board(table, windows(store), items=lambda cell: _items(look(cell)))
     count = sum(len(section["rows"]) for section in printed)
+    page, shown = fitting(found, printed, look)
     pages = {
-        folder / "LEADERBOARD.md": ranking(found, count),
-        folder / "leaderboard.html": fitting(found, printed, look),
+        folder / "LEADERBOARD.md": ranking(found, count, on_page=shown),
+        folder / "leaderboard.html": page,
     }
     if readme := readme_of(folder):
         before = readme.read_text("utf-8")

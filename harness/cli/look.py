@@ -229,7 +229,8 @@ def refresh(page: Path, folder: Path, check: bool) -> int:
 
     after = refreshed(before, made)
     if check and before != after:
-        print(f"{page} is behind {folder}: run harness results --page {page}", file=sys.stderr)
+        said = "the same command without --check makes its tables anew"
+        print(f"{page} is behind {folder}: {said}", file=sys.stderr)
         return 1
     if before != after:
         page.write_text(after, "utf-8")

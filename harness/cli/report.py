@@ -100,7 +100,9 @@ def report(
     if check:
         stale = report.stale(target)
         for line in stale:
-            print(f"{line}: run harness report {'--paper' if paper else '--figures'} {target}")
+            print(line)
+        if stale:
+            print("The same command without --check makes all of it anew.")
         raise typer.Exit(1 if stale else 0)
     written = report.write(target)
     for path in written:

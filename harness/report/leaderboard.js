@@ -101,6 +101,7 @@
       : [make("span", { class: "title" }, `${section.model} · ${section.title}`)];
     const under = [section.metric, section.metric && (section.higher ? "higher is better" : "lower is better")];
     if (section.original) under.push(`original length ${short(section.original)}`);
+    if (section.alone) under.push("the model as it is was not measured: each row is held against itself");
     const source = section.published && /^https?:/.test(section.source)
       ? make("a", { href: section.source, rel: "noreferrer" }, "source") : null;
     if (section.published) under.unshift("published, not ranked");
@@ -186,13 +187,13 @@
 
   function curve(row, points) {
     const { section } = row;
-    const { x, y } = scale(section);
+    const { lengths, x, y } = scale(section);
     const at = (v) => v.toFixed(1);
     const path = (them) => them.map((p, i) => `${i ? "L" : "M"}${at(x(p[0]))} ${at(y(p[3]))}`).join("");
     const known = points.filter((p) => p[3] !== null);
     const sure = known.filter((p) => p[4] !== null && p[5] !== null);
     const parts = [];
-    if (section.original) parts.push(make("svg:line", { class: "window", x1: at(x(section.original)), x2: at(x(section.original)), y1: 0, y2: HIGH }));
+    if (section.original >= lengths[0] && section.original <= lengths.at(-1) && lengths.length > 1) parts.push(make("svg:line", { class: "window", x1: at(x(section.original)), x2: at(x(section.original)), y1: 0, y2: HIGH }));
     if (sure.length > 1) {
       const edge = [...sure.map((p) => [p[0], p[5]]), ...sure.toReversed().map((p) => [p[0], p[4]])];
       parts.push(make("svg:polygon", { class: "band", points: edge.map(([n, v]) => `${at(x(n))},${at(y(v))}`).join(" ") }));

@@ -58,13 +58,15 @@ def html(board: Board, printed: Sequence[Data], look: Look) -> str:
     )
 
 
-def fitting(board: Board, printed: Sequence[Data], look: Look, largest: int = LARGEST) -> str:
-    """The page, with fewer rows if it would be too large."""
+def fitting(
+    board: Board, printed: Sequence[Data], look: Look, largest: int = LARGEST
+) -> tuple[str, Board]:
+    """The page, with fewer rows if it would be too large; and what is on it."""
     page = html(board, printed, look)
     while len(page.encode()) > largest and board.shown > 1:
         board = fewer(board, board.shown * 2 // 3)
         page = html(board, printed, look)
-    return page
+    return page, board
 
 
 def contents(board: Board, printed: Sequence[Data], look: Look) -> Data:
@@ -113,6 +115,7 @@ def _section(section: Section, look: Look) -> Data:
         "metric": section.metric,
         "higher": section.higher,
         "original": section.original,
+        "alone": section.plain is None,
         "published": False,
         "out": section.left_out,
         "rows": [_row(row, section, look) for row in section.rows],

@@ -60,8 +60,8 @@ MAIN = r"""% Written once by `harness report --paper`: it is yours; what it read
 \input{methods}
 
 \section{Results}
-Models, tasks and lengths are those of the tables; bands and bars in the figures are 95\,\%
-intervals.
+Models, tasks and lengths are those of the tables; what bands and bars in a figure are, its caption
+says.
 \input{tables}
 \input{figures}
 
@@ -127,7 +127,9 @@ class Report:
                     f"{folder / name} {'differs' if (folder / name).exists() else 'is missing'}"
                 )
         found += [f"{folder / n} is missing" for n in self.once if not (folder / n).exists()]
-        return found + [f"{path} is made of nothing any more" for path in self._orphans(folder)]
+        return found + [
+            f"{path} is made of nothing any more: remove it" for path in self._orphans(folder)
+        ]
 
     def _figures(self, folder: Path) -> "Iterator[tuple[Path, Figure]]":
         for name, figure in self.pictures.items():

@@ -24,15 +24,18 @@ RULES = (
     "the shortest does; in brackets, how far the ends of the 95 % intervals hold. Methods that "
     "read equally far share a rank."
 )
+ALONE = "the model as it is was not measured: each row is held against itself"
 
 
-def ranking(board: Board, published: int = 0) -> str:
+def ranking(board: Board, published: int = 0, *, on_page: Board | None = None) -> str:
     """The whole page.
 
     Args:
         board: what was measured.
         published: rows of published numbers that the HTML page shows.
+        on_page: what of the measured the HTML page shows; else all of it.
     """
+    there = on_page or board
     parts = [
         "# Context-length leaderboard",
         RULES,
@@ -44,13 +47,13 @@ def ranking(board: Board, published: int = 0) -> str:
             f"{published:,} rows that papers published stand there beside the measured ones; none "
             "is ranked here."
         )
-    if board.rows > board.shown:
-        parts.append(f"Of {board.rows:,} rows the best {board.shown:,} are in that page.")
+    if board.rows > there.shown:
+        parts.append(f"Of {board.rows:,} rows the best {there.shown:,} are in that page.")
     if board.sections:
         parts += ["## How far each method reads", summary(board)]
     parts += [_section(section) for section in board.sections[:LONG]]
-    if len(board.sections) > LONG:
-        parts.append(f"{len(board.sections) - LONG:,} more models and tasks are in that page.")
+    if (more := len(there.sections) - LONG) > 0:
+        parts.append(f"{more:,} more models and tasks are in that page.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -71,7 +74,10 @@ def summary(board: Board) -> str:
     heads = _heads(sections)
     lines = [_line(["method", *heads]), "|---" + "|--:" * len(heads) + "|"]
     for name in names:
-        cells = [_reached(of_section.get(name)) for of_section in best]
+        cells = [
+            _reached(of_section.get(name), section)
+            for of_section, section in zip(best, sections, strict=True)
+        ]
         lines.append(_line([_said(name), *cells]))
     if len(board.sections) > len(sections):
         lines += ["", f"These are {len(sections)} of {len(board.sections):,} models and tasks."]
@@ -118,11 +124,12 @@ def _best(section: Section) -> dict[str, Row]:
     return best
 
 
-def _reached(row: Row | None) -> str:
+def _reached(row: Row | None, section: Section) -> str:
+    """Bold where it reads furthest of those held against one model."""
     if row is None or row.held is None:
         return "·"
     far = _said(str(row.held))
-    return f"**{far}**" if row.rank == 1 and row.held.length else far
+    return f"**{far}**" if row.rank == 1 and row.held.length and section.plain else far
 
 
 def _section(section: Section) -> str:
@@ -132,6 +139,8 @@ def _section(section: Section) -> str:
     said = [section.metric, f"{better} is better"]
     if section.original:
         said.append(f"original length {label(section.original)}")
+    if section.plain is None:
+        said.append(ALONE)
     lines = [
         f"## {_said(section.base)} · {_said(readable(section.task))}",
         "",
@@ -139,24 +148,25 @@ def _section(section: Section) -> str:
         "",
         _line([*leads, *map(label, lengths)]),
         "|--:|---" + "|--:" * (len(leads) - 2 + len(lengths)) + "|",
-        *(_row(row, lengths) for row in rows),
+        *(_row(row, section) for row in rows),
     ]
     if left := section.left_out + len(section.rows) - len(rows):
         lines += ["", f"{left:,} more rows are not in this table."]
     return "\n".join(lines)
 
 
-def _row(row: Row, lengths: Sequence[int]) -> str:
+def _row(row: Row, section: Section) -> str:
     tokens = counted(row.trained_tokens)
+    interval = row.held.interval if row.held else ""
     cells = [
         str(row.rank or "·"),
         _said(row.name),
-        _reached(row) + (f" {_said(row.held.interval)}" if row.held and row.held.interval else ""),
+        f"{_reached(row, section)} {_said(interval)}".rstrip(),
         label(row.claimed) if row.claimed else "·",
         _taxed(row.tax) if row.tax else "·",
         f"{tokens} at {label(row.trained_length)}" if tokens and row.trained_length else "·",
     ]
-    return _line([*cells, *_values(row, lengths)])
+    return _line([*cells, *_values(row, section.lengths)])
 
 
 def _taxed(tax: Tax) -> str:

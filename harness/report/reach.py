@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from math import inf
 from typing import NamedTuple
 
 from harness import catalog, effective
@@ -77,7 +78,7 @@ class Tax(NamedTuple):
     share: float
     """Of the value of the model as it is; above 0 is worse, whichever way the metric points."""
     low: float | None
-    """The 95 % interval's lower end; None: not known."""
+    """The 95 % interval's lower end, the other value taken as it is; None: not known."""
     high: float | None
     length: int
 
@@ -159,9 +160,10 @@ def tax(row: Curve, plain: Curve | None, original: int | None, higher: bool) -> 
         return None
     if not higher:
         return Tax(value - 1, *(None if x is None else x - 1 for x in (low, high)), length)
-    of = -abs(plain.values[j] or 0.0)  # less is worse
-    ends = (None if x is None else x / of for x in (high, low))
-    return Tax(value / of, *ends, length)
+    of = plain.values[j] or 0.0
+    best = 1 - 1 / of if 0 < of <= 1 else -inf  # of a share that cannot be above 1
+    ends = (None if x is None else min(1.0, max(best, -x / abs(of))) for x in (high, low))
+    return Tax(-value / abs(of), *ends, length)  # less is worse
 
 
 def claimed(method: str, factor: float | None, original: int | None, longest: int) -> int | None:

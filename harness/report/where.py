@@ -44,6 +44,8 @@ class Condition:
 
     def holds(self, row: dict[str, Any]) -> bool:
         value = row[self.key]
+        if isinstance(value, bool):
+            value = str(value).lower()
         if self.sign in ("=", "!="):
             any_of = value in self.wanted or (
                 self.key in MODELS and in_any_dtype(value) in self.wanted
@@ -91,7 +93,7 @@ def _condition(text: str, known: Mapping[str, Any]) -> Condition:
             f"Results have no {key!r}.{nearest.hint(key, keys)} They have: {', '.join(keys)}."
         )
     wanted = tuple(value for one in _listed(key, given) for value in _values(key, one))
-    if sign not in ("=", "!=") and (key not in NUMBERS or len(wanted) > 1):
+    if sign not in ("=", "!=") and (key not in NUMBERS or len(wanted) > 1 or wanted == (None,)):
         raise ValueError(f"In {text!r}, {sign} compares with one number; use = or != instead.")
     return Condition(key, sign, wanted)
 
@@ -113,7 +115,7 @@ def _values(key: str, text: str) -> list[Any]:
     if text == "none" and key in ABSENT:
         return [None]
     if key not in NUMBERS:
-        return [text]
+        return [None, text] if text == "none" else [text]
     try:
         return [float(text)]
     except ValueError:

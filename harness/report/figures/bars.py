@@ -1,7 +1,8 @@
 """A benchmark of many datasets at one length: groups of bars, a bar for each method.
 
-No radar: its area depends on the order of its axes. Where a row averages the datasets by group, as
-LongBench's leaderboard does, the groups are shown; else each dataset that was measured.
+No radar: its area depends on the order of its axes. Rows that average the datasets by group, as
+LongBench's leaderboard does, are shown by group, in a picture of their own; and what was asked with
+other parameters, or scored otherwise, is in another picture too.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from harness.report.figures.style import (
     slug,
     styled,
 )
-from harness.report.sheet import named
+from harness.report.sheet import named, readable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,32 +37,40 @@ Scores = dict[str, dict[str, tuple[float, float | None, float | None]]]
 
 
 def pictures(results: Sequence[Result], benchmark: str) -> Iterator[Picture]:
-    """One for each model and length.
+    """One for each model, length and way to ask.
 
     Raises:
-        ValueError: no result is of this benchmark.
+        ValueError: of no three datasets of this benchmark there are results that are asked alike.
     """
-    mine = [r for r in results if r.value is not None and _family(r) == benchmark]
-    if not mine:
+    alike: dict[tuple[str, int, str, bool], list[Result]] = {}
+    for r in results:
+        if r.value is not None and _family(r) == benchmark:
+            how = r.cell.task.partition(",")[2]
+            alike.setdefault((r.cell.base, r.cell.length, how, _averages(r)), []).append(r)
+    if not alike:
         raise ValueError(f"no result is of {benchmark}")
-    for base, length in dict.fromkeys((r.cell.base, r.cell.length) for r in mine):
-        there = [r for r in mine if (r.cell.base, r.cell.length) == (base, length)]
+    enough = {key: group for key, group in alike.items() if len(_names(_scores(group))) >= LEAST}
+    if not enough:
+        raise ValueError(f"fewer than {LEAST} datasets of {benchmark} were scored alike")
+    for (base, length, how, groups), there in enough.items():
+        words = f"{benchmark}{' groups' if groups else ''}"
+        said = readable(f"{words},{how}" if how else words)
         yield Picture(
-            name=f"bars-{slug(f'{base} {benchmark} {label(length)}')}",
-            caption=f"{benchmark}, {base} at {label(length)} tokens.{_whiskers(there)}",
+            name=f"bars-{slug(f'{base} {words} {label(length)} {how}'.strip())}",
+            caption=f"{said}, {base} at {label(length)} tokens.{_whiskers(there)}",
             figure=draw(there),
         )
 
 
 @styled
 def draw(results: Sequence[Result]) -> "Figure":
-    """Groups of bars for one model at one length.
+    """Groups of bars for one model at one length, all asked alike.
 
     Raises:
         ValueError: fewer than three datasets or groups were scored.
     """
     scores = _scores(results)
-    names = list(dict.fromkeys(name for row in scores.values() for name in row))
+    names = _names(scores)
     if len(names) < LEAST:
         raise ValueError(f"fewer than {LEAST} of its datasets were scored: {', '.join(names)}")
     every = looks(r.cell for r in results)
@@ -84,16 +93,26 @@ def _family(result: Result) -> str:
     return split(result.cell.task)[0].partition(".")[0]
 
 
+def _averages(result: Result) -> bool:
+    """Whether this is of all datasets, by group."""
+    return "average" in result.parts
+
+
+def _names(scores: Scores) -> list[str]:
+    return list(dict.fromkeys(name for row in scores.values() for name in row))
+
+
 def _scores(results: Sequence[Result]) -> Scores:
-    """Groups of the rows that have them; else datasets."""
-    averaged = [r for r in results if "average" in r.parts]
+    """Of rows that have them groups, of others datasets."""
     found: Scores = {}
-    for r in averaged or results:
+    for r in results:
         if r.value is None:
             continue
         row = found.setdefault(named(r.cell), {})
-        if averaged:
+        if _averages(r):
             row |= {group: (r.parts[group], None, None) for group in _groups(r)}
+            if "average" in row:
+                row["average"] = r.value, r.low, r.high
         else:
             variant = split(r.cell.task)[0].partition(".")[2] or r.cell.task
             row[variant] = (r.value, r.low, r.high)

@@ -43,8 +43,8 @@ def pictures(results: Sequence[Result]) -> Iterator[Picture]:
             yield Picture(
                 name=f"front-{slug(title)}",
                 caption=(
-                    f"{rows[0].metric.capitalize()} at {label(rows[0].cell.length)} by the tokens "
-                    f"trained on: {title}. Grey joins the Pareto front."
+                    f"{_metric(rows[0])} at {label(rows[0].cell.length)} by the tokens trained "
+                    f"on: {title}. Bars are 95 % intervals; grey joins the Pareto front."
                 ),
                 figure=draw(rows),
             )
@@ -67,9 +67,12 @@ def draw(results: Sequence[Result]) -> "Figure":
     across = [point.tokens or least / LEFT for point in front]
     down = [point.quality for point in front]
     axes.plot(across, down, color=FAINT, linewidth=0.7, drawstyle="steps-post", zorder=0.5)
-    for point in points:
+    for result, point in zip(results, points, strict=True):
         look = every[point.name].words | {"linestyle": "none", "label": point.name}
-        axes.plot([point.tokens or least / LEFT], [point.quality], **look)
+        at = point.tokens or least / LEFT
+        if result.low is not None and result.high is not None:
+            axes.vlines(at, result.low, result.high, color=look["color"], linewidth=0.6, alpha=0.7)
+        axes.plot([at], [point.quality], **look)
     _by_tokens(axes, [point.tokens for point in points], least / LEFT)
     by_value(axes, results[0].metric, values)
     legend(figure, [axes], every)
@@ -86,6 +89,10 @@ def _rows(group: Sequence[Result]) -> list[Result]:
     return []
 
 
+def _metric(result: Result) -> str:
+    return result.metric[0].upper() + result.metric[1:]
+
+
 def _tokens(result: Result) -> int | None:
     """That it was trained on, beyond the model as it is; None: it does not say."""
     return budget(result.trained)[0] if result.cell.training else 0
@@ -96,8 +103,8 @@ def _by_tokens(axes: "Axes", tokens: Sequence[int], none: float) -> None:
     from matplotlib.ticker import NullFormatter, NullLocator
 
     some = sorted({n for n in tokens if n})
-    powers = [10.0**i for i in range(3, 16) if none * 3 < 10.0**i <= some[-1] * 2]
-    shown = [none] * (0 in tokens) + powers[-5:]
+    powers = [10.0**i for i in range(3, 16) if some[0] / 1.6 < 10.0**i < some[-1] * 2]
+    shown = [none] * (0 in tokens) + (powers[-5:] or some)
     axes.set_xscale("log")
     axes.set_xticks(shown, [counted(int(x)) if x != none else "0" for x in shown])
     axes.xaxis.set_minor_locator(NullLocator())

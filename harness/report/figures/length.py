@@ -112,7 +112,7 @@ def _panel(
             mine = [r for r in group if named(r.cell) == row]
             _line(axes, mine, look, spread * (place / max(1, len(every) - 1) - 0.5), bars)
         by_length(axes, lengths)
-        if window := windows.get(group[0].cell.base):
+        if window := _window(group, windows):
             said = f"trained to {label(window)}" if axes is parts[0] else ""
             mark(axes, window, said)
     values = [r.value for r in group if r.value is not None]
@@ -120,6 +120,12 @@ def _panel(
     if cut is not None:
         _torn(parts[0], parts[1], group, cut)
     return parts
+
+
+def _window(group: list[Result], windows: Windows) -> int | None:
+    """What the model was trained to, if lengths on both sides of it, or it, were measured."""
+    window, lengths = windows.get(group[0].cell.base), [r.cell.length for r in group]
+    return window if window and min(lengths) <= window <= max(lengths) else None
 
 
 def _bars(group: list[Result]) -> bool:
@@ -194,7 +200,7 @@ def _caption(title: str, group: list[Result], windows: Windows) -> str:
     words = [f"{metric[0].upper()}{metric[1:]} by length: {title}."]
     if any(r.low is not None for r in group):
         words.append(f"{'Bars' if _bars(group) else 'Bands'} are 95 % intervals.")
-    if window := windows.get(group[0].cell.base):
+    if window := _window(group, windows):
         words.append(f"The model was trained to {label(window)} tokens (dashed).")
     if _cut(group):
         words.append("The vertical axis is broken.")

@@ -53,7 +53,7 @@ def pictures(
             name=f"position-{slug(title)}",
             caption=(
                 f"Mean loss by position in inputs of {label(longest)} tokens: {title}. "
-                "Bands are the standard error over documents."
+                "Bands are 95 % intervals over documents."
             ),
             figure=draw(there, windows, width=SINGLE, titles=False),
         )
@@ -77,7 +77,7 @@ def draw(
     width: float = DOUBLE,
     titles: bool = True,
 ) -> "Figure":
-    """Mean loss by position with the spread of documents around it.
+    """Mean loss by position, with its interval where several documents were read.
 
     Raises:
         ValueError: no losses were kept.
@@ -112,21 +112,25 @@ def whole(losses: Losses, length: int) -> list[np.ndarray]:
 
 
 def binned(losses: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """By bin of positions: where it ends, the mean over documents, and its standard error.
+    """By bin of positions: where it ends, the mean over documents, and its 95 % interval.
 
     Args:
         losses: of each document, from its first token on; each at least as long as the first bin.
 
     Returns:
-        Three arrays, (bins,); the error is 0 for one document.
+        Three arrays, (bins,), the third half the width of Student's t interval; 0 of one document.
     """
+    from scipy.special import stdtrit
+
     longest = min(map(len, losses))
     edges = np.unique(np.geomspace(min(16, longest), longest, BINS).astype(int))
     starts = np.r_[0, edges[:-1]]
     sums = np.array([np.add.reduceat(one[:longest].astype(np.float64), starts) for one in losses])
     means = sums / (edges - starts)
-    spread = means.std(0, ddof=1) if len(losses) > 1 else np.zeros(len(edges))
-    return edges, means.mean(0), spread / np.sqrt(len(losses))
+    if len(losses) == 1:
+        return edges, means[0], np.zeros(len(edges))
+    error = means.std(0, ddof=1) / np.sqrt(len(losses))
+    return edges, means.mean(0), stdtrit(len(losses) - 1, 0.975) * error
 
 
 def _curve(axes: "Axes", losses: Sequence[np.ndarray], name: str, look: Look) -> None:
