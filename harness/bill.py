@@ -25,7 +25,7 @@ def by_length(found: Sequence[Pass]) -> list[dict[str, Any]]:
             row["cells"] += 1
             row["tokens"] += planned.tokens
             row["flops"] += known * planned.share
-            row["gpu_hours"] += one.seconds * planned.share / whole / HOUR
+            row["gpu_hours"] += one.runs * one.seconds * planned.share / whole / HOUR
             row["memory"] = max(row["memory"], one.bytes)
             row["host_memory"] = max(row["host_memory"], one.host)
             row["too_large"] += not one.runs

@@ -131,6 +131,8 @@ class Work:
     """Tokens that are written one by one, at most."""
     kept: int = 0
     """Rows whose hidden state is alive at once."""
+    scored: int = 0
+    """Rows of all inputs that are scored, whose hidden states pass all layers."""
     told: int = 0
     """Rows of the head whose losses are."""
     depth: int = 0
@@ -147,7 +149,7 @@ class Work:
 
         size = block or BLOCK
         inner, last, stored = ([_cut([])] for _ in range(3))
-        tokens = asked = kept = told = depth = 0
+        tokens = asked = kept = told = depth = scored = 0
         for group in together(requests):
             spans = [span for i in group for span in spans_of(requests[i])]
             tree = Tree.of([span.input for span in spans])
@@ -159,6 +161,7 @@ class Work:
             here = sum(len(span.asked) for span in spans)
             asked, told = asked + here, max(told, here)
             kept, depth = max(kept, len(tree.tokens)), max(depth, tree.depth)
+            scored += len(tree.tokens)
         written = [r for r in requests if isinstance(r.ask, Text)]
         if written:
             tree = Tree.of([r.tokens for r in written])
@@ -178,6 +181,7 @@ class Work:
             asked=asked,
             steps=_steps(written),
             kept=kept,
+            scored=scored,
             told=told,
             depth=depth,
             room=max((len(r.tokens) + r.ask.max_new_tokens for r in written), default=0),

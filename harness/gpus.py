@@ -220,7 +220,7 @@ def _pass(work: Work, shape: Shape, gpu: Gpu, offload: bool) -> Pass:
         host = _streamed(work, shape)
         needs += _on_its_way(shape) - host
         seconds = max(seconds, _keys_read(work, shape) / gpu.host)  # the one while the other
-        seconds += 2 * shape.layers * work.kept * shape.hidden * BFLOAT16 / gpu.host
+        seconds += 2 * shape.layers * work.scored * shape.hidden * BFLOAT16 / gpu.host
     return Pass(cells=(), seconds=seconds, bytes=needs, host=host, runs=needs <= room)
 
 

@@ -34,7 +34,10 @@ def device(wanted: str = "auto") -> str:
     if wanted not in ("auto", "cpu", "cuda"):
         raise ValueError(f"--device is auto, cpu or cuda, and {wanted!r} is none of them.")
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda was asked for, and torch sees no GPU. Use --device cpu.")
+        raise ValueError(
+            "--device cuda was asked for, and torch sees no GPU here. Use --device cpu, or auto "
+            "where others run the cells."
+        )
     return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
 
 

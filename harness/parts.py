@@ -31,15 +31,17 @@ OLD = 30 * 24 * 3600
 class Parts:
     """The documents of one pass that were read, by an earlier start or this one."""
 
-    def __init__(self, provenance: dict[str, Any]) -> None:
-        """`provenance`: all that the losses depend on, but for what is read.
+    def __init__(self, provenance: dict[str, Any], *, keeps: bool = True) -> None:
+        """Of one pass.
 
-        Of a pass that ranks share nothing is kept: they would have to agree on what is known.
+        Args:
+            provenance: all that the losses depend on, but for what is read.
+            keeps: not of a pass that ranks share, who would have to agree on what is known.
         """
         said = json.dumps([CODE, provenance], sort_keys=True, default=str)
         name = hashlib.sha256(said.encode()).hexdigest()
         self.folder = machine.cache_folder() / FOLDER / name
-        self.keeps = provenance.get("ranks") == 1
+        self.keeps = keeps
         self.spent = 0.0
         """Seconds that an earlier start took for what is not read again."""
 

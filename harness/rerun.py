@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 TOLERANCE = {"float32": 0.001, "bfloat16": 0.01, "float16": 0.01}
 """Share of a value by which another kernel, machine or number of threads may move it."""
 SAME = ("kernel", "device", "dtype", "threads", "block")
-"""Where all of these are alike, and torch, a value is the same to the last bit."""
+WAYS = {"offload": False, "apart": False, "ranks": 1, "shards": None, "placed": None}
+"""Where all of these are alike, and torch, a value is the same to the last bit; with what it means
+that an older result says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +135,7 @@ def tolerance(stored: Result, now: Result) -> tuple[float, str]:
     """How far apart two values of a cell may be, and why."""
     then, here = stored.provenance, now.provenance
     other = [key for key in SAME if then.get(key) != here.get(key)]
+    other += [way for way, usual in WAYS.items() if then.get(way, usual) != here.get(way, usual)]
     if _torch(then) != _torch(here):
         other.append("torch")
     if not other:
@@ -190,7 +193,7 @@ def _measured(live: "Live", planned: "list[Planned]", stored: Result) -> tuple[R
     cells, corpus = [one.cell for one in planned], planned[-1].corpus
     reader = TokenReader(live.tokenizer, machine.cache_folder())
     block = stored.provenance.get("block", BLOCK)
-    finished = run(live, reader, cells, corpus=corpus, block=block)[-1]
+    finished = run(live, reader, cells, corpus=corpus, block=block, keep=False)[-1]
     whole = stored.provenance.get("pass_length", stored.cell.length)
     method = catalog.load("methods", stored.cell.method)
     with method.applied_to(live.model, whole):

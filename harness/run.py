@@ -4,6 +4,7 @@ A pass fills one cell, or a whole row where shorter inputs are beginnings of lon
 method encodes them alike.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -55,6 +56,7 @@ def run(
     memory: OnDevice = ON_DEVICE,
     ranks: Alone = ALONE,
     apart: bool = False,
+    keep: bool = True,
     step: Callable[[float], None] = lambda tokens: None,
 ) -> list[Finished]:
     """One pass for cells that differ in length only.
@@ -68,6 +70,7 @@ def run(
         memory: where hidden states and keys lie.
         ranks: who reads along.
         apart: read inputs one by one, for want of memory: what they have in common again each time.
+        keep: leave in the cache what was read, for a pass that is killed, and take it from there.
         step: told how many tokens were read since the last call.
 
     Raises:
@@ -81,11 +84,13 @@ def run(
         return [refused(cell, "unfit", reason) for cell in cells]
     started = time.perf_counter()
     machine.forget_peak(live.device)
-    asked = [list(_fitting(task, reader, cell.length)) for cell in cells]
+    with ranks.in_step():
+        asked = [list(_fitting(task, reader, cell.length)) for cell in cells]
     try:
         with method.applied_to(live.model, longest):
-            encoding = prove(live.model, method, longest)
-            facts = method.provenance(live.model, longest)
+            with ranks.in_step():
+                encoding = prove(live.model, method, longest)
+                facts = method.provenance(live.model, longest)
             ways = {"block": block, "memory": memory, "ranks": ranks}
             ask = partial(evaluate, live.model, **ways, step=step, text=reader.text)
             provenance = (
@@ -95,7 +100,7 @@ def run(
                 | {"offload": memory.offloads, "ranks": ranks.size}
                 | _unusual(live.model, ranks, apart)
             )
-            parts = Parts(provenance)
+            parts = Parts(provenance, keeps=keep and ranks.size == 1)
             in_parts = partial(parts.answers, ask, apart=apart, step=step)
             asked, outcomes = _answered(task, reader, cells, asked, in_parts)
     except NotOn as error:
@@ -104,6 +109,7 @@ def run(
         if len(cells) == 1 or ranks.size > 1:
             return [refused(cell, "failed", str(error)) for cell in cells]
         how = {"corpus": corpus, "block": block, "memory": memory, "apart": apart, "step": step}
+        how |= {"keep": keep}
         return [one for cell in cells for one in run(live, reader, [cell], **how)]
     shared = {
         "factor": facts.get("factor"),
@@ -219,7 +225,12 @@ def _finished(
         **shared,
     )
     losses = {s.id: s.losses.astype(np.float32) for s in samples if s.losses is not None}
-    return Finished(result, losses, [_row(sample) for sample in samples])
+    rows = [_row(sample) for sample in samples]
+    try:
+        json.dumps(rows, allow_nan=False)
+    except (TypeError, ValueError) as error:  # what a task of one's own tells of an answer
+        return refused(cell, "failed", f"what its task tells of answers cannot be kept: {error}")
+    return Finished(result, losses, rows)
 
 
 def _unusual(model: Any, ranks: Alone, apart: bool) -> dict[str, Any]:

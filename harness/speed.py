@@ -1,4 +1,4 @@
-"""How fast this machine is at one model: a layer of its shape, timed for two seconds.
+"""How fast this machine is at one model: a layer of its shape, timed for some three seconds.
 
 A layer is made as the model has it, with random weights, and run by the engine itself: products at
 the model's own sizes, attention at its head dimension and grouping, norms and rotations, the
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BUDGET = 0.25
 """Seconds that one run of the largest block may take."""
 FEW = (1, 16, 128)
-PAST, QUERIES = 8192, 256
+PAST, QUERIES = 8192, 1024
 """Keys and queries that attention is timed on."""
 LARGEST_HEAD = 2**25
 """Weights of the head that is timed; of a larger vocabulary, the first tokens."""
@@ -70,7 +70,7 @@ class Measured:
 
 
 def measured(card: "Card", on: str, dtype: "torch.dtype") -> Measured:
-    """Timed in about two seconds, once for a configuration."""
+    """Timed in about three seconds, once for a configuration."""
     import torch
 
     key = card.config.to_json_string(), on, dtype, torch.get_num_threads()

@@ -8,7 +8,7 @@ import torch
 
 from harness import catalog
 from harness.cost import OVERHEAD, Work, pairs, shape_of
-from harness.engine.evaluate import evaluate
+from harness.engine.evaluate import evaluate, together, tree_of
 from harness.engine.layers import Stack
 from harness.model import Card, describe, load
 from harness.speed import Measured, _along, measured
@@ -72,6 +72,8 @@ def done(monkeypatch):
 def test_every_block_that_the_engine_runs_is_counted_and_no_other(live, done, requests):
     evaluate(live.model, requests, block=BLOCK)
     work = Work.of(requests, BLOCK)
+    read = [r for r in requests if not isinstance(r.ask, Text)]
+    assert work.scored == sum(len(tree_of([read[i] for i in g]).tokens) for g in together(read))
     steps = counted(work.steps)
     assert done["inner"] == counted(work.inner) + steps  # of two layers one is inner
     assert done["last"] == counted(work.last) + steps

@@ -171,6 +171,9 @@ def test_workers_are_dealt_to_nodes_in_turn_and_share_their_cores():
         ("a", 1, 0), ("a", 1, 0),
     ]  # fmt: skip
     assert dealt([node("a", CPU=1.0)], 3) == [("a", 1, 0)] * 3
+    for cores, workers in ((2, 3), (4, 6), (5, 7)):  # as Ray rounds them, they still fit
+        places = slots([node("a", CPU=float(cores))], workers, 1, "cpu")
+        assert sum(round(place.cores * 10_000) for place in places) <= cores * 10_000
 
 
 def test_a_worker_has_a_gpu_or_several_of_one_node():
@@ -248,6 +251,10 @@ def test_a_file_that_a_method_reads_travels_with_its_cells(tmp_path, wish, capsy
     monkeypatch.setattr(contents, "_known", {})
     with pytest.raises(ValueError, match="No factors can be read from 'my-found@"):
         catalog.load("methods", first.cell.method)
+    ((said, _, _),) = Worker(1, False, {}).measure(work_file.read_text())
+    assert Result.model_validate_json(said).status == "scored"
+    monkeypatch.setenv("CONTEXT_HARNESS_CACHE", str(tmp_path / "a third"))
+    monkeypatch.setattr(contents, "_known", {})
     assert command("run-cell", work_file, "--results", tmp_path / "there") == 0
     (result,) = Store(tmp_path / "there").results()
     assert result.provenance["method"]["factors"] == [1.5] * 8
@@ -347,6 +354,27 @@ def test_words_that_slurm_does_not_know_are_refused(tmp_path, wish, grid):
     with pytest.raises(ValueError, match=r"--engine slurm: .*gpu_count"):
         engine = Slurm(job={"gpu_count": 1}, cluster="local")
         [*engine.execute(grid, Store(tmp_path), wish, Notes())]
+
+
+def test_what_sbatch_refuses_is_said_and_nothing_stays_in_the_queue(
+    tmp_path, wish, grid, monkeypatch
+):
+    submitit = pytest.importorskip("submitit")
+    submit, submitted = submitit.AutoExecutor.map_array, []
+
+    def refusing(self, *words):
+        if submitted:
+            raise RuntimeError("sbatch: error: invalid partition specified")
+        submitted.extend(submit(self, *words))
+        return submitted
+
+    monkeypatch.setattr(slurm, "ARRAY", 1)
+    monkeypatch.setattr(submitit.AutoExecutor, "map_array", refusing)
+    ended = []
+    monkeypatch.setattr(submitit.DebugJob, "cancel", lambda job, check=True: ended.append(job))
+    with pytest.raises(ValueError, match="--engine slurm: sbatch: error: invalid partition"):
+        [*Slurm(cluster="debug").execute(grid, Store(tmp_path), wish, Notes())]
+    assert ended == submitted and len(ended) == 1
 
 
 def test_a_machine_without_slurm_says_so(tmp_path, wish, grid):

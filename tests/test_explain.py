@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness import catalog, explain, query, rerun
+from harness import run as run_module
 from harness.again import Places, again
 from harness.cell import SHIPPED, Cell, Result
 from harness.cli import main
@@ -330,6 +331,25 @@ def test_another_kernel_may_move_a_value_a_little(measured):
     assert verdict.holds and "allowed for another kernel" in verdict.why
     far = other.model_copy(update={"value": one.value * (1 + 10 * little)})
     assert not rerun.judged(far, one, one.provenance["encoding"]).holds
+
+
+def test_what_was_read_in_another_way_may_differ_a_little(measured):
+    [one] = [r for r in Store(measured).results() if r.cell.length == 256]
+    for way, how in {"offload": True, "apart": True, "ranks": 2, "shards": 2}.items():
+        other = one.model_copy(update={"provenance": one.provenance | {way: how}})
+        assert rerun.tolerance(other, one)[0] > 0
+    older = {k: v for k, v in one.provenance.items() if k not in ("offload", "ranks")}
+    assert rerun.tolerance(one.model_copy(update={"provenance": older}), one)[0] == 0
+
+
+def test_nothing_is_taken_from_the_cache_nor_left_in_it(measured, monkeypatch):
+    kept = []
+    plain = run_module.run
+    monkeypatch.setattr(
+        run_module, "run", lambda *a, **how: kept.append(how["keep"]) or plain(*a, **how)
+    )
+    assert call("rerun", "--check", "--results", measured, *corpus(measured)) == 0
+    assert {*kept} == {False}
 
 
 def test_of_trials_one_may_fall_otherwise():

@@ -109,7 +109,8 @@ def test_what_does_not_fit_is_counted_and_not_timed(grid):
     (streamed,) = passes(huge, GPUS["4090"], offload=True)
     assert streamed.runs and streamed.bytes < 24e9 < streamed.host
     assert streamed.seconds > one.seconds
-    assert by_length([one])[0]["too_large"] == 1
+    (row,) = by_length([one])
+    assert row["too_large"] == 1 and row["gpu_hours"] == 0
     unfit = {r["gpu"]: r["too_large"] for r in by_gpu(huge, 1)}
     assert unfit["GeForce RTX 4090 24 GB"] == 1 and unfit["B200 SXM 180 GB"] == 0
 

@@ -353,6 +353,7 @@ def test_host_memory_is_used_or_left_alone_as_asked(measured):
     ("cpu", {}, 10**18, []),
     ("cuda", {}, 10**18, [(8192, True), (2048, True), (512, True), (128, True)]),
     ("cuda", {"offload": "off"}, 10**18, []),
+    ("cuda", {"device_map": "balanced"}, 10**18, [(2048, False), (512, False), (128, False)]),
 ])  # fmt: skip
 def test_what_cannot_fit_is_not_begun_but_in_host_memory(
     monkeypatch, device, more, needed, expected

@@ -15,6 +15,8 @@ import torch.distributed as dist
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness import catalog
+from harness import run as run_module
+from harness.cell import Cell
 from harness.cli import main
 from harness.cost import shape_of
 from harness.engine import parallel
@@ -24,8 +26,9 @@ from harness.engine.offload import OnHost
 from harness.engine.parallel import ALONE, Elsewhere, Ranks, Shards, even
 from harness.engine.tree import Tree
 from harness.executors import chosen, ranks
-from harness.model import describe, sharing
+from harness.model import describe, load, sharing
 from harness.plan import Options, plan
+from harness.reader import TokenReader
 from harness.store import Store
 from harness.task import Choice, Losses, Request, Text, Verdict
 
@@ -328,6 +331,49 @@ def test_a_command_starts_its_ranks_or_is_torchruns(folder, tmp_path):
     matches(cells(folder, tmp_path / "torchrun", command=torchrun), expected)
     made_by = {r.provenance["ranks"] for r in Store(tmp_path / "torchrun").results()}
     assert made_by == {2}
+    matches(cells(folder, tmp_path / "torchrun", command=torchrun), expected)  # nothing is left
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--ranks", "2", "--write-cells", "x"], "--write-cells is for one process a cell"),
+        (["--device-map", "auto", "--offload", "on"], "--offload on needs one device"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(flags, why, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main(["run", "-m", "none", "-t", "passkey", "-l", "300", *flags])
+    assert left.value.code == 2 and why in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_one_rank_cannot_begin_none_waits_for(folder, tmp_path, monkeypatch):
+    """Before the engine, too: what is asked, and the proof."""
+    cell = Cell(model="m", method="pi,factor=2", task="perplexity.whole,samples=1", length=600)
+
+    def work(ranks):
+        live = load(str(folder), device="cpu", dtype="float32")
+        reader = TokenReader(live.tokenizer, tmp_path / str(ranks.rank))
+        said = []
+        for spoilt in ("_fitting", "prove"):
+            with pytest.MonkeyPatch.context() as patch:
+                if ranks.rank == 1:
+                    patch.setattr(run_module, spoilt, no_memory)
+                try:
+                    run_module.run(live, reader, [cell], corpus="stdlib", ranks=ranks)
+                except (MemoryError, Elsewhere) as error:
+                    said.append(error)
+        return said
+
+    first, second = together(2, tmp_path, work)
+    assert [str(error) for error in first] == ["another rank is out of memory"] * 2
+    assert [type(error) for error in second] == [MemoryError] * 2
+
+
+def no_memory(*_):
+    raise MemoryError("out of memory")
 
 
 @pytest.mark.slow

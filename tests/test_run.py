@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness import catalog, machine, parts
 from harness import run as run_module
+from harness.cell import Cell
 from harness.cli import main
 from harness.engine import evaluate
 from harness.executors import local
@@ -241,6 +242,30 @@ def test_a_task_asks_what_fits_and_each_by_a_name_of_its_own(requests, why):
     with pytest.raises(ValueError, match=why):
         list(_fitting(Asking(*requests), None, 8))
     assert len(list(_fitting(Asking(asked("a", 8), asked("b", 3)), None, 8))) == 2
+
+
+def test_a_pass_that_is_to_keep_nothing_keeps_nothing(folder, tmp_path, groups):
+    live = load(str(folder), device="cpu", dtype="float32")
+    reader = TokenReader(live.tokenizer, tmp_path / "tokens")
+    cell = Cell(model="m", method="none", task="perplexity.whole,samples=3", length=600)
+    for keep, read in ((True, 3), (True, 3), (False, 6)):
+        run(live, reader, [cell], corpus="stdlib", keep=keep)
+        assert len(groups) == read and (machine.cache_folder() / "parts").exists()
+
+
+@pytest.mark.parametrize("told", [np.int64(3), float("nan"), {1, 2}])
+def test_what_a_task_tells_that_is_no_json_fails_its_cell_alone(wish, tmp_path, monkeypatch, told):
+    grade = Perplexity.grade
+
+    def telling(self, request, outcome, reader):
+        sample = grade(self, request, outcome, reader)
+        about = {"hits": told} if len(outcome) > 700 else {}
+        return replace(sample, about=sample.about | about)
+
+    monkeypatch.setattr(Perplexity, "grade", telling)
+    found = done(replace(wish, methods=("yarn",)), tmp_path)
+    assert [r.status for r in found] == ["scored", "failed"]
+    assert "what its task tells of answers cannot be kept" in found[1].reason
 
 
 def test_a_part_that_is_torn_is_read_anew(wish, tmp_path, groups):

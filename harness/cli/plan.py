@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 HELP = (
     "Cost a grid before it runs: tokens, operations, time and peak memory.\n\n"
     "It takes the flags of a grid as `harness run` does. Here, time is from a layer of the model "
-    "that is run for two seconds. With --gpu, it is from the GPU's data sheet and what kernels are "
-    "known to reach of it, in bfloat16; a third more or less is likely."
+    "that is run for some three seconds. With --gpu, it is from the GPU's data sheet and what "
+    "kernels are known to reach of it, in bfloat16; a third more or less is likely."
 )
 EXAMPLES = (
     "harness plan -m none,yarn,longrope -t passkey,perplexity -l 4k-32k --model smollm2-135m\n\n"

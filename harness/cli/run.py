@@ -202,9 +202,14 @@ def run(
         from harness.gridfile import options
         from harness.store import Store
 
+        if write_cells and (ranks or parallel == "tensor"):
+            raise ValueError("--write-cells is for one process a cell: leave out --ranks.")
+        if device_map and offload == "on":
+            raise ValueError("--device-map has several devices, and --offload on needs one device.")
         executor = chosen(engine, workers=workers, address=address, job=_words(job), ranks=ranks)
         if launched() > 1 and int(os.environ["RANK"]):  # torchrun has started another as the first
-            raise typer.Exit(_read_along(trust_remote_code))
+            together = engine == "local" and not (dry_run or write_cells)
+            raise typer.Exit(_read_along(trust_remote_code, device) if together else 0)
         asked = options(given, grid, trust_remote_code=trust_remote_code)
         if "model" not in given and asked.models != ("toy",) and not grid:
             typer.echo(f"note: {asked.models[0]} is read; --model toy is as it is.", err=True)
@@ -225,10 +230,10 @@ def run(
     raise typer.Exit(code or int(unread))
 
 
-def _read_along(trust_remote_code: bool) -> int:
+def _read_along(trust_remote_code: bool, device: str | None) -> int:
     from harness.executors.ranks import follow
 
-    follow(trust_remote_code)
+    follow(trust_remote_code, device or "auto")
     return 0
 
 
@@ -331,6 +336,8 @@ def _measure(
                         measured += 1
                 except KeyboardInterrupt:
                     code = 130
+        elif dismiss := getattr(executor, "dismiss", None):
+            dismiss(options)
         if code and not measured:
             typer.echo(INTERRUPTED, err=True)
         found = [result for planned in plan if (result := store.get(planned.cell))]

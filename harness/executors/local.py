@@ -104,8 +104,9 @@ class Host:
             return
         live, reader = self._held
         try:
-            _check_text(row[0].cell.task, row[0].corpus)
-            together = list(passes(live, row))
+            with self.ranks.in_step():
+                _check_text(row[0].cell.task, row[0].corpus)
+                together = list(passes(live, row))
         except Exception as error:  # such as of a corpus that is not on this machine
             yield from (refused(planned.cell, *_fault(error)) for planned in row)
             return
@@ -245,9 +246,11 @@ def steps(device: str, options: Options, needed: int) -> list[tuple[int, bool]]:
         options: whether host memory is to be used, and how much of the device's may be.
         needed: bytes a pass is expected to take.
     """
+    on_device = [(block, False) for block in BLOCKS]
+    if options.device_map:  # several devices, of which none holds all
+        return on_device
     too_much = needed > machine.whole_memory(device)
     apart = device == "cuda" or options.memory is not None
-    on_device = [(block, False) for block in BLOCKS]
     in_host = [(block, True) for block in ((LARGE, *BLOCKS) if device == "cuda" else BLOCKS)]
     if options.offload == "on":
         return in_host

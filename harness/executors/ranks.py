@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
@@ -49,10 +49,21 @@ class Together:
             ValueError: there are not so many GPUs.
             OSError: a rank did not start.
         """
-        with _joined() if self.ranks is None else _started(self.ranks, options) as ranks:
+        with self._begun(options) as ranks:
             first = First(options, watch, _sharing(ranks, options))
             yield from local.execute(plan, store, options, watch, first)
             with suppress(Elsewhere):  # who has died need not be told
+                ranks.say()
+
+    def _begun(self, options: Options) -> AbstractContextManager[Ranks]:
+        if self.ranks is None:
+            return _joined(machine.device(options.device))
+        return _started(self.ranks, options)
+
+    def dismiss(self, options: Options) -> None:
+        """Let go those whom torchrun has started, where there is nothing to read."""
+        if self.ranks is None:
+            with _joined(machine.device(options.device)) as ranks:
                 ranks.say()
 
 
@@ -86,12 +97,12 @@ class Nobody:
     def note(self, message: str) -> None: ...
 
 
-def follow(trust_remote_code: bool = False) -> None:
+def follow(trust_remote_code: bool = False, device: str = "auto") -> None:
     """Read along whatever the first rank says, until it says nothing more."""
-    with _joined() as ranks:
+    with _joined(machine.device(device)) as ranks:
         host: local.Host | None = None
         while said := ranks.say():
-            work = Work.model_validate_json(said)
+            work = Work.said(said)
             options = work.options(trust_remote_code)
             host = host or local.Host(options, Nobody(), _sharing(ranks, options))
             for _ in host.measure(work.plan()):
@@ -104,15 +115,16 @@ def _sharing(ranks: Ranks, options: Options) -> Ranks:
 
 
 @contextmanager
-def _joined() -> Iterator[Ranks]:
+def _joined(on: str) -> Iterator[Ranks]:
     """As the environment says: torchrun's, or that of `_started`."""
-    place = int(os.environ.get("LOCAL_RANK", 0))
+    if on == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     store = None
     if not dist.is_torchelastic_launched():
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = dist.TCPStore(address, port, int(os.environ["WORLD_SIZE"]), is_master=False)
         store.set(f"here {os.environ['RANK']}", "")
-    with _group(place, store, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) as ranks:
+    with _group(on, store, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) as ranks:
         yield ranks
 
 
@@ -131,7 +143,7 @@ def _started(count: int, options: Options) -> Iterator[Ranks]:
         "MASTER_PORT": str(store.port),
         "OMP_NUM_THREADS": str(each),
     }
-    command = [sys.executable, "-P", "-m", "harness.executors.ranks"]
+    command = [sys.executable, "-P", "-m", "harness.executors.ranks", on]
     command += [TRUST] if options.trust_remote_code else []
     others: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryFile() as said:
@@ -150,7 +162,9 @@ def _started(count: int, options: Options) -> Iterator[Ranks]:
                 )
             _wait(store, others, said)
             torch.set_num_threads(each)
-            with _group(0, store, 0, count) as ranks:
+            if on == "cuda":
+                torch.cuda.set_device(0)
+            with _group(on, store, 0, count) as ranks:
                 yield ranks
             for other in others:
                 with suppress(subprocess.TimeoutExpired):  # its end is not waited for
@@ -166,7 +180,7 @@ def _wait(store: dist.TCPStore, others: list[subprocess.Popen[bytes]], said: IO[
     """Until all are there.
 
     Raises:
-        RuntimeError: one has ended, or they take too long; with its last words.
+        ChildProcessError: one has ended, or they take too long; with its last words.
     """
     until = time.monotonic() + PATIENCE
     while not store.check([f"here {rank}" for rank in range(1, len(others) + 1)]):
@@ -180,11 +194,8 @@ def _wait(store: dist.TCPStore, others: list[subprocess.Popen[bytes]], said: IO[
 
 
 @contextmanager
-def _group(place: int, store: dist.Store | None, rank: int, size: int) -> Iterator[Ranks]:
-    backend = "gloo"
-    if torch.cuda.is_available():
-        torch.cuda.set_device(place)
-        backend = "cpu:gloo,cuda:nccl"
+def _group(on: str, store: dist.Store | None, rank: int, size: int) -> Iterator[Ranks]:
+    backend = "cpu:gloo,cuda:nccl" if on == "cuda" else "gloo"
     before = os.environ.get("GLOO_SOCKET_IFNAME")
     if store is not None:
         os.environ["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
@@ -203,4 +214,4 @@ def _group(place: int, store: dist.Store | None, rank: int, size: int) -> Iterat
 
 
 if __name__ == "__main__":
-    follow(TRUST in sys.argv)
+    follow(TRUST in sys.argv, sys.argv[1])

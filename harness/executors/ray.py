@@ -35,6 +35,8 @@ PATIENCE = 10
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray's only switch for listening on 127.0.0.1 alone; it is that systems' default."""
+FINEST = 10_000
+"""Parts of a core that Ray tells apart."""
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
@@ -136,9 +138,14 @@ def slots(
     rounds = [name for turn in range(max(room.values())) for name in room if turn < room[name]]
     dealt = rounds[:wanted]
     return [
-        Slot(name, i, alive[name].get("CPU", 1.0) / dealt.count(name), gpus)
+        Slot(name, i, _share(alive[name].get("CPU", 1.0), dealt.count(name)), gpus)
         for i, name in enumerate(dealt)
     ]
+
+
+def _share(cores: float, workers: int) -> float:
+    """Of each worker: no more together than there are when Ray has rounded them."""
+    return int(cores / workers * FINEST) / FINEST
 
 
 class Crew:
@@ -230,7 +237,7 @@ class Worker:
         """What came of a pass."""
         from harness.executors.local import Host
 
-        asked = Work.model_validate_json(work)
+        asked = Work.said(work)
         if self._host is None:
             self._host = Host(asked.options(self._trust), self)
         handed = []

@@ -7,7 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
@@ -19,6 +19,8 @@ from harness.executors.together import Together
 from harness.plan import Options, Planned, Watch
 from harness.store import Store
 
+ARRAY = 1000
+"""Most jobs of an array: one less than Slurm takes where nobody has said otherwise."""
 TIMES, AT_LEAST = 4, 60
 """A job may take so many times what its pass was estimated at, and so many minutes in any case."""
 
@@ -82,18 +84,25 @@ class Slurm:
         wish = {"timeout_min": max(AT_LEAST, ceil(TIMES * longest / 60)), "name": "harness"}
         if self.workers and self.cluster == "slurm":
             wish["slurm_array_parallelism"] = self.workers
-        try:
+        with _sentences():
             queue = submitit.AutoExecutor(folder=folder / "logs", cluster=self.cluster)
             queue.update_parameters(**wish | self.job)
-        except (RuntimeError, NameError, TypeError, AssertionError) as error:
-            raise ValueError(f"--engine slurm: {' '.join(str(error).split())}") from None
         return queue
 
     def _submitted(
         self, queue: Any, files: Sequence[Path], store: Store, options: Options
     ) -> dict[Path, Any]:
         how = (store.root.resolve(), store.retry, options.trust_remote_code)
-        jobs = queue.map_array(_perform, files, *([thing] * len(files) for thing in how))
+        jobs: list[Any] = []
+        try:
+            with _sentences():
+                for start in range(0, len(files), ARRAY):
+                    some = files[start : start + ARRAY]
+                    jobs += queue.map_array(_perform, some, *([thing] * len(some) for thing in how))
+        except ValueError:
+            for job in jobs:
+                job.cancel(check=False)
+            raise
         return dict(zip(files, jobs, strict=True))
 
     def _awaited(
@@ -121,6 +130,15 @@ class Slurm:
                     del waiting[file]
             if waiting:
                 time.sleep(self.tick)
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """What submitit or sbatch refuses, as one."""
+    try:
+        yield
+    except (RuntimeError, NameError, TypeError, AssertionError) as error:
+        raise ValueError(f"--engine slurm: {' '.join(str(error).split())}") from None
 
 
 def _perform(file: Path, root: Path, retry: bool, trust_remote_code: bool) -> None:

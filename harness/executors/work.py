@@ -79,6 +79,14 @@ class Work(BaseModel):
             cells=shares,
         )
 
+    @classmethod
+    def said(cls, text: str | bytes) -> "Work":
+        """As it was written; the files that its method reads are at hand from here on."""
+        work = cls.model_validate_json(text)
+        for stamped, held in work.named.items():
+            contents.keep(stamped.rpartition("@")[0], held)
+        return work
+
     def plan(self) -> list[Planned]:
         return [
             Planned(
@@ -162,7 +170,7 @@ def read(file: Path) -> Work:
     if len(text) > LARGEST:
         raise ValueError(f"{file} is larger than {LARGEST // 1024} kB: that is no cell file.")
     try:
-        work = Work.model_validate_json(text)
+        work = Work.said(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -172,8 +180,6 @@ def read(file: Path) -> Work:
         ) from None
     if len({share.cell.model for share in work.cells}) > 1:
         raise ValueError(f"{file} is no cell file: its cells are of more than one model.")
-    for stamped, held in work.named.items():
-        contents.keep(stamped.rpartition("@")[0], held)
     for share in work.cells:
         catalog.load("methods", share.cell.method)
         catalog.load("tasks", share.cell.task)
