@@ -108,9 +108,8 @@ def run(
     except FloatingPointError as error:
         if len(cells) == 1 or ranks.size > 1:
             return [refused(cell, "failed", str(error)) for cell in cells]
-        how = {"corpus": corpus, "block": block, "memory": memory, "apart": apart, "step": step}
-        how |= {"keep": keep}
-        return [one for cell in cells for one in run(live, reader, [cell], **how)]
+        ways = {"block": block, "memory": memory, "apart": apart, "keep": keep, "step": step}
+        return [one for cell in cells for one in run(live, reader, [cell], corpus=corpus, **ways)]
     shared = {
         "factor": facts.get("factor"),
         "trained": live.card.trained and live.card.trained.phrase,

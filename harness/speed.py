@@ -25,7 +25,7 @@ BUDGET = 0.25
 """Seconds that one run of the largest block may take."""
 FEW = (1, 16, 128)
 PAST, QUERIES = 8192, 1024
-"""Keys and queries that attention is timed on."""
+"""Keys and queries that attention is timed on: of fewer, heads share out unevenly over threads."""
 LARGEST_HEAD = 2**25
 """Weights of the head that is timed; of a larger vocabulary, the first tokens."""
 

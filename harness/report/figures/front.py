@@ -4,6 +4,7 @@ On the front are the rows that no other beats in tokens without being worse. A m
 none, and stands at the left.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 LEFT = 10
 """So many times fewer tokens than the fewest that any was trained on: where none are."""
+ASIDE = 1.12
+"""So many times further right than the one before is a row of as many tokens, so that bars show."""
 
 
 def pictures(results: Sequence[Result]) -> Iterator[Picture]:
@@ -67,9 +70,9 @@ def draw(results: Sequence[Result]) -> "Figure":
     across = [point.tokens or least / LEFT for point in front]
     down = [point.quality for point in front]
     axes.plot(across, down, color=FAINT, linewidth=0.7, drawstyle="steps-post", zorder=0.5)
-    for result, point in zip(results, points, strict=True):
+    places = _side_by_side([point.tokens or least / LEFT for point in points])
+    for result, point, at in zip(results, points, places, strict=True):
         look = every[point.name].words | {"linestyle": "none", "label": point.name}
-        at = point.tokens or least / LEFT
         if result.low is not None and result.high is not None:
             axes.vlines(at, result.low, result.high, color=look["color"], linewidth=0.6, alpha=0.7)
         axes.plot([at], [point.quality], **look)
@@ -98,6 +101,16 @@ def _tokens(result: Result) -> int | None:
     return budget(result.trained)[0] if result.cell.training else 0
 
 
+def _side_by_side(places: Sequence[float]) -> list[float]:
+    """Around where they are, those of one place in their order."""
+    count, seen = Counter(places), Counter[float]()
+    found = []
+    for place in places:
+        found.append(place * ASIDE ** (seen[place] - (count[place] - 1) / 2))
+        seen[place] += 1
+    return found
+
+
 def _by_tokens(axes: "Axes", tokens: Sequence[int], none: float) -> None:
     """A logarithmic axis with a place for no tokens at all."""
     from matplotlib.ticker import NullFormatter, NullLocator
@@ -109,5 +122,5 @@ def _by_tokens(axes: "Axes", tokens: Sequence[int], none: float) -> None:
     axes.set_xticks(shown, [counted(int(x)) if x != none else "0" for x in shown])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlim((none if 0 in tokens else some[0]) / 1.6, some[-1] * 2)
+    axes.set_xlim((none if 0 in tokens else some[0]) / 2.5, some[-1] * 2)
     axes.set_xlabel("tokens trained on")
