@@ -34,8 +34,8 @@ def live():
 @pytest.fixture(scope="module")
 def tokens(live):
     reader = TokenReader(live.tokenizer)
-    (document,) = reader.documents("stdlib:validation", reach=1600, first=1)
-    return np.concatenate([[reader.bos], document.tokens[:1599]]).astype(np.int64)
+    (document,) = reader.documents("stdlib:validation", reach=1000, first=1)
+    return np.concatenate([[reader.bos], document.tokens[:999]]).astype(np.int64)
 
 
 def test_a_gguf_file_given_by_its_path_is_the_same_model(live):
@@ -45,12 +45,11 @@ def test_a_gguf_file_given_by_its_path_is_the_same_model(live):
     ours = dict(live.model.named_parameters())
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(theirs[name].bfloat16(), own.bfloat16()) for name, own in ours.items())
-    check_engine(other.model)
 
 
 def test_its_mean_loss_is_that_of_the_plain_forward(live, tokens):
     (ours,) = evaluate(
-        live.model, [Request(id="", tokens=tokens, ask=Losses(start=1, stop=1600))], block=512
+        live.model, [Request(id="", tokens=tokens, ask=Losses(start=1, stop=1000))], block=512
     )
     ids = torch.as_tensor(tokens)[None]
     with torch.inference_mode():
@@ -66,7 +65,7 @@ def test_it_passes_the_start_up_check(live):
 
 def test_a_verdict_by_teacher_forcing_is_what_generation_says(live):
     reader = TokenReader(live.tokenizer)
-    task = catalog.load("tasks", "passkey,samples=2,depths=0.1+0.9")
+    task = catalog.load("tasks", "passkey,samples=2,depths=0.1")
     asked = list(task.requests(reader, 512))
     assert all(isinstance(request.ask, Verdict) for request in asked)
     free = [
@@ -90,13 +89,13 @@ def test_a_verdict_by_teacher_forcing_is_what_generation_says(live):
         for r in asked
     ]
     generated = [task.grade(r, tuple(t), reader).score for r, t in zip(free, theirs, strict=True)]
-    assert forced == spoken == generated == [1.0] * 4
+    assert forced == spoken == generated == [1.0] * 2
 
 
 def test_one_pass_gives_every_length_what_its_own_pass_gives(live, tokens):
     asked = [
         Request(id=str(n), tokens=tokens[:n], ask=Losses(start=1, stop=n))
-        for n in (500, 1100, 1600)
+        for n in (300, 700, 1000)
     ]
     for request, together in zip(asked, evaluate(live.model, asked), strict=True):
         (alone,) = evaluate(live.model, [request])
