@@ -112,7 +112,8 @@ class Asking:
 
     def text(self, context: str, settings: dict[str, Any]) -> Question:
         """A greedy answer until one of its words; the prompt leaves room for all of it."""
-        if settings.get("do_sample") and settings.get("temperature", 1.0) > 0:
+        samples, temperature = settings.get("do_sample"), settings.get("temperature")
+        if (temperature if samples is None else samples) and temperature != 0:
             raise ValueError("This task samples its answers, and here decoding is greedy.")
         names = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
         most = next((int(settings[n]) for n in names if n in settings), MAX_NEW_TOKENS)

@@ -164,7 +164,12 @@ def loaded(name: str, data: str, shots: int | None) -> dict[str, Any]:
     with _quiet(), _seeded():
         try:
             objects: dict[str, Any] = found.manager.load(name)
-        except (OSError, ValueError) as error:  # what datasets raises differs by cause
+        except ImportError as error:
+            raise LookupError(
+                f"lm-eval's {name} needs what is not installed ({_first_line(error).rstrip('.')}): "
+                "install it."
+            ) from error
+        except Exception as error:  # what datasets and a task's own code raise differs by cause
             why = _first_line(error).rstrip(".")
             raise LookupError(
                 f"The data of lm-eval's {name} cannot be loaded ({why}). Where there is a network, "

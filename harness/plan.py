@@ -153,7 +153,7 @@ def _see_that_it_is_the_same(planned: Planned, result: Result, packed: bool) -> 
     method = result.provenance.get("method", {})
     then = result.provenance | {"encoding": [method.get(key) for key in ENCODING]}
     for name, now in planned.made_of.items():
-        if name == "config" and name not in then:
+        if name in ("config", "evaluator") and name not in then:
             continue  # results of before it was said
         if now is not None and then.get(name) != now:
             remedy = "Give" if packed else "Delete it, or give"  # a pack holds others too
@@ -272,11 +272,12 @@ class _MadeOf:
         self.card, self.shortest, self.longest = card, min(lengths), max(lengths)
         self.model = SimpleNamespace(config=card.config)
         self._facts, self._alike = cache(self._facts), cache(self._alike)
+        self._evaluator = cache(self._evaluator)
         self.unfit, self._method = cache(self._unfit), cache(self._method)
 
     def __call__(self, cell: Cell) -> dict[str, Any]:
         at = self.longest if self._alike(cell.method) else cell.length
-        return self._facts(cell.method, at, _version(cell.task))
+        return self._facts(cell.method, at, _version(cell.task)) | self._evaluator(cell.task)
 
     def _unfit(self, spec: str, length: int) -> str | None:
         """Why the method cannot run on the model, as far as its configuration says.
@@ -298,6 +299,11 @@ class _MadeOf:
             "task_version": version,
             "encoding": encoding,
         }
+
+    def _evaluator(self, task: str) -> dict[str, Any]:
+        """Whose losses decide, by content, where a task is told."""
+        found = getattr(catalog.load("tasks", task), "evaluator_hash", None)
+        return {"evaluator": found} if found else {}
 
     def _alike(self, spec: str) -> bool:
         """Whether it encodes all lengths as the longest: a checkpoint's own scaling may not."""

@@ -164,7 +164,7 @@ def _line(number: int, raw: bytes) -> Line:
     try:
         text = raw.decode("utf-8-sig").strip()
         row, end = json.JSONDecoder().raw_decode(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Line(number, None)
     rest = text[end:].strip()
     if not isinstance(row, dict) or not re.fullmatch(r"[\w.,;]*", rest):

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from harness.task import Reader, Request
 
 from ._infinitebench import InfiniteBench
+from ._infinitebench_prompts import BASE
 from ._middle import within
 from ._records import HUB, field, records, texts
 
@@ -54,6 +56,9 @@ class FromFile(InfiniteBench):
             LookupError: they are not there; says how to point to files.
             ValueError: a line lacks a field, or is of another task; names file and line.
         """
+        stem = Path(self.data).stem
+        if stem in BASE and stem != self.name:
+            raise ValueError(f"{self.data} has the questions of {stem}, and not of {self.name}.")
         for where, row in records(self.data, self.name, f"{self.name}.jsonl"):
             for name, kind in (("id", int), ("context", str), ("input", str)):
                 field(row, name, kind, where)

@@ -104,6 +104,8 @@ class LongBench(Task):
             for name, kind in (("input", str), ("context", str), ("length", int), ("_id", str)):
                 field(row, name, kind, where)
             texts(row, "answers", where)
+            if row.get("dataset", self.name) not in (self.dataset, self.name):
+                raise ValueError(f"{where}: this is of {row['dataset']}, and not of {self.name}.")
             if DATASETS[self.dataset].metric is official.classification:
                 texts(row, "all_classes", where)
             yield row
@@ -141,8 +143,13 @@ class LongBench(Task):
         if not isinstance(right, list) or not all(isinstance(text, str) for text in right):
             raise ValueError(f"the answers of {self.dataset} are a list of texts")
         classes = row.get("all_classes") or ()
-        if not classes and DATASETS[self.dataset].metric is official.classification:
-            raise ValueError(f"without 'all_classes' no answer of {self.dataset} can be scored")
+        if DATASETS[self.dataset].metric is official.classification:
+            if not classes:
+                raise ValueError(f"without 'all_classes' no answer of {self.dataset} can be scored")
+            if not isinstance(classes, list | tuple) or not all(
+                isinstance(c, str) for c in classes
+            ):
+                raise ValueError(f"the 'all_classes' of {self.dataset} are a list of texts")
         value = official.row_score(
             self.dataset, prediction, right, classes, metric=self.rule(self.dataset)
         )

@@ -24,6 +24,8 @@ TEMPLATE = (
 PREFIX = " The special magic {kind} for {query} mentioned in the provided text are"
 DEPTHS = tuple(round(i * 100 / 39) for i in range(40))
 """Percent of a corpus that stand before a needle; published as percent of its sentences."""
+ROOM: dict[Kind, int] = {"words": 16, "numbers": 16, "uuids": 64}
+"""Tokens that a value is sure to need no more of, with what stands between two."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,11 @@ class Niah(Ruler):
     key: Kind = "words"
     value: Kind = "numbers"
 
+    @property
+    def max_new_tokens(self) -> int:  # type: ignore[override]
+        """Published: 128; more where more values are asked for than that is sure to hold."""
+        return max(128, ROOM[self.value] * self.queries * self.values)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (1 <= self.queries <= self.keys and self.values >= 1):
@@ -134,8 +141,9 @@ class InEssays(Niah):
     corpus: str = "stdlib"
 
     def places(self, rng: random.Random, n: int) -> list[float]:
-        """Published: n of forty."""
-        return sorted(percent / 100 for percent in rng.sample(DEPTHS, n))
+        """Published: n of forty; more than forty share some."""
+        drawn = rng.sample(DEPTHS, n) if n <= len(DEPTHS) else rng.choices(DEPTHS, k=n)
+        return sorted(percent / 100 for percent in drawn)
 
     def haystack(self, reader: Reader, length: int) -> Haystack:
         hay = Hay.of(reader, self.corpus, length)

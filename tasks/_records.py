@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 from harness.network import pinned
 
@@ -22,17 +22,12 @@ def records(data: str, name: str, published: str) -> Iterator[tuple[str, dict[st
 
     Raises:
         LookupError: it is not there; says how to point to files.
-        ValueError: a line is no JSON object; names file and line.
+        ValueError: a line is no JSON object, or the .zip is torn; names file and line.
     """
     place = fetched(data, published) if data.startswith(HUB) else Path(data).expanduser()
     inside = [f"{folder}{name}{ending}" for folder in ("", "data/") for ending in ENDINGS]
     if place.suffix == ".zip" and place.is_file():
-        with ZipFile(place) as archive:
-            packed = next((file for file in inside if file in archive.namelist()), None)
-            if packed is None:
-                raise LookupError(f"{place} has no file {name}.jsonl.")
-            raw = archive.read(packed)
-        return rows(raw, f"{place}/{packed}")
+        return rows(*unpacked(place, inside))
     files = [place] if place.is_file() else [p for file in inside if (p := place / file).is_file()]
     if not files:
         raise LookupError(
@@ -40,6 +35,23 @@ def records(data: str, name: str, published: str) -> Iterator[tuple[str, dict[st
             "of the benchmark are."
         )
     return rows(files[0].read_bytes(), str(files[0]))
+
+
+def unpacked(place: Path, inside: Sequence[str]) -> tuple[bytes, str]:
+    """The first of these files that a .zip has, and how it is named.
+
+    Raises:
+        LookupError: it has none.
+        ValueError: it is no whole .zip, or is encrypted.
+    """
+    try:
+        with ZipFile(place) as archive:
+            packed = next((file for file in inside if file in archive.namelist()), None)
+            if packed is None:
+                raise LookupError(f"{place} has no file {Path(inside[0]).name}.")
+            return archive.read(packed), f"{place}/{packed}"
+    except (BadZipFile, RuntimeError) as error:  # RuntimeError: it wants a password
+        raise ValueError(f"{place} cannot be unpacked ({error}): download it anew.") from None
 
 
 ENDINGS = (".jsonl", ".json")
@@ -66,7 +78,7 @@ def rows(raw: bytes, file: str) -> Iterator[tuple[str, dict[str, Any]]]:
 def parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: this is no JSON: {error}.") from None
 
 

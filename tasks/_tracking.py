@@ -32,9 +32,12 @@ class VariableTracking(Ruler):
     An example stands before the question; names and values of both are drawn for every sample.
     """
 
-    max_new_tokens = 30
-
     hops: int = 4
+
+    @property
+    def max_new_tokens(self) -> int:  # type: ignore[override]
+        """Published: 30, for the five names of four hops."""
+        return 30 * max(5, self.hops + 1) // 5
 
     def __post_init__(self) -> None:
         super().__post_init__()

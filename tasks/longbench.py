@@ -6,11 +6,14 @@ Prompts, room for the answer and scores are the published ones, and few-shot exa
 become a conversation. NAME_e is the dataset of LongBench-E, told by length; `all` and `all_e` ask
 every dataset and average as the leaderboard does. Two things differ: the length holds prompt and
 answer together, with the start token once, and samsum stops where a model goes on with the next
-dialogue instead of at the first new line, of which the score sees no more either way.
+dialogue instead of at the first new line, behind which the score sees nothing. There the published
+code also forbids the end token and a new line as the first token; here a model that begins with one
+has answered nothing.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
 from statistics import fmean
 from typing import Any, ClassVar
 
@@ -91,6 +94,26 @@ class EveryExtended(Every):
     extended = True
     size = "3,668 questions"
 
+    def requests(self, reader: Reader, length: int) -> Iterator[Request]:
+        """Those of all datasets, if they will make an average: seen before anything is asked."""
+        members = self.members().values()
+        self.see_whole(
+            (one.dataset, bin_of(row["length"]))
+            for one in members
+            for row in islice(one.rows(), self.samples)
+        )
+        yield from super().requests(reader, length)
+
+    def see_whole(self, there: Iterable[tuple[str, str]]) -> None:
+        """Raises ValueError: a dataset has no question of a length; says which."""
+        found = {*there}
+        lost = [f"{d} ({bin})" for d in self.datasets for bin in BINS if (d, bin) not in found]
+        if lost:
+            raise ValueError(
+                f"An {self.metric} needs questions of each length in each dataset, and there are "
+                f"none of {', '.join(lost)}: take more samples, or score each dataset by its name."
+            )
+
     def judge(self, prediction: str, gold: Any, row: Mapping[str, Any]) -> tuple[float, str | None]:
         if not isinstance(row.get("length"), int):
             raise ValueError("a row must say with 'length' how long its context is")
@@ -98,6 +121,7 @@ class EveryExtended(Every):
 
     def score(self, samples: Sequence[Sample]) -> Score:
         groups = grouped(samples, lambda s: (s.about["dataset"], bin_of(s.about["length"])))
+        self.see_whole(groups)
         parts = by_bins({key: fmean(group) for key, group in groups.items()})
         return Score(
             value=over_bins(parts),
@@ -139,7 +163,7 @@ def by_bins(means: Mapping[tuple[str, str], float]) -> dict[str, float]:
 
 
 def over_bins(parts: Mapping[str, float]) -> float:
-    return fmean(parts[f"{bin} average"] for bin in BINS if f"{bin} average" in parts)
+    return fmean(parts[f"{bin} average"] for bin in BINS)
 
 
 bare_name_means_all = tuple(DATASETS)

@@ -86,9 +86,9 @@ class LongBenchV2(Task):
         """Its questions are on this machine."""
         return not self.data.startswith("hf:")
 
-    def answers(self) -> dict[str, Any]:
-        """What is right, by `_id`."""
-        return {row["_id"]: row["answer"] for row in self.rows()}
+    def answers(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """What is right, by `_id`; and what else of the question a judge looks at: nothing."""
+        return {row["_id"]: (row["answer"], {}) for row in self.rows()}
 
     def rows(self) -> Iterator[dict[str, str]]:
         """All of the file.

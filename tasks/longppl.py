@@ -21,10 +21,13 @@ position, so that the evaluator must read with the same tokenizer.
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
+from hashlib import file_digest
 from math import e
+from os import fstat
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -164,6 +167,12 @@ class By(LongPPL):
     """The .npz beside a result of longppl.self, of the same documents and of this length or a
     longer one; its name stands in results, so that it should say whose they are."""
 
+    @property
+    def evaluator_hash(self) -> str:
+        """sha256 of the losses: what was measured by others is not the same cell."""
+        with opened(self.losses) as file:
+            return file_digest(file, "sha256").hexdigest()
+
     def requests(self, reader: Reader, length: int) -> Iterator[Request]:
         stored(self.losses)
         yield from super().requests(reader, length)
@@ -172,7 +181,6 @@ class By(LongPPL):
         return stored(self.losses)
 
 
-@cache
 def stored(path: str) -> dict[str, np.ndarray]:
     """Losses beside a result, by input.
 
@@ -180,17 +188,31 @@ def stored(path: str) -> dict[str, np.ndarray]:
         LookupError: there is no such file.
         ValueError: it is no file of losses.
     """
+    with opened(path) as file:
+        stat = fstat(file.fileno())
+    return _stored(path, stat.st_mtime_ns, stat.st_size)
+
+
+def opened(path: str) -> BinaryIO:
     if not path:
         raise LookupError(
             "Say whose key tokens: longppl.by,losses=FILE, the .npz beside a result of longppl.self"
         )
     try:
-        with np.load(Path(path).expanduser(), allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        return Path(path).expanduser().open("rb")
     except FileNotFoundError:
         raise LookupError(f"There is no file {path} with an evaluator's losses.") from None
-    except (ValueError, AttributeError, EOFError):
-        raise ValueError(f"{path} is no .npz file of losses.") from None
+
+
+@lru_cache(1)
+def _stored(path: str, time: int, size: int) -> dict[str, np.ndarray]:
+    """Read again when its time or size changes."""
+    with opened(path) as file:
+        try:
+            with np.load(file, allow_pickle=False) as losses:
+                return {name: losses[name] for name in losses.files}
+        except (ValueError, AttributeError, TypeError, EOFError, BadZipFile):
+            raise ValueError(f"{path} is no .npz file of losses.") from None
 
 
 def short_of(key: str, begin: int) -> str:

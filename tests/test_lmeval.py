@@ -406,6 +406,25 @@ def test_examples_that_a_task_fixes_itself_are_not_overridden(tmp_path):
         lmeval.loaded("tiny_own", str(tmp_path), 5)
 
 
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (ImportError("Please install fuzzywuzzy.\nThen"), "not installed .*fuzzywuzzy.*: install"),
+        (AttributeError("no builder"), r"cannot be loaded \(no builder\)"),
+    ],
+)
+def test_whatever_a_tasks_own_code_raises_is_said(error, why, monkeypatch):
+    found = lmeval.find(TINY[0], SETS)
+
+    def fails(name):
+        raise error
+
+    monkeypatch.setattr(found.manager, "load", fails)
+    lmeval.loaded.cache_clear()
+    with pytest.raises(LookupError, match=why):
+        lmeval.loaded(TINY[0], SETS, None)
+
+
 def test_data_that_cannot_be_reached_is_said_with_the_command_that_gets_it(
     tmp_path, monkeypatch, capfd
 ):
@@ -459,6 +478,8 @@ def test_the_command_line_of_lm_eval_knows_our_models(capsys, monkeypatch):
 def test_sampling_is_refused():
     with pytest.raises(ValueError, match="decoding is greedy"):
         Asking(None, 512).text("It", {"do_sample": True, "temperature": 0.7})
+    with pytest.raises(ValueError, match="decoding is greedy"):
+        Asking(None, 512).text("It", {"temperature": 0.7})  # which lm-eval takes for sampling
 
 
 def test_nothing_of_lm_eval_is_imported_to_name_its_tasks():

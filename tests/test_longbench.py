@@ -358,9 +358,22 @@ def test_all_of_them_are_averaged_as_on_the_leaderboard(data):
     assert score.low is score.high is None, "every answer of a dataset scores alike"
     half = outcome_of(asked, Bytes(), 2500, lambda r: right(r) * (r.id.endswith("0")))
     assert 0 <= half.low < half.value < half.high < 1
-    extended = outcome_of(task("longbench.all_e,samples=2", data), Bytes(), 2500, right)
-    assert extended.n == 26 and extended.value == pytest.approx(1)
-    assert extended.parts["4-8k average"] == pytest.approx(1)
+
+
+def test_all_lengths_of_all_datasets_are_averaged_or_there_is_no_average(data):
+    for name in metrics.EXTENDED:
+        written(data, f"{name}_e", [row(name, i, length=4000 * i) for i in range(3)])
+    asked = task("longbench.all_e", data)
+    score = outcome_of(asked, Bytes(), 2500, lambda r: right(r) * (r.about["length"] < 8000))
+    assert score.n == 39 and score.value == pytest.approx(2 / 3)
+    assert score.parts["4-8k average"] == pytest.approx(1)
+    with pytest.raises(
+        ValueError, match=r"none of qasper \(8k\+\), multifieldqa_en \(8k\+\).*more"
+    ):
+        next(task("longbench.all_e,samples=2", data).requests(Bytes(), 2500))
+    rows = [(1.0, r.about) for r in asked.requests(Bytes(), 2500) if r.id != "trec_e-0"]
+    with pytest.raises(ValueError, match=r"there are none of trec \(0-4k\)"):
+        asked.average(rows)
 
 
 def test_code_says_which_backend_compared_it(data):
@@ -382,6 +395,18 @@ def test_a_zip_is_read_as_its_folder_is(data, tmp_path):
         list(task("longbench.lcc", tmp_path / "data.zip").rows())
 
 
+def test_a_zip_that_is_torn_is_refused(tmp_path):
+    (tmp_path / "data.zip").write_bytes(b"PK\3\4 and no more")
+    with pytest.raises(ValueError, match=r"data\.zip cannot be unpacked .*download it anew"):
+        list(task("longbench.trec", tmp_path / "data.zip").rows())
+
+
+def test_one_file_answers_for_its_own_dataset_alone(data, tmp_path):
+    with pytest.raises(ValueError, match="line 1: this is of trec, and not of lsht"):
+        list(task("longbench.lsht", data / "trec.jsonl").rows())
+    assert list(task("longbench.trec_e", data / "trec_e.jsonl").rows())
+
+
 @pytest.mark.parametrize("name", ["input", "context", "answers", "length", "_id", "all_classes"])
 def test_a_missing_field_is_named_with_its_file_and_line(name, data):
     broken = {key: value for key, value in row("trec").items() if key != name}
@@ -397,6 +422,7 @@ def test_a_missing_field_is_named_with_its_file_and_line(name, data):
         ("[]", "line 1: this is no JSON object"),
         (json.dumps(row("trec", answers="Food")), "'answers' holds 'Food', which is no list"),
         (json.dumps(row("trec", answers=[])), "'answers' should list texts"),
+        ("[" * 100_000, "line 1: this is no JSON"),
         (json.dumps(row("trec", length="long")), "'length' holds 'long', which is no whole number"),
     ],
 )
@@ -433,6 +459,9 @@ def test_predictions_of_the_official_layout_are_judged():
     assert asked.judge("nothing", ["Food"], line) == (0, None)
     with pytest.raises(ValueError, match="without 'all_classes'"):
         asked.judge("Food", ["Food"], {})
+    for classes in ("Food", [1], 5):
+        with pytest.raises(ValueError, match="'all_classes' of trec are a list of texts"):
+            asked.judge("Food", ["Food"], {"all_classes": classes})
     count = catalog.load("tasks", "longbench.passage_count")
     assert count.judge("8 of 10", ["8"], {}) == (0.5, "8, 10")
 

@@ -113,6 +113,20 @@ def test_its_own_value_is_below_what_the_threshold_allows(live, reader):
         assert done.result.value < exp(3)
 
 
+def test_the_losses_of_another_evaluator_are_another_measurement(tmp_path, live, reader, capsys):
+    _, path = stored(tmp_path, live, reader)
+    by = SMALL.replace("self", "by") + f",losses={path}"
+    words = f"run -m none -t {by} -l 400 --device cpu --dtype float32 --results {tmp_path}/there"
+    with pytest.raises(SystemExit) as first:
+        main(words.split())
+    with np.load(path) as held:
+        np.savez(path, **{name: losses + 0.5 for name, losses in held.items()})
+    with pytest.raises(SystemExit) as second:
+        main(words.split())
+    assert not first.value.code and second.value.code == 2
+    assert "was measured with another evaluator than there is now" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_longer_evaluation_serves_shorter_lengths(tmp_path, live, reader):
     task = SMALL + ",reach=400"
@@ -157,13 +171,18 @@ def test_losses_of_other_documents_are_refused(tmp_path, live, reader):
         ("longppl.by", "losses=FILE"),
         ("longppl.by,losses=nowhere.npz", "no file nowhere.npz"),
         ("longppl.by,losses=README.md", "no .npz file"),
+        ("longppl.by,losses={tmp}/cut.npz", "no .npz file"),
+        ("longppl.by,losses={tmp}/one.npy", "no .npz file"),
         ("longppl,short=0", "takes a short of 1 or more"),
         ("longppl", "at least 5,122 tokens"),
     ],
 )
-def test_a_mistake_is_said_in_a_sentence(capsys, monkeypatch, task, words):
+def test_a_mistake_is_said_in_a_sentence(capsys, monkeypatch, tmp_path, task, words):
     from pathlib import Path
 
+    (tmp_path / "cut.npz").write_bytes(b"PK\3\4 and no more")
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    task = task.format(tmp=tmp_path)
     monkeypatch.chdir(Path(__file__).parents[1])
     length = "1k" if task == "longppl" else "8k"
     with pytest.raises(SystemExit) as stop:

@@ -201,6 +201,22 @@ def test_needles_that_cannot_be_are_refused():
         task("ruler.niah_multikey_1,queries=5")
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "ruler.niah_multivalue,values=41",
+        "ruler.niah_multikey_3,values=4",
+        "ruler.vt,hops=20",
+    ],
+)
+def test_there_is_room_for_all_that_is_asked_for(spec, reader):
+    request, *_ = asked(spec, reader, 16_000)[1]
+    answer = " ".join(request.about["answers"])
+    assert len(reader.tokens(answer)) <= request.ask.max_new_tokens
+    assert task("ruler.vt").max_new_tokens == 30
+    assert task("ruler.niah_multivalue").max_new_tokens == 128
+
+
 # chains, lists
 
 

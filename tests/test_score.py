@@ -74,7 +74,9 @@ def test_a_line_with_a_stray_word_is_repaired_and_named(tmp_path, capsys):
     assert "of 3 lines 1 repaired, 0 not read" in err
 
 
-@pytest.mark.parametrize("broken", ['{"id": 1, "pred', "[1, 2]", json.dumps(ROW) * 2, "x"])
+@pytest.mark.parametrize(
+    "broken", ['{"id": 1, "pred', "[1, 2]", json.dumps(ROW) * 2, "x", "[" * 100_000]
+)
 def test_a_line_that_cannot_be_read_scores_nothing_counts_and_is_named(broken, tmp_path, capsys):
     path = file(tmp_path, ROW, broken)
     code, out, err = run(capsys, "-t", "infinitebench.passkey", "--predictions", path, "--json")
@@ -126,6 +128,16 @@ def test_a_file_without_predictions_is_refused(tmp_path, capsys):
     assert code == 2 and "none.jsonl: No such file" in err
 
 
+def test_what_was_cut_within_a_character_is_scored_and_shown(tmp_path, capsys):
+    said = {"prediction": "Paris \ud83d", "ground_truth": "Paris", "id": 0}
+    place = file(tmp_path, json.dumps(said), name="preds_longbook_qa_eng.jsonl")
+    for more in ([], ["--json"]):
+        code, out, _ = run(
+            capsys, "--task", "infinitebench.longbook_qa_eng", "--predictions", place, *more
+        )
+        assert code == 0 and "ud83d" in out
+
+
 @pytest.fixture
 def questions(tmp_path):
     rows = [{"id": i, "context": "x", "input": "?", "answer": [f"fox {i}"]} for i in (3, 4)]
@@ -136,6 +148,17 @@ def test_predictions_without_what_is_right_are_matched_by_id(questions, tmp_path
     path = file(tmp_path, {"id": 4, "pred": "fox 4"}, {"id": "3", "pred": "fox 4"})
     found = score(f"infinitebench.longbook_qa_eng,data={questions}", path)
     assert [row.score for row in found.rows] == [1, 0.5]
+
+
+def test_choices_are_matched_by_id_too(tmp_path):
+    names = ("question", "choice_A", "choice_B", "choice_C", "choice_D", "context")
+    told = dict.fromkeys((*names, "difficulty", "length", "domain"), "it")
+    rows = [told | {"_id": f"q{i}", "answer": "AB"[i]} for i in range(2)]
+    (tmp_path / "data.json").write_text(json.dumps(rows))
+    said = [{"_id": f"q{i}", "pred": "The correct answer is (A)."} for i in range(2)]
+    spec = f"longbench-v2.zero-shot,data={tmp_path}/data.json"
+    found = score(spec, file(tmp_path, *said))
+    assert [row.score for row in found.rows] == [1, 0] and found.value == 50
 
 
 def test_predictions_that_match_no_question_are_refused(questions, tmp_path):

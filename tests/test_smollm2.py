@@ -94,8 +94,7 @@ def test_a_verdict_by_teacher_forcing_is_what_generation_says(live):
 
 def test_one_pass_gives_every_length_what_its_own_pass_gives(live, tokens):
     asked = [
-        Request(id=str(n), tokens=tokens[:n], ask=Losses(start=1, stop=n))
-        for n in (300, 700, 1000)
+        Request(id=str(n), tokens=tokens[:n], ask=Losses(start=1, stop=n)) for n in (300, 700, 1000)
     ]
     for request, together in zip(asked, evaluate(live.model, asked), strict=True):
         (alone,) = evaluate(live.model, [request])

@@ -59,7 +59,7 @@ def score(
     _notes([found])
     if as_json:
         rows = [{"score": row.score, "extracted": row.extracted} for row in found.rows]
-        print(json.dumps({**found.about(), "rows": rows}, ensure_ascii=False))
+        print(json.dumps({**found.about(), "rows": rows}))
         return
     for i, row in enumerate(found.rows, 1):
         print(f"{i:>5}  {row.score:<6.4g}  {_short(row.extracted)}")
@@ -106,5 +106,5 @@ def _percent(value: float) -> str:
 def _short(text: str | None) -> str:
     if text is None:
         return "-"
-    line = " ".join(text.split())
+    line = " ".join(text.encode(errors="backslashreplace").decode().split())
     return line if len(line) <= WIDEST else f"{line[: WIDEST - 3]}..."
