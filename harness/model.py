@@ -209,15 +209,16 @@ def load(
             f"another shape, such as {absent[0]}. Random ones would stand in for them."
         )
     weights = card.weights or _weights_hash(card.place)
+    if card.adapter and not card.weights:  # the base came from the hub just now
+        adapters.check(card.adapter, weights)
+        weights = _together(weights, card.adapter)
+    model.unexpected = {} if extra else _tensors(card.place, report["unexpected_keys"])
     if card.adapter:
-        if not card.weights:  # the base came from the hub just now
-            adapters.check(card.adapter, weights)
-            weights = _together(weights, card.adapter)
-        adapters.put_into(model, card.adapter, card.config.dtype)
+        with _readable(name):
+            adapters.put_into(model, card.adapter, card.config.dtype)
+            model.unexpected |= adapters.own(card.adapter)
     model.requires_grad_(False)
     model.config.name_or_path = name
-    model.unexpected = {} if extra else _tensors(card.place, report["unexpected_keys"])
-    model.unexpected |= adapters.own(card.adapter) if card.adapter else {}
     if card.trained and (lost := sorted({*card.trained.own} - model.unexpected.keys())):
         raise LookupError(
             f"The model {name!r} is not whole: {lost[0]}, which {card.trained.method} was trained "

@@ -6,7 +6,7 @@ emozilla 2023, https://www.reddit.com/r/LocalLLaMA/comments/14mrgpr/
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.rope import Rope
 from harness.rotary import RotaryMethod
@@ -23,6 +23,9 @@ class DynamicNTK(RotaryMethod):
 
     def scale(self, rope: Rope, length: int) -> float:
         return max(1.0, length / rope.original_length)
+
+    def made_for(self, model: nn.Module) -> float | None:
+        return None  # its factor says how fast, not how far
 
     def frequencies(self, rope: Rope, scale: float) -> Tensor:
         growth = self.factor * scale - (self.factor - 1)

@@ -299,13 +299,23 @@ def _read(name: str) -> dict[str, Any]:
         return _part(held) | {"short": short}
     except (ValueError, TypeError, KeyError):
         raise ValueError(
-            f'{name} holds no factors: it must be a JSON list, an object with "factors", '
-            "or numbers between commas."
+            f'{name} holds no factors: it must be a JSON list, an object with "factors" and '
+            'maybe numbers as "factor" and "start_tokens", or numbers between commas.'
         ) from None
 
 
 def _part(held: dict[str, Any]) -> dict[str, Any]:
-    return held | {"factors": [float(factor) for factor in held["factors"]]}
+    """Raises ValueError, TypeError, KeyError: it is no factors, or says of them what cannot be."""
+    part = held | {"factors": [float(factor) for factor in held["factors"]]}
+    if held.get("factor") is not None:
+        part["factor"] = float(held["factor"])
+        if not 1 <= part["factor"] < inf:
+            raise ValueError("s is 1 or more")
+    if held.get("start_tokens") is not None:
+        part["start_tokens"] = int(held["start_tokens"])
+        if part["start_tokens"] < 0:
+            raise ValueError("n-hat is 0 or more")
+    return part
 
 
 method = LongRoPE()

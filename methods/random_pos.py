@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +19,18 @@ from harness.rope import Encoding, Rope
 from harness.rotary import Unchanged
 from harness.rotation import drawing
 
+MAX_FACTOR = 16.0
+"""CLEX's, which it is compared with."""
 PAPER = replace(
     COMPARISON_4K,
+    factor=MAX_FACTOR,
     sources={
         **COMPARISON_4K.sources,
+        "factor": "the range of CLEX's own sampler, for it does not say from how long this draws",
         "sequence_length": "CLEX's table 1, https://arxiv.org/abs/2310.16450: row RandomPos-4k",
     },
     disagreements=(
         *COMPARISON_4K.disagreements,
-        "CLEX does not say from how long a range it draws: max_factor is that of its own sampler.",
         "Ruoss et al. train small models from nothing, on tasks of up to 40 tokens at positions "
         "below 2,048.",
     ),
@@ -43,11 +46,11 @@ class RandomPositions(Unchanged):
     paper = "Ruoss et al. 2023, https://arxiv.org/abs/2305.16843"
     recipes: ClassVar[Mapping[str, Recipe]] = {"paper": PAPER}
 
-    max_factor: float = 16.0
-    """L_max, as a multiple of the original length. 16 is CLEX's, which it is compared with."""
+    max_factor: float | None = None
+    """L_max, as a multiple of the original length; None: as far as it is trained for, or 16."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.max_factor <= 1e6:
+        if self.max_factor is not None and not 1 <= self.max_factor <= 1e6:
             raise ValueError(
                 f"max_factor is a number from 1 up to 1,000,000, not {self.max_factor:g}."
             )
@@ -61,9 +64,15 @@ class RandomPositions(Unchanged):
         beyond = f"Training draws no position beyond {reach:,}." if length > reach else None
         return " ".join(filter(None, (super().notice(model, length), beyond))) or None
 
+    def made_for(self, model: nn.Module) -> float | None:
+        return self.max_factor
+
+    def trained_for(self, factor: float) -> dict[str, Any]:
+        return {"max_factor": factor}
+
     def reach(self, rope: Rope) -> int:
         """L_max, in tokens."""
-        return round(self.max_factor * rope.original_length)
+        return round((self.max_factor or MAX_FACTOR) * rope.original_length)
 
 
 def scattered(reach: int, n: int) -> Tensor:

@@ -398,6 +398,13 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(capsys, model, tmp_path, a
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
+def test_the_folder_one_is_in_is_not_replaced(capsys, model, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert call(model, "--to", ".", "-m", "pi,factor=2") == 2
+    assert "The folder you are in cannot be replaced" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_taken_or_cannot_be_is_refused(capsys, model, tmp_path):
     assert call(model, "--to", model, "-m", "pi,factor=2") == 2
     assert "is there already" in capsys.readouterr().err

@@ -397,6 +397,9 @@ def test_unknown_factors_are_said(llama):
         ('{"lambda": []}', "holds no factors"),
         ("[1, ", "holds no factors"),
         ("one two", "holds no factors"),
+        ('{"factors": [1], "factor": "far"}', "holds no factors"),
+        ('{"factors": [1], "factor": NaN}', "holds no factors"),
+        ('{"factors": [1], "start_tokens": -1}', "holds no factors"),
         (None, "No factors can be read"),
     ],
 )
@@ -417,6 +420,8 @@ def test_factors_carry_what_they_were_searched_for(llama, tmp_path):
     assert method.notice(llama, 512) is None
     assert "searched for s = 8, and is used at 16" in method.notice(llama, 1024)
     assert replace(method, start_tokens=0).provenance(llama, 512)["start_tokens"] == 0
+    file.write_text(json.dumps({"factors": ["2"] * 8, "start_tokens": "4", "factor": "8"}))
+    assert catalog.load("methods", f"longrope,factors={file}").provenance(llama, 512) == found
 
 
 def test_packaged_factors_are_found_by_the_models_name(llama, tmp_path, monkeypatch):

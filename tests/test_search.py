@@ -654,6 +654,9 @@ def test_stages_that_do_not_rise_are_refused(staged, through):
         ["--progressive", "600", "--output", "x", "--plan"],
         ["--progressive", "2k", "--output", "x"],
         ["--progressive", "600", "--output", "nowhere/x"],
+        ["--progressive", "600", "--output", "a,b"],
+        ["--progressive", "600", "--output", "x", "--short", "300"],
+        ["--train", "--recipe quick"],
     ],
 )
 def test_stages_that_cannot_be_are_said(flags, more, monkeypatch, tmp_path, capsys):
@@ -661,6 +664,41 @@ def test_stages_that_cannot_be_are_said(flags, more, monkeypatch, tmp_path, caps
     assert command(*flags(*more)) == 2
     assert capsys.readouterr().err.startswith("harness: ")
     assert not [*tmp_path.iterdir()]
+
+
+def test_trainings_are_made_as_was_wished(wish, monkeypatch, tmp_path):
+    from harness.train.progressive import by_command
+
+    told = []
+    done = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: told.append(command) or done)
+    for more in (["--corpus", "c"], ["--recipe", "quick"], ["--recipe=quick"]):
+        by_command(replace(wish, dtype="float32"), more)("m", "longrope", 1024, tmp_path)
+    words = [" ".join(command) for command in told]
+    assert all("--dtype float32" in line for line in words)
+    assert ["--recipe paper" in line for line in words] == [True, False, False]
+
+
+def test_the_losses_of_other_weights_are_not_gone_on_with(wish):
+    """Of a model on the hub, whose weights are known once they are read."""
+    search = prepare(wish)
+    search.identity["weights"] = None
+    search.state.of_weights("a" * 64)
+    search.state.write()
+    again = State.opened(search.state.place, search.identity | {"weights": None})
+    again.of_weights("a" * 64)
+    with pytest.raises(ValueError, match=f"of a search with weights {'a' * 64}, not {'b' * 64}"):
+        again.of_weights("b" * 64)
+
+
+def test_what_is_searched_with_another_attention_factor_is_run_with_it(tmp_path, capsys):
+    from harness.cli.search import _tell_how_to_run
+
+    (tmp_path / "f.json").write_text(json.dumps({"factor": 4}))
+    _tell_how_to_run("m", "longrope,attention=yarn", tmp_path / "f.json")
+    assert (
+        f"longrope,attention=yarn,factor=4,factors={tmp_path}/f.json ..." in capsys.readouterr().out
+    )
 
 
 @pytest.mark.slow
@@ -673,8 +711,8 @@ def test_a_model_is_extended_through_a_training_by_the_command(flags, corpus, tm
     )  # fmt: skip
     assert command(*words) == 0
     said = capfd.readouterr()
-    assert f"harness run --model {place}/trained-1k --method longrope,factors=" in said.out
-    assert said.out.rstrip().endswith("factor=4 ...")
+    run = f"harness run --model {place}/trained-1k --method longrope,factor=4,factors={place}/"
+    assert said.out.rstrip().endswith(f"{run}factors.json ...")
     run = said.out[said.out.rindex("harness run") :].split()[1:-1]
     code = command(
         *run, "-t", "perplexity.whole,reach=2048", "-l", "600,2048", "--corpus", corpus,

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from harness import adapters, catalog, trained
+from harness import adapters, catalog, machine, trained
 from harness.cli import main
 from harness.method import Recipe
 from harness.model import describe, load
@@ -155,6 +155,39 @@ def test_sequences_longer_than_the_recipe_reads_raise_its_factor(spec, length, f
         describe("toy"), spec, "quick", corpus="stdlib", changes={"sequence_length": length}
     )
     assert it.numbers.factor == factor
+
+
+@pytest.mark.parametrize(("spec", "asked", "method", "target"), [
+    ("dynamic-ntk", None, "dynamic-ntk", 65536), ("dynamic-yarn", None, "dynamic-yarn", 65536),
+    ("dynamic-ntk,factor=2", 8.0, "dynamic-ntk,factor=2", 32768),
+    ("random-pos", None, "random-pos,max_factor=16", 65536),
+    ("random-pos", 64.0, "random-pos,max_factor=64", 262144),
+    ("random-pos", 4.0, "random-pos,max_factor=4", 16384),
+    ("random-pos,max_factor=8", None, "random-pos,max_factor=8", 32768),
+])  # fmt: skip
+def test_how_far_it_is_trained_to_read_is_what_was_said(spec, asked, method, target):
+    it = settle(describe("toy"), spec, "paper", corpus="stdlib", factor=asked)
+    assert (it.method, it.target) == (method, target)
+
+
+def test_what_auto_means_is_settled_with_the_course(novel, tmp_path, capsys, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        "harness.cli.train._follow", lambda course, *rest, **how: told.append(course)
+    )
+    with pytest.raises(SystemExit):
+        main(f"train --method pi --model toy --corpus {novel} -o {tmp_path}/a --device cpu".split())
+    exact = machine.dtype("auto", "cpu")
+    assert told[0].identity()["dtype"] == str(exact).removeprefix("torch.")
+
+
+def test_of_a_chat_too_only_what_the_course_reads_is_kept(tmp_path):
+    talk = [{"role": r, "content": "It is a lamp." * 9} for r in ("user", "assistant")]
+    file = tmp_path / "talk.jsonl"
+    file.write_text("".join(json.dumps({"messages": talk}) + "\n" for _ in range(200)))
+    it = settle(describe("toy"), "naive-ft", "quick", corpus=f"jsonl:{file}", stage="chat",
+                changes=SHORT | {"steps": 3})  # fmt: skip
+    assert len(rows(it)) == it.updates * it.rows
 
 
 @pytest.mark.parametrize(("words", "said"), [
@@ -416,6 +449,9 @@ def test_a_budget_is_spent_and_not_passed(novel):
         ("yarn", "quick", {"changes": {"learning_rate": -1.0}}, "learning rate"),
         ("naive-ft", "quick", {"factor": 0.0}, "factor must be at least 1"),
         ("yarn,factor=2", "quick", {"factor": 4.0}, "leave one out"),
+        ("random-pos,max_factor=2", "quick", {"factor": 4.0}, "leave one out"),
+        ("clex", "quick", {"factor": float("inf")}, "factor must be at least 1, not inf"),
+        ("clex", "quick", {"factor": float("nan")}, "factor must be at least 1, not nan"),
     ],
 )
 def test_what_cannot_be_trained_is_said_in_a_sentence(spec, name, wishes, said):
@@ -676,6 +712,17 @@ def test_adapters_by_themselves_are_the_model_that_they_were_merged_into(novel, 
     card = describe(str(alone))
     assert card.trained == describe(str(whole)).trained and card.spec.startswith("toy+mine@")
     assert card.spec != describe(str(whole)).spec and card.own_method == "yarn,factor=2"
+    on_top = settle(
+        card, "pi,factor=2", "quick", corpus=novel, changes=SHORT | {"steps": 1, "trains": "lora"}
+    )
+    follow(on_top, tmp_path / "next")  # of adapters upon adapters there is the merged model alone
+    assert describe(str(tmp_path / "next")).trained and not (tmp_path / "next/adapter").exists()
+    held = alone / "adapter_model.safetensors"
+    whole_file = held.read_bytes()
+    held.write_bytes(whole_file[:99])
+    with pytest.raises(LookupError, match="could not be read"):
+        load(str(alone), device="cpu", dtype="float32")
+    held.write_bytes(whole_file)
     said = json.loads((alone / "training.json").read_text())
     (alone / "training.json").write_text(json.dumps(said | {"base_weights": "0" * 64}))
     with pytest.raises(LookupError, match="with the weights 00000000, and here they are"):

@@ -75,8 +75,9 @@ def search(
         str | None, Option(metavar="LENGTHS", help="Of --progressive: for inputs up to here.")
     ] = None,
     train: Annotated[
-        str, Option(metavar="WORDS", help="Of --progressive: further words for harness train.")
-    ] = "--recipe paper",
+        str | None,
+        Option(metavar="WORDS", help="Of --progressive: for harness train; else --recipe paper."),
+    ] = None,
     device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
     dtype: Annotated[str, Option(help="auto, bfloat16 or float32.")] = "auto",
     plan: Annotated[bool, Option("--plan", help="Only say what it will take, and stop.")] = False,
@@ -106,11 +107,15 @@ def search(
         raise typer.BadParameter(
             "--short belongs to --progressive; alone it is --target and --append"
         )
+    elif train is not None:
+        raise typer.BadParameter("--train belongs to --progressive: leave it out")
     else:
         _searched(wish, plan)
 
 
-def _extended(wish: "Wish", plan: bool, progressive: str, short: str | None, train: str) -> None:
+def _extended(
+    wish: "Wish", plan: bool, progressive: str, short: str | None, train: str | None
+) -> None:
     from shlex import split
 
     from harness.lengths import lengths
@@ -124,7 +129,7 @@ def _extended(wish: "Wish", plan: bool, progressive: str, short: str | None, tra
             wish.output,
             through=lengths(progressive),
             short=lengths(short) if short else (),
-            train=by_command(wish, split(train)),
+            train=by_command(wish, split(train or "")),
             watching=_watch,
             note=lambda said: typer.echo(said, err=True),
         )
@@ -161,11 +166,11 @@ def _searched(wish: "Wish", plan: bool) -> None:
 
 
 def _tell_how_to_run(model: str, method: str, factors: Path) -> None:
-    from harness.catalog import split, written
+    from harness.catalog import extended
 
-    s = written(float(json.loads(factors.read_text("utf-8"))["factor"]))
-    name = split(method)[0]
-    typer.echo(f"harness run --model {model} --method {name},factors={factors},factor={s} ...")
+    s = float(json.loads(factors.read_text("utf-8"))["factor"])
+    spec = extended(method, {"factors": str(factors), "factor": s})
+    typer.echo(f"harness run --model {model} --method {spec} ...")
 
 
 def _watch() -> AbstractContextManager[Any]:

@@ -95,11 +95,13 @@ def train(
         raise typer.BadParameter("--method and --output say what to train and where to; see --help")
     if steps and budget:
         raise typer.BadParameter("--budget sets the steps: leave --steps out")
+    from harness import machine
     from harness.model import describe
     from harness.plugins import named
     from harness.train.course import settle
     from harness.train.parallel import arguments
 
+    exact = str(machine.dtype(dtype, machine.device(device))).removeprefix("torch.")
     card = describe(model, trust_remote_code=trust_remote_code)
     course = settle(
         card, named(method), recipe, corpus=corpus, factor=factor, budget=budget,
@@ -109,7 +111,7 @@ def train(
             "batch_tokens": _tokens(batch_tokens, "--batch-tokens"),
             "learning_rate": learning_rate, "trains": trains,
         },
-        stage=stage, answers_only=loss_on == "assistant", dtype=dtype, checkpointing=checkpointing,
+        stage=stage, answers_only=loss_on == "assistant", dtype=exact, checkpointing=checkpointing,
     )  # fmt: skip
     shared = arguments(distributed, context_parallel, device, trains=course.numbers.trains)
     if plan:

@@ -243,6 +243,8 @@ def _place(to: Path) -> Iterator[Path]:
         ValueError: something is there.
         OSError: nothing can be written there.
     """
+    if to.resolve() == Path.cwd():
+        raise ValueError("The folder you are in cannot be replaced: name one below it with --to.")
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise ValueError(f"{str(to)!r} is there already: give another folder, or remove it first.")
     to.parent.mkdir(parents=True, exist_ok=True)

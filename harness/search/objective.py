@@ -36,6 +36,8 @@ class Objective:
     trust_remote_code: bool = False
     read: int = 0
     """Documents so far, by this process."""
+    meant: Callable[[str], None] = lambda weights: None
+    """Told the weights' sha256, which of a model on the hub is not known before."""
 
     def loss(self, it: Individual, document: int) -> float:
         """Nats, the mean over one document; infinite where a logit is not finite."""
@@ -57,6 +59,7 @@ class Objective:
             dtype=self.exact_dtype,
             trust_remote_code=self.trust_remote_code,
         )
+        self.meant(live.weights)
         check_engine(live.model)
         check_identity(live.model)
         return live

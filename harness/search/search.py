@@ -212,6 +212,7 @@ class Search:
         """
         self.state.history.clear()
         self.state.write()
+        self.objective.meant = self.state.of_weights
 
         def kept() -> None:
             self.state.write()
@@ -268,7 +269,7 @@ class Search:
             "factors": best.factors,
             "start_tokens": best.start_tokens,
             "factor": self.scale,
-            **{name: self.identity[name] for name in ("model", "dtype", "target", "corpus")},
+            **{key: self.identity[key] for key in ("model", "method", "dtype", "target", "corpus")},
             "samples": self.wish.samples,
             "perplexity": exp(self._last.best),
             "evaluations": self._last.evaluations,

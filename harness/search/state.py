@@ -47,13 +47,29 @@ class State:
                 f"{place} does not hold a search that can be gone on with: delete it, or give "
                 "another --output."
             ) from None
+        if search.get("weights") is None:  # on the hub: to be compared when they are read
+            search["weights"] = then.get("weights")
         for name in search.keys() | then.keys():
-            if then.get(name) != search.get(name):
-                raise ValueError(
-                    f"{place} is of a search with {name.replace('_', ' ')} {then.get(name)}, not "
-                    f"{search.get(name)}: give another --output, or delete it to start anew."
-                )
+            state.see_the_same(name, then.get(name), search.get(name))
         return state
+
+    def see_the_same(self, name: str, then: Any, now: Any) -> None:
+        """Raises ValueError: a search that differs in this is another."""
+        if then != now:
+            raise ValueError(
+                f"{self.place} is of a search with {name.replace('_', ' ')} {then}, not {now}: "
+                "give another --output, or delete it to start anew."
+            )
+
+    def of_weights(self, weights: str) -> None:
+        """Note whose losses these are, once that is known.
+
+        Raises:
+            ValueError: those of before were of others.
+        """
+        if self.search.get("weights") is None:
+            self.search["weights"] = weights
+        self.see_the_same("weights", self.search["weights"], weights)
 
     def write(self) -> None:
         individuals = [

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from harness import catalog, machine
 from harness.adapters import ADAPTER
 from harness.disk import saving, write_whole
-from harness.model import Card, Live, tokenizer
+from harness.model import KNOWN, Card, Live, tokenizer
 from harness.train.course import Course, memory
 from harness.train.moving import save_own
 from harness.trained import FILE, Trained, read, write
@@ -97,9 +97,9 @@ def own(output: Path, facts: dict[str, Any]) -> None:
 def begin(output: Path, facts: dict[str, Any], course: Course, card: Card) -> None:
     """Make the folder this training's; what the method reads from files is copied into it."""
     output.mkdir(parents=True, exist_ok=True)
+    write_whole(output / PLAN, json.dumps(facts, indent=2, sort_keys=True) + "\n")  # whose it is
     for name, text in _files(course, card).items():
         write_whole(output / f"{name}.json", text)
-    write_whole(output / PLAN, json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
 
 def newest(output: Path) -> Path | None:
@@ -139,7 +139,11 @@ def account(
         sequence_length=course.numbers.sequence_length,
         tokens=course.tokens,
         seed=seed,
-        made_with={"versions": machine.versions(), **machine.commit()},
+        made_with={
+            "dtype": str(machine.dtype(course.dtype, live.device)).removeprefix("torch."),
+            "versions": machine.versions(),
+            **machine.commit(),
+        },
     )
 
 
@@ -155,7 +159,7 @@ def publish(
 
     Args:
         learner: what was trained: the model, or adapters around it, which are merged, and kept in
-            `adapter/` too, which is read as the whole is.
+            `adapter/` too, which is read as the whole is, if the base is no such folder itself.
         weights: all of its, gathered from whoever holds them.
         live: the base.
         own: names of the method's own weights, which stay float32.
@@ -164,7 +168,8 @@ def publish(
     """
     model = learner
     if hasattr(learner, "merge_and_unload"):
-        _apart(learner, own, output, trained, live)
+        if not live.card.adapter:
+            _apart(learner, own, output, trained, live)
         model = learner.merge_and_unload()
         weights = model.state_dict()
     dtype = getattr(live.card.config, "dtype", None) or torch.float32
@@ -182,7 +187,7 @@ def _apart(
 ) -> None:
     """The adapters and the method's own weights, with what tells whose they are."""
     folder, name = output / ADAPTER, live.card.name
-    base = str(Path(name).resolve()) if Path(name).exists() else name
+    base = name if name in KNOWN or not Path(name).exists() else str(Path(name).resolve())
     with saving(folder, SAFE):
         for config in learner.peft_config.values():
             config.base_model_name_or_path = base

@@ -39,6 +39,7 @@ class Course:
     answers_only: bool = True
     """Of a chat, learn only what the assistant says."""
     dtype: str = "auto"
+    """Of products. `auto` is another on another machine: `harness train` settles it first."""
     checkpointing: bool = True
     """Layers' activations are made again on the way back."""
 
@@ -120,10 +121,13 @@ def settle(
     wished = {key: value for key, value in (changes or {}).items() if value is not None}
     whole = recipe(method, name)
     numbers = replace(whole, **wished)
-    if factor is not None and "factor" in catalog.split(spec)[1]:
-        raise ValueError(f"--factor and {spec} both say how far: leave one out.")
     chosen = _factor(method, numbers, card) if factor is None else factor
-    spec = catalog.extended(spec, method.trained_for(chosen))
+    _check(replace(numbers, factor=chosen))
+    follows = method.trained_for(chosen)
+    said = method.made_for(SimpleNamespace(config=card.config)) is not None
+    if factor is not None and said and follows.keys() & catalog.split(spec)[1].keys():
+        raise ValueError(f"--factor and {spec} both say how far: leave one out.")
+    spec = catalog.extended(spec, follows)
     rows = max(1, round(numbers.batch_tokens / numbers.sequence_length))
     each = rows * numbers.sequence_length
     if budget is not None:

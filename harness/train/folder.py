@@ -16,10 +16,9 @@ from typing import IO, Any, Self
 
 import numpy as np
 
-from harness.train.packing import BOUNDARIES, CARD, SHARD, Packed
+from harness.train.packing import BOUNDARIES, CARD, SCHEMA, SHARD, Packed
 
 PARTS = "parts.npy"
-SCHEMA = 1
 SHARD_TOKENS = 2**28
 """Tokens of a file, about."""
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CARD = "mixture.json"
+SCHEMA = 1
+CARRIED = {"schema", "label", "length", "tokens", "tokenizer", "files"}
+"""What a card must say to be read."""
 BOUNDARIES = "boundaries.npy"
 SHARD = "sequences-{:05d}.npy"
 CLEX_CHARACTERS = 3.4
@@ -255,4 +258,12 @@ def read_card(folder: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise ValueError(f"{folder / CARD} is no JSON: {error}.") from None
+    if not isinstance(card, dict) or (lost := CARRIED - card.keys()):
+        said = f"no {', '.join(sorted(lost))}" if isinstance(card, dict) else "no object"
+        raise ValueError(f"{folder / CARD} holds {said}: build the folder anew.")
+    if card["schema"] != SCHEMA:
+        raise ValueError(
+            f"{folder} was built by another version (schema {card['schema']}, and this is "
+            f"{SCHEMA}): build it anew."
+        )
     return card

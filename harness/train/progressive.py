@@ -16,11 +16,15 @@ from typing import NamedTuple
 
 from harness import catalog, trained
 from harness.lengths import label
+from harness.model import describe
 from harness.search.search import prepare
 from harness.search.wish import Watch, Wish
 
 Train = Callable[[str, str, int, Path], None]
 """Trains a model with a method's spec at a length into a folder, whole or to be gone on with."""
+
+
+RECIPE = ["--recipe", "paper"]
 
 
 class Extended(NamedTuple):
@@ -56,6 +60,7 @@ def extend(
         ValueError: the lengths do not rise to the target, or the folder cannot be made.
     """
     _check(wish, through, short)
+    catalog.extended(wish.method, {"factors": str(folder)})  # it must do for a method's parameter
     if not folder.parent.is_dir():
         raise ValueError(f"There is no folder {folder.parent}: make it, or give another --output.")
     folder.mkdir(exist_ok=True)
@@ -86,8 +91,12 @@ def extend(
 
 
 def by_command(wish: Wish, more: Sequence[str]) -> Train:
-    """Trains by `harness train`, in a process of its own, as was wished and with further words."""
-    how = ["--device", wish.device, "--seed", str(wish.settings.seed)]
+    """Trains by `harness train`, in a process of its own, as was wished and with further words.
+
+    Of the paper's recipe, unless they name another.
+    """
+    how = ["--device", wish.device, "--dtype", wish.dtype, "--seed", str(wish.settings.seed)]
+    how += [] if any(word.partition("=")[0] == "--recipe" for word in more) else RECIPE
     how += ["--trust-remote-code"] if wish.trust_remote_code else []
 
     def train(model: str, method: str, length: int, into: Path) -> None:
@@ -111,6 +120,12 @@ def _check(wish: Wish, through: Sequence[int], short: Sequence[int]) -> None:
         )
     if any(length >= wish.target for length in short):
         raise ValueError(f"Short inputs end below the target of {wish.target:,}.")
+    least = describe(wish.model, trust_remote_code=wish.trust_remote_code).original_length
+    if low := [length for length in (*through, *short) if length < least]:
+        raise ValueError(
+            f"{wish.model} was trained on {least:,} tokens, and a search for {min(low):,} would "
+            "not extend it: take longer lengths."
+        )
 
 
 def _with(spec: str, factors: Path) -> str:

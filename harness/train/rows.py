@@ -19,12 +19,12 @@ def rows(course: "Course", *, seed: int = 42, trust_remote_code: bool = False) -
 
     reads = tokenizer(describe(course.model, trust_remote_code=trust_remote_code))
     length = course.numbers.sequence_length
+    wanted = course.numbers.steps * course.rows
     if course.stage == "chat":
         from harness.train.chat import open_conversations
 
         on = "assistant" if course.answers_only else "all"
-        return open_conversations(course.corpus, reads, length, on=on)
-    wanted = course.numbers.steps * course.rows
+        return open_conversations(course.corpus, reads, length, on=on, first=wanted)
     if course.stage == "retrieval":
         from harness.train.retrieval import open_questions
 

@@ -192,6 +192,7 @@ def train(
         tell(line)
         if run.step % plan.checkpoint_every == 0:
             _write_whole(output / "checkpoint.pt", run, plan)
+    _write_whole(output / "checkpoint.pt", run, plan)  # a kill while it is exported loses nothing
     _export(run, plan, tokenizer, output)
     (output / "checkpoint.pt").unlink(missing_ok=True)
 
