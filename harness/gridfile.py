@@ -174,6 +174,11 @@ def options(
     )
 
 
+def names_models(flags: dict[str, Any], file: Path | None) -> bool:
+    """Whether a person said which model, in a flag or in the file."""
+    return "model" in flags or (file is not None and "model" in read(file))
+
+
 def _own_toy(grid: Grid) -> str | None:
     """The toy as trained with the one method that is asked for, by its name alone."""
     from harness.model import TRAINED

@@ -93,6 +93,11 @@ def _named(name: str) -> str:
     return file.name + variant
 
 
+def place(name: str) -> Path | None:
+    """Where a file lies that was named; None: the name is of no such file."""
+    return _files[name].path if name in _files else None
+
+
 def opened(name: str) -> ModuleType:
     """The module of a file that was named; its code is run once.
 

@@ -4,7 +4,7 @@ import ast
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from itertools import pairwise
 from typing import Any, get_type_hints
@@ -40,11 +40,16 @@ def show(
         LookupError: nothing has that name; the message has the nearest.
         ValueError: the rotary embedding is given in part, or to what takes none.
     """
+    rope = {"head_dim": head_dim, "theta": theta, "original_length": original_length}
+    lengths = {"length": length, "input_length": input_length}
     if _kind(name) == "tasks":
+        if given := [k for k, v in (rope | lengths).items() if v is not None]:
+            raise ValueError(
+                f"{name} is a task, and has no rotary embedding: leave {_flags(given)} out."
+            )
         return _task(name)
     method = _given(catalog.load("methods", name), name, {"factor": factor, "factors": factors})
-    rope = {"head_dim": head_dim, "theta": theta, "original_length": original_length}
-    if all(value is None for value in rope.values()):
+    if all(value is None for value in (rope | lengths).values()):
         return _method(method, name)
     return _method(method, name) | _resolved(method, name, rope, length, input_length)
 
@@ -144,9 +149,8 @@ def _resolved(
     from harness.rope import Rope
     from harness.rotary import Reencoding
 
-    missing = [f"--{key.replace('_', '-')}" for key, value in rope.items() if value is None]
-    if missing:
-        raise ValueError(f"To compute the encoding, give {' and '.join(missing)} too.")
+    if missing := [key for key, value in rope.items() if value is None]:
+        raise ValueError(f"To compute the encoding, give {_flags(missing)} too.")
     if not isinstance(method, Reencoding):
         raise ValueError(f"{name} does not bend the rotary embedding: it has no frequencies.")
     trained = rope["original_length"]
@@ -155,6 +159,10 @@ def _resolved(
     given = Rope(theta=rope["theta"], dim=rope["head_dim"], original_length=trained)
     numbers = rope | {"length": target, "input_length": input_length or target}
     return numbers | method.resolved(given, reach) | {"notice": method.remark(given, reach)}
+
+
+def _flags(names: Iterable[str]) -> str:
+    return " and ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
 def _task(name: str) -> dict[str, Any]:

@@ -295,13 +295,27 @@ def test_no_grid_file_is_read_without_end(tmp_path):
         (["run", "--samples", "many"], "'--samples'"),
         (["show", "yarm"], "No method or task named 'yarm'. Did you mean 'yarn'?"),
         (["show", "yarn", "--theta", "10000"], "give --head-dim and --original-length too"),
-        (["show", "yarn", "--length", "0"], "--length must be above zero"),
+        (["show", "yarn", "--length", "0"], "'0'"),
+        (
+            ["show", "yarn", "--length", "4k"],
+            "give --head-dim and --theta and --original-length too",
+        ),
+        (["show", "passkey", "--head-dim", "64"], "leave --head-dim out"),
         (
             ["show", "yarn", "--head-dim", "63", "--theta", "1e4", "--original-length", "64"],
             "an even number of at least 4 channels",
         ),
         (["results", "--results", "nowhere"], "There are no results in 'nowhere'."),
         (["results", "--format", "xml"], "'xml' is not one of"),
+        (["results", "--where", "model=toy", "pack"], "Flags go behind the word pack"),
+        (["results", "--check"], "--check is for --page"),
+        (["results", "--page", "README.md", "--format", "csv"], "--page has its conditions"),
+        (["plan", "-m", "pi", "-t", "passkey", "-l", "4k", "--share", "2"], "are for --gpu"),
+        (["plan", "-m", "pi", "--check"], "--check is for --page"),
+        (["chat", "--port", "80"], "--host and --port are for --web"),
+        (["run", "--record", "it.png"], "--record takes a FILE.svg"),
+        (["run", "--record", "it.svg", "--dry-run"], "--record takes a FILE.svg for a picture"),
+        (["run", "--write-cells", "x", "--dry-run"], "--write-cells runs nothing"),
         (["train", "toy"], "Missing option '--output'"),
     ],
 )
@@ -326,6 +340,23 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(capsys, argv, why):
 def test_an_unknown_name_comes_with_the_nearest(capsys, machine, flag, name, why):
     words = [w for key, value in (GOOD | {flag: name}).items() for w in (f"--{key}", value)]
     assert why in mistake(capsys, "run", *words)
+
+
+def test_what_a_machine_or_a_model_would_not_do_is_a_sentence():
+    from harness.cli import _words
+    from harness.probe import NotOn
+
+    assert _words(NotOn("It is not on.")) == "It is not on."
+    assert _words(MemoryError()) == "It does not fit: out of memory"
+    assert _words(RuntimeError("CUDA out of memory. Tried\nto")).endswith("memory. Tried")
+    assert _words(RuntimeError("a fault")) is None
+
+
+def test_the_words_of_a_picture_are_those_that_measure():
+    from harness.cli.run import _without
+
+    for typed in (["run", "--record", "a.svg", "-l", "4k"], ["run", "--record=a.svg", "-l", "4k"]):
+        assert _without("--record", typed) == ["run", "-l", "4k"]
 
 
 def test_a_program_error_keeps_its_traceback(monkeypatch):

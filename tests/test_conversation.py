@@ -87,7 +87,8 @@ def test_every_turn_is_answered_as_if_asked_at_once(name, live, reader):
     if reason := catalog.load("methods", name).unfit(live.model, FACTOR * TRAINED):
         pytest.skip(reason)
     turns, said = [], []
-    with Chat(live, reader, name, factor=FACTOR, sampling=SHORT) as chat:
+    factor = None if name == "none" else FACTOR
+    with Chat(live, reader, name, factor=factor, sampling=SHORT) as chat:
         for text in SAYS:
             turns.append(chat.say(text))
             said.append("".join(chat.reply(turns[-1])))
@@ -180,6 +181,20 @@ def test_a_switch_reads_the_conversation_again(live, reader):
         assert answered(other, "And?") == second
 
 
+@pytest.mark.parametrize(
+    ("method", "factor", "why"),
+    [
+        ("auto", 4, "none is on: say which with --method"),
+        ("yarn,factor=8", 4, "both say how far"),
+        ("yarn", float("inf"), "a number from 1 up"),
+        ("yarn", float("nan"), "a number from 1 up"),
+    ],
+)
+def test_a_factor_that_would_change_nothing_is_refused(method, factor, why, live, reader):
+    with pytest.raises(ValueError, match=why):
+        Chat(live, reader, method, factor=factor)
+
+
 @pytest.mark.parametrize("wrong", ["yarm", "yarn,factor=0.5", "yarn,beta=3", "pi+yarn"])
 def test_a_refused_switch_changes_nothing(wrong, live, reader):
     with Chat(live, reader, "yarn", factor=FACTOR, sampling=SHORT) as chat:
@@ -240,7 +255,7 @@ def test_keys_that_found_no_room_find_it_when_there_is_some(monkeypatch):
         ("none", 8, "none", 512),
         ("yarn", None, "yarn,factor=4", 2048),
         ("yarn", 8, "yarn,factor=8", 4096),
-        ("yarn,factor=2", 8, "yarn,factor=2", 1024),
+        ("yarn,factor=2", None, "yarn,factor=2", 1024),
         ("lm-infinite", 3, "lm-infinite", 1536),
         ("lm-infinite", None, "lm-infinite", None),
         ("lm-infinite,window=900", None, "lm-infinite,window=900", 512),
@@ -437,7 +452,7 @@ def test_beyond_its_range_a_pipe_is_told_too(piped, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--factor", "0.5"), "--factor is 1 or more"),
+        (("--factor", "0.5"), "--factor is a number from 1 up"),
         (("--file", "nowhere.txt"), "nowhere.txt: No such file"),
         (("-m", "yarm"), "Did you mean 'yarn'?"),
         (("--temperature", "-1"), "A temperature is"),

@@ -210,6 +210,28 @@ def test_results_of_a_file_are_read_with_its_code_named(rope, capsys):
     assert "MyRope" in capsys.readouterr().out
 
 
+def test_the_command_that_measures_again_names_the_file(rope):
+    from harness.again import again
+    from harness.cell import Cell
+
+    name = plugins.named(str(rope))
+    cell = Cell(model="toy", method=f"{name}+log-n,factor=4", task="passkey.standard", length=4096)
+    words = again(cell).command
+    assert words.startswith(
+        f"harness --code {rope.resolve()} run --model toy --method {name}+log-n"
+    )
+
+
+def test_a_task_of_ones_own_needs_nothing_fetched(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert harness("new", "task", "my-task") == 0
+    capsys.readouterr()
+    assert harness("data", "fetch", "./my_task.py", "--dry-run") == 0
+    assert "works offline" in capsys.readouterr().out
+    assert harness("score", "--task", "./my_task.py", "--predictions", "x.jsonl") == 2
+    assert "cannot be scored from a file" in capsys.readouterr().err
+
+
 # What is wrong with it, in a sentence with file and line
 
 

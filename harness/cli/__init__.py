@@ -141,8 +141,21 @@ def _words(error: Exception) -> str | None:
         return None  # LookupErrors, but of a program: nobody typed them
     if isinstance(error, ModuleNotFoundError):
         return None if error.name else str(error)  # ours have a sentence and no name
+    if isinstance(error, MemoryError | RuntimeError):
+        return _words_of_a_machine(error)
     if not isinstance(error, ValueError | LookupError | OSError | FloatingPointError):
         return None
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'The system'}: {error.strerror}."
     return str(error)
+
+
+def _words_of_a_machine(error: Exception) -> str | None:
+    """Of what a model would not do, or could not for want of memory."""
+    from harness.engine.parallel import out_of_memory
+    from harness.probe import NotOn
+
+    if isinstance(error, NotOn):
+        return str(error)
+    said = str(error).strip().partition("\n")[0]
+    return f"It does not fit: {said or 'out of memory'}" if out_of_memory(error) else None

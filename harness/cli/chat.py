@@ -31,6 +31,7 @@ COMMANDS = {
     "/quit": "leave; so does Ctrl-D",
 }
 QUOTES = '"""'
+LOOPBACK = "127.0.0.1"
 
 
 def chat(
@@ -62,17 +63,18 @@ def chat(
     ] = False,
     web: Annotated[bool, Option("--web", help="In a browser, on this machine.")] = False,
     host: Annotated[
-        str, Option(metavar="ADDRESS", help="With --web: who may reach it; 0.0.0.0: anybody.")
-    ] = "127.0.0.1",
+        str | None,
+        Option(metavar="ADDRESS", help="With --web: who may reach it; 0.0.0.0: anybody; else you."),
+    ] = None,
     port: Annotated[int | None, Option(metavar="N", help="With --web; else the next free.")] = None,
 ) -> None:
     """Talk with an extended model."""
     from harness.chat import Chat, Sampling
 
-    if factor is not None and factor < 1:
-        raise ValueError(f"--factor is 1 or more, and {factor:g} is not.")
     if web:
         from harness.web import serve
+    elif host or port is not None:
+        raise typer.BadParameter("--host and --port are for --web")
     sampling = Sampling(
         temperature=temperature, top_p=top_p, seed=seed, max_new_tokens=max_new_tokens
     )
@@ -88,7 +90,7 @@ def chat(
         sampling=sampling,
     ) as opened:
         if web:
-            serve(opened, host, port)
+            serve(opened, host or LOOPBACK, port)
         else:
             raise typer.Exit(Talk(opened, Screen() if sys.stdin.isatty() else Pipe()).run())
 

@@ -306,15 +306,19 @@ def fetch(
     """
     from harness import catalog, network
     from harness.gridfile import specs
+    from harness.plugins import named
 
     if not dry_run and not network.reachable():
         network.offline()
-    for spec in [one for name in specs(task) for one in catalog.members("tasks", name)]:
+    asked = [named(name) for name in specs(task)]
+    for spec in [one for name in asked for one in catalog.members("tasks", name)]:
         wanted = catalog.load("tasks", spec)
-        needs = wanted.needs() if hasattr(wanted, "needs") else [wanted.source]
         if getattr(wanted, "offline", True):
             typer.echo(f"{spec}: works offline, there is nothing to fetch")
-        elif dry_run:
+            continue
+        told = getattr(wanted, "source", "what it does not say")
+        needs = wanted.needs() if hasattr(wanted, "needs") else [told]
+        if dry_run:
             typer.echo(f"{spec}: {', '.join(needs)}")
         elif not hasattr(wanted, "fetch") and not hasattr(wanted, "rows"):
             typer.echo(f"{spec}: comes from {', '.join(needs)}, which is to be given as a file")

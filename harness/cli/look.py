@@ -18,7 +18,7 @@ DOCTOR_EXAMPLES = "harness doctor\n\nharness doctor --json"
 SHOW_EXAMPLES = (
     "harness show passkey\n\n"
     "harness show recipe clex/paper\n\n"
-    "harness show yarn --head-dim 64 --theta 100000 --original-length 8192 --length 65536 --json"
+    "harness show yarn --head-dim 64 --theta 100000 --original-length 8k --length 64k --json"
 )
 RESULTS_EXAMPLES = (
     "harness results --where 'method=yarn,pi length>=8k status=scored'\n\n"
@@ -84,10 +84,10 @@ def show(
     ] = None,
     head_dim: Annotated[int | None, Option(help="Channels of a head that rotate.")] = None,
     theta: Annotated[float | None, Option(help="The rotary embedding's base.")] = None,
-    original_length: Annotated[int | None, Option(help="Tokens of the trained window.")] = None,
-    length: Annotated[int | None, Option(help="Tokens to extend to.")] = None,
+    original_length: Annotated[str | None, Option(help="Tokens of the trained window.")] = None,
+    length: Annotated[str | None, Option(help="Tokens to extend to, such as 64k.")] = None,
     input_length: Annotated[
-        int | None, Option(help="Tokens of the input, where the encoding depends on it.")
+        str | None, Option(help="Tokens of the input, where the encoding depends on it.")
     ] = None,
     factor: Annotated[float | None, Option(help="Instead of --length.")] = None,
     factors: Annotated[str | None, Option(help="A file of LongRoPE's factors.")] = None,
@@ -97,6 +97,7 @@ def show(
 
     `harness show recipe METHOD/RECIPE` prints the training that a method was published with.
     """
+    from harness.lengths import one
     from harness.plugins import named
     from harness.show import recipe
     from harness.show import show as described
@@ -105,16 +106,16 @@ def show(
         about = recipe(name, of)
         print(json.dumps(about, indent=2, ensure_ascii=False) if as_json else _readable(about))
         return
-    for flag, value in {"--head-dim": head_dim, "--theta": theta, "--length": length}.items():
+    for flag, value in {"--head-dim": head_dim, "--theta": theta}.items():
         if value is not None and value <= 0:
             raise ValueError(f"{flag} must be above zero, and {value:g} is not.")
     about = described(
         named(name),
         head_dim=head_dim,
         theta=theta,
-        original_length=original_length,
-        length=length,
-        input_length=input_length,
+        original_length=one(original_length, "--original-length") if original_length else None,
+        length=one(length, "--length") if length else None,
+        input_length=one(input_length, "--input-length") if input_length else None,
         factor=factor,
         factors=factors,
     )
@@ -141,10 +142,16 @@ def results(
     conditions of --where.
     """
     context.obj = folder
-    if context.invoked_subcommand:
-        if where or page:
-            raise ValueError(f"Conditions go behind the word {context.invoked_subcommand}.")
+    if verb := context.invoked_subcommand:
+        if where or page or check or form != "table":
+            raise ValueError(
+                f"Flags go behind the word {verb}: harness results {verb} --help says which it has."
+            )
         return
+    if check and not page:
+        raise typer.BadParameter("--check is for --page")
+    if page and (where or form != "table"):
+        raise typer.BadParameter("--page has its conditions in its marks, and tables in markdown")
     if page:
         raise typer.Exit(refresh(page, folder, check))
     from harness.report import table

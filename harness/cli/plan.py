@@ -23,7 +23,8 @@ HELP = (
     "Cost a grid before it runs: tokens, operations, time and peak memory.\n\n"
     "It takes the flags of a grid as `harness run` does. Here, time is from a layer of the model "
     "that is run for some three seconds. With --gpu, it is from the GPU's data sheet and what "
-    "kernels are known to reach of it, in bfloat16; a third more or less is likely."
+    "kernels are known to reach of it, in bfloat16, for the whole grid, whatever has results; a "
+    "third more or less is likely."
 )
 EXAMPLES = (
     "harness plan -m none,yarn,longrope -t passkey,perplexity -l 4k-32k --model smollm2-135m\n\n"
@@ -52,8 +53,9 @@ def plan(
         int, Option(metavar="N", help="Most of them that may share one pass.", min=1, max=64)
     ] = 1,
     offload: Annotated[
-        bool, Option("--offload", help="What does not fit may lie in the host's memory.")
-    ] = False,
+        Literal["auto", "off"],
+        Option(help="auto: what does not fit a GPU may lie in the host's memory."),
+    ] = "off",
     stand_in: Annotated[
         bool,
         Option(
@@ -76,12 +78,16 @@ def plan(
     """Cost a grid before it runs."""
     if page:
         raise typer.Exit(_refresh(page, check))
+    if check:
+        raise typer.BadParameter("--check is for --page")
+    if not gpu and (gpus > 1 or share > 1 or offload == "auto"):
+        raise typer.BadParameter("--gpus, --share and --offload are for --gpu: say which")
     options = _options(given, stand_in or bool(gpu))
     from harness.plan import plan as planned
 
     cells = planned(options, stand_in=stand_in)
     if gpu:
-        _on_gpus(cells, gpu, gpus, share, offload, form)
+        _on_gpus(cells, gpu, gpus, share, offload == "auto", form)
     elif stand_in:
         raise ValueError("--stand-in counts for machines elsewhere: say which with --gpu.")
     else:

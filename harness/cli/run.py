@@ -199,9 +199,13 @@ def run(
         offline()
     try:
         from harness.executors import chosen, launched
-        from harness.gridfile import options
+        from harness.gridfile import names_models, options
         from harness.store import Store
 
+        if write_cells and (dry_run or as_json):
+            raise ValueError("--write-cells runs nothing: leave out --dry-run and --json.")
+        if record and (dry_run or write_cells or record.suffix != ".svg"):
+            raise ValueError("--record takes a FILE.svg for a picture of what was measured.")
         if write_cells and (ranks or parallel == "tensor"):
             raise ValueError("--write-cells is for one process a cell: leave out --ranks.")
         if device_map and offload == "on":
@@ -211,7 +215,7 @@ def run(
             together = engine == "local" and not (dry_run or write_cells)
             raise typer.Exit(_read_along(trust_remote_code, device) if together else 0)
         asked = options(given, grid, trust_remote_code=trust_remote_code)
-        if "model" not in given and asked.models != ("toy",) and not grid:
+        if asked.models != ("toy",) and not names_models(given, grid):
             typer.echo(f"note: {asked.models[0]} is read; --model toy is as it is.", err=True)
         placed = {"offload": offload, "memory": _bytes(memory), "device_map": device_map}
         asked = replace(asked, **placed, shards=_shards(parallel, ranks, engine))
@@ -374,8 +378,17 @@ def _print_results(plan: "Sequence[Planned]", found: "Sequence[Result]", as_json
 def _draw(plan: "Sequence[Planned]", store: "Store", picture: Path) -> None:
     from harness.report.picture import save
 
-    typed = [word for word in sys.argv[1:] if word not in ("--record", str(picture))]
-    save(picture, ["harness", *typed], filter(None, (store.get(p.cell) for p in plan)))
+    save(
+        picture,
+        ["harness", *_without("--record", sys.argv[1:])],
+        filter(None, (store.get(p.cell) for p in plan)),
+    )
+
+
+def _without(flag: str, typed: Sequence[str]) -> list[str]:
+    """A command line's words but for a flag and what it was given."""
+    pairs = zip(["", *typed], typed, strict=False)
+    return [word for before, word in pairs if flag not in (before, word.partition("=")[0])]
 
 
 def _print_plan(plan: "Sequence[Planned]", store: "Store", as_json: bool) -> None:

@@ -39,9 +39,11 @@ def score(
     as_json: Annotated[bool, Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score predictions."""
+    from harness.plugins import named
     from harness.score import folder
     from harness.score import score as scored
 
+    task = named(task)
     if predictions.is_dir():
         if model:
             raise ValueError(

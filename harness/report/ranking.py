@@ -22,7 +22,9 @@ RULES = (
     "than at the original length (document by document, where the losses are at hand), if there it "
     "keeps 85 % of the model's as it is. ≥: the longest length measured still holds; <: not even "
     "the shortest does; in brackets, how far the ends of the 95 % intervals hold. Methods that "
-    "read equally far share a rank."
+    "read equally far share a rank. **Claimed** is what a method's factor makes of the original "
+    "length; the **short-context tax** is what it loses within the original length, at the longest "
+    "of these, as a share of what the model as it is has there: below 0, it gains."
 )
 ALONE = "the model as it is was not measured: each row is held against itself"
 

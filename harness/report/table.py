@@ -106,8 +106,8 @@ def commas(results: Iterable[Result]) -> str:
 def refreshed(page: str, table: Callable[[str], str]) -> str:
     """The page with what stands between its marks made anew.
 
-    A table stands between `<!-- table:NAME where ... -->` and `<!-- /table:NAME -->`; the `where`,
-    as `harness results --where` takes it, says what it shows, and `table` makes it of that.
+    A table stands between `<!-- table:NAME CONDITIONS -->` and `<!-- /table:NAME -->`; conditions,
+    as `harness results --where` takes them, say what it shows, and `table` makes it of them.
 
     Raises:
         ValueError: a mark has no partner, or there is none.
@@ -116,7 +116,7 @@ def refreshed(page: str, table: Callable[[str], str]) -> str:
     closed = re.findall(r"<!-- /table:(\S+) -->", page)
     if opened != closed or not opened:
         raise ValueError(
-            "A page holds tables between '<!-- table:NAME where ... -->' and '<!-- /table:NAME "
+            "A page holds tables between '<!-- table:NAME CONDITIONS -->' and '<!-- /table:NAME "
             f"-->'; this one opens {', '.join(opened) or 'none'} and closes "
             f"{', '.join(closed) or 'none'}."
         )
