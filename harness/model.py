@@ -4,14 +4,14 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness import adapters, checkpoints, machine, network, trained
+from harness import adapters, checkpoints, machine, network, trained, weights
 from harness.nearest import hint
 from harness.trained import Trained
 
@@ -61,8 +61,8 @@ class Card:
         """sha256 of the weight files; None while they are on the hub only."""
         if not Path(self.place).exists():
             return None
-        base = _weights_hash(self.place)
-        return base if self.adapter is None else _together(base, self.adapter)
+        base = weights.of(self.place)
+        return base if self.adapter is None else weights.with_adapter(base, self.adapter)
 
     @cached_property
     def settings(self) -> str:
@@ -186,51 +186,59 @@ def load(
         LookupError: there is no such model, or its family is not supported.
         ValueError: no such device or dtype.
     """
-    from transformers import AutoModelForCausalLM
-
     on = machine.device(device)
     card = describe(name, trust_remote_code=trust_remote_code)
-    folder, extra = _folder_and_file(card.place)
-    shared = sharing(card, shards, device_map) if shards > 1 else {}
-    with quiet(), _readable(name):
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=None if extra else card.config,
-            dtype=machine.dtype(dtype, on),
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            **({"device_map": device_map} if device_map else {}),
-            **shared,
-            **({**extra, **_in_numbers()} if extra else {"use_safetensors": True}),
-        )
-    if absent := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
-        raise LookupError(
-            f"The model {name!r} is not whole: {len(absent)} of its weights are missing or of "
-            f"another shape, such as {absent[0]}. Random ones would stand in for them."
-        )
-    weights = card.weights or _weights_hash(card.place)
+    model = _read(
+        card,
+        dtype=machine.dtype(dtype, on),
+        trust_remote_code=trust_remote_code,
+        **({"device_map": device_map} if device_map else {}),
+        **(sharing(card, shards, device_map) if shards > 1 else {}),
+    )
+    read = card.weights or weights.of(card.place)
     if card.adapter and not card.weights:  # the base came from the hub just now
-        adapters.check(card.adapter, weights)
-        weights = _together(weights, card.adapter)
-    model.unexpected = {} if extra else _tensors(card.place, report["unexpected_keys"])
+        adapters.check(card.adapter, read)
+        read = weights.with_adapter(read, card.adapter)
     if card.adapter:
         with _readable(name):
             adapters.put_into(model, card.adapter, card.config.dtype)
             model.unexpected |= adapters.own(card.adapter)
-    model.requires_grad_(False)
-    model.config.name_or_path = name
     if card.trained and (lost := sorted({*card.trained.own} - model.unexpected.keys())):
         raise LookupError(
             f"The model {name!r} is not whole: {lost[0]}, which {card.trained.method} was trained "
             "with, is missing."
         )
+    model.requires_grad_(False)
+    model.config.name_or_path = name
     return Live(
         card=card,
         model=(within_reach(model) if device_map else model.to(on)).eval(),
         tokenizer=tokenizer(card, trust_remote_code),
-        weights=weights,
+        weights=read,
         remote_code=trust_remote_code,
     )
+
+
+def _read(card: Card, **how: Any) -> Any:
+    """Transformers' model of the base's weights, and what of them it does not know."""
+    from transformers import AutoModelForCausalLM
+
+    folder, extra = _folder_and_file(card.place)
+    with quiet(), _readable(card.name):
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=None if extra else card.config,
+            output_loading_info=True,
+            **how,
+            **({**extra, **_in_numbers()} if extra else {"use_safetensors": True}),
+        )
+    if absent := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
+        raise LookupError(
+            f"The model {card.name!r} is not whole: {len(absent)} of its weights are missing or of "
+            f"another shape, such as {absent[0]}. Random ones would stand in for them."
+        )
+    model.unexpected = {} if extra else weights.tensors(card.place, report["unexpected_keys"])
+    return model
 
 
 def sharing(card: Card, shards: int, device_map: str | None) -> dict[str, Any]:
@@ -289,7 +297,7 @@ def _places(name: str) -> tuple[str, Path | None]:
         return _place(name), None
     place = _place(adapters.base(folder))
     if Path(place).exists():
-        adapters.check(folder, _weights_hash(place))
+        adapters.check(folder, weights.of(place))
     return place, folder
 
 
@@ -316,7 +324,7 @@ def _smollm2() -> str:
     files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
     if not files:
         return SMOLLM2_HUB
-    digest = _sha256(files[0])
+    digest = weights.sha256(files[0])
     folder = machine.cache_folder() / "models" / f"smollm2-135m-{digest[:16]}"
     if not (folder / "config.json").exists():
         if not (find_spec("gguf") and find_spec("accelerate")):
@@ -409,57 +417,3 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-def _weights_hash(place: str) -> str:
-    files = _files(place)
-    if not files:
-        raise LookupError(f"The model {place!r} has no safetensors file, and no other is read.")
-    digests = [_digest(file) for file in files]
-    whole = "".join(digests).encode()
-    return digests[0] if len(digests) == 1 else hashlib.sha256(whole).hexdigest()
-
-
-def _together(base: str, adapter: Path) -> str:
-    """Of a base's weights and what is added to them."""
-    return hashlib.sha256((base + _weights_hash(str(adapter))).encode()).hexdigest()
-
-
-def _files(place: str) -> list[Path]:
-    """The weights, on this machine."""
-    path = Path(place)
-    if not path.exists():
-        from huggingface_hub import snapshot_download
-
-        path = Path(snapshot_download(place, local_files_only=True))
-    return [path] if path.is_file() else sorted(path.glob("*.safetensors"))
-
-
-def _tensors(place: str, names: Collection[str]) -> dict[str, Any]:
-    """Those of these names, from safetensors files."""
-    from safetensors import safe_open
-
-    found = {}
-    for file in _files(place) if names else []:
-        with safe_open(file, framework="pt") as opened:
-            found |= {n: opened.get_tensor(n) for n in opened.keys() if n in names}  # noqa: SIM118
-    return found
-
-
-def _digest(file: Path) -> str:
-    """A file's sha256; read once, and again when its time or size changes."""
-    stat = file.stat()
-    seen = f"{file.resolve()} {stat.st_mtime_ns} {stat.st_size}"
-    note = machine.cache_folder() / "digests" / hashlib.sha256(seen.encode()).hexdigest()
-    with contextlib.suppress(OSError):
-        return note.read_text()
-    digest = _sha256(file)
-    with contextlib.suppress(OSError):
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(digest)
-    return digest
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
