@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import exp
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,11 +173,13 @@ def results(folder: str | Path = "results", where: str | None = None) -> "list[R
 
     from harness import archive
     from harness.disk import existing
+    from harness.store import Store
 
     found = archive.found(existing(Path(folder).expanduser()), where)
     for file in found.broken:
         warnings.warn(f"skipped {file}", stacklevel=2)
-    return found.results
+    store = Store(Path(folder).expanduser())
+    return [one if one.provenance else store.get(one.cell) or one for one in found.results]
 
 
 def frame(results: "Iterable[Result]") -> "pd.DataFrame":
@@ -202,15 +205,17 @@ def curve(results: "Iterable[Result]") -> "Figure":
     from harness.report.figures import length
 
     drawn = list(results)
-    known = {r.cell.base: r.provenance.get("original_length") for r in drawn}
-    return length.draw(drawn, {base: window for base, window in known.items() if window})
+    known = {r.cell.base: window for r in drawn if (window := r.provenance.get("original_length"))}
+    return length.draw(drawn, known)
 
 
 def _length(given: int | str) -> int:
     from harness.lengths import lengths
 
-    if isinstance(given, int):
-        return given
+    if isinstance(given, Integral):
+        if given < 1:
+            raise ValueError(f"A length is at least 1 token, and {given} is none.")
+        return int(given)
     found = lengths(given)
     if len(found) != 1:
         raise ValueError(f"A length is a number of tokens or such as 32k, and {given!r} is not.")

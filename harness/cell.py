@@ -136,7 +136,7 @@ class Result(BaseModel):
     """The 95 % interval's lower end."""
     high: float | None = None
     n: int = 0
-    """Items the value is a mean over: documents, trials."""
+    """What the value is a mean over: documents, trials; of some protocols windows or tokens."""
     metric: str = ""
     protocol: str = ""
     corpus: str | None = None

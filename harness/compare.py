@@ -59,7 +59,8 @@ class Comparison:
     corrected: float
     """The p after Holm, for all comparisons made together."""
     detectable: float | None
-    """The smallest true difference that this sample shows four times of five; None: none."""
+    """The smallest true difference that this sample shows four times of five, its p corrected as
+    if it were the smallest of all; None: none."""
     n: int
     """Items."""
     better: str | None = None
@@ -100,7 +101,7 @@ def compare(pairs: Iterable[Pair], items: Items = own) -> list[Comparison]:
         LookupError: the items of one are not known; says what to do.
     """
     pairs = list(pairs)
-    found = [_compared(a, b, items, enough(len(pairs))) for a, b in pairs]
+    found = [_compared(a, b, items, len(pairs)) for a, b in pairs]
     corrected = holm([comparison.p for comparison in found])
     return [_judged(c, p) for c, p in zip(found, corrected, strict=True)]
 
@@ -161,9 +162,9 @@ def floor(least: Sequence[float]) -> str | None:
     )
 
 
-def _compared(a: Result, b: Result, items: Items, draws: int) -> Comparison:
+def _compared(a: Result, b: Result, items: Items, together: int) -> Comparison:
     x, y = aligned(a, b, items)
-    it = paired(x, y, draws=draws)
+    it = paired(x, y, draws=enough(together), together=together)
     nats = a.metric in NATS
     points = not nats and all(0 <= score <= 1 for score in [*x, *y])
     scale = 100 if points else 1

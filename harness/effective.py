@@ -230,13 +230,17 @@ def _paired(
     """The interval of a difference that is the mean one of the same items; None: it is not."""
     if len(ours) < 2 or ours.keys() != theirs.keys():
         return None
-    from harness.stats import difference_of_shares, mean_interval
+    from harness.stats import ROUNDING, difference_of_shares, mean_interval
 
     a, b = list(ours.values()), [theirs[name] for name in ours]
     changes = [x - y for x, y in zip(a, b, strict=True)]
     if abs(sum(changes) / len(changes) - difference) > ALIKE:
         return None
-    return difference_of_shares(a, b) if {*a, *b} <= {0, 1} else mean_interval(changes)
+    if {*a, *b} <= {0, 1}:
+        return difference_of_shares(a, b)
+    if any(changes) and max(changes) - min(changes) <= ROUNDING * max(map(abs, changes)):
+        return -inf, inf  # all differ by the same: nothing is seen of how much they vary
+    return mean_interval(changes)
 
 
 def _worse(original: _Point, longer: _Point, items: Items) -> tuple[float, float]:

@@ -192,7 +192,9 @@ def _evaluation(result: Result) -> shapes.Evaluation:
         score_details=shapes.Score(
             score=result.value,
             details=_words(result.parts),
-            uncertainty=shapes.Uncertainty(confidence_interval=interval, num_samples=result.n),
+            uncertainty=shapes.Uncertainty(
+                confidence_interval=interval, num_samples=len(result.items) or result.n
+            ),
         ),
         generation_config=shapes.Generation(
             generation_args=shapes.Arguments(execution_command=_command(result.cell)),
@@ -259,7 +261,7 @@ def _model_id(result: Result) -> str:
     spec = result.cell.model.partition(",")[0]
     if spec == "smollm2-135m":
         return SMOLLM2_HUB
-    if spec.count("/") == 1:
+    if spec.count("/") == 1 and "+" not in spec:  # what was trained further is nobody's there
         return spec
     owner = OURS if spec in KNOWN else "unknown/"
     return f"{owner}{spec.replace('/', '-')}"

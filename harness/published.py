@@ -148,6 +148,7 @@ def _number(table: str, page: Page, facts: Facts, printed: str) -> dict[str, Any
     method, parameters = catalog.split(facts.method) if facts.method else (facts.name, {})
     if facts.method:
         _known("methods", method or "", "; write null if this project has none")
+        float(parameters.get("factor", 1))  # or this is the row to name
     if facts.task != CLAIM:
         _known("tasks", (facts.task or "").partition(".")[0], "")
     value, bound, unit = _read(printed, page.marks)

@@ -66,7 +66,7 @@ def chosen(folder: Path, *, sample: int, seed: int, where: str | None = None) ->
     """So many scored cells at random, the same for a seed; in a store's order.
 
     Raises:
-        LookupError: there are none.
+        LookupError: there are none, or one cannot be read.
     """
     meant = archive.columns(folder, where, only=["cell", "status"]).to_pylist()
     scored = [row["cell"] for row in meant if row["status"] == "scored"]
@@ -77,8 +77,13 @@ def chosen(folder: Path, *, sample: int, seed: int, where: str | None = None) ->
     for path in archive.columns(folder, only=["cell"])["cell"].to_pylist():
         rows.get(place(path)[0], []).append(path)
     store = Store(folder)
-    found = ((store.get(Cell.at(path)), rows[place(path)[0]]) for path in few)
-    return [Chosen(one, tuple(_shorter(store, one, row))) for one, row in found if one]
+    found = []
+    for path in few:
+        one = store.get(Cell.at(path))
+        if one is None:
+            raise LookupError(f"{store.broken[0] if store.broken else f'{path} cannot be read'}.")
+        found.append(Chosen(one, tuple(_shorter(store, one, rows[place(path)[0]]))))
+    return found
 
 
 def _shorter(store: Store, stored: Result, row: list[str]) -> Iterator[int]:
@@ -143,7 +148,7 @@ def tolerance(stored: Result, now: Result) -> tuple[float, str]:
     share = max(TOLERANCE.get(str(p.get("dtype")), 0.01) for p in (then, here))
     allowed = share * max(abs(stored.value or 0), abs(now.value or 0))
     because = f"where {share:.1%} is allowed for another {' and '.join(other)}"
-    if stored.n and set(stored.items.values()) <= {0.0, 1.0}:
+    if stored.n and stored.items and set(stored.items.values()) <= {0.0, 1.0}:
         return max(allowed, 1 / stored.n), f"{because}, or one of {stored.n} trials"
     return allowed, because
 

@@ -94,7 +94,9 @@ def stratified_interval(
 ) -> tuple[float, float]:
     """The percentile interval of what is made of several groups' means, each drawn from by itself.
 
-    Davison & Hinkley 1997, Bootstrap Methods and their Application, section 3.2.
+    Davison & Hinkley 1997, Bootstrap Methods and their Application, section 3.2. A group of n drawn
+    again varies by (n - 1) / n of what it does, and so is spread by that; percentiles are t's, of
+    as many degrees of freedom as the groups have together, as in `mean_interval`.
 
     Args:
         strata: the values of each group.
@@ -107,14 +109,19 @@ def stratified_interval(
         ValueError: a group of fewer than two, whose spread nobody knows.
     """
     import numpy as np
+    from scipy.special import stdtrit
 
     if any(len(group) < 2 for group in strata):
         raise ValueError("A group of one value says nothing about its spread.")
     rng, means = np.random.default_rng(seed), []
     for group in map(np.asarray, strata):
-        means.append(group[rng.integers(len(group), size=(rounds, len(group)))].mean(1))
+        n, mean = len(group), group.mean()
+        drawn = group[rng.integers(n, size=(rounds, n))].mean(1)
+        means.append(mean + sqrt(n / (n - 1)) * (drawn - mean))
     values = [value(drawn) for drawn in np.transpose(means).tolist()]
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    free = sum(len(group) - 1 for group in strata)
+    out = NormalDist().cdf(stdtrit(free, (1 + level) / 2))
+    low, high = np.quantile(values, [1 - out, out])
     return float(low), float(high)
 
 
@@ -151,8 +158,12 @@ def paired(
     seed: int = 0,
     level: float = 0.95,
     draws: int = DRAWS,
+    together: int = 1,
 ) -> Paired:
     """How much higher `a` is than `b`, item by item, and how sure that is.
+
+    What could be seen is of so many comparisons made `together`, of which one p is corrected for
+    all. The rest is of this one.
 
     The interval is that of `mean_interval`; of scores that are all 0 or 1, and no clusters of such,
     Newcombe's, which knows that two equal rows of few trials may yet differ. Where all items differ
@@ -185,7 +196,7 @@ def paired(
         ),
         detectable=None
         if alike and not shares
-        else detectable(difference, clusters, level=level, shares=shares),
+        else detectable(difference, clusters, level=1 - (1 - level) / together, shares=shares),
         n=len(a),
     )
 

@@ -102,6 +102,14 @@ class InfiniteBench(Task):
             cut=request.cut,
         )
 
+    def items(self, samples: Sequence[Sample]) -> dict[str, float]:
+        """Of questions on a book the mean: they are right and wrong together, and no two items."""
+        found: dict[str, list[float]] = {}
+        for sample in samples:
+            book = sample.about.get("book")
+            found.setdefault(f"book-{book}" if book else sample.id, []).append(sample.score)
+        return {name: fmean(scores) for name, scores in found.items()}
+
     def score(self, samples: Sequence[Sample]) -> Score:
         """Hits and misses by Wilson; other scores, and several questions on a book, by books.
 

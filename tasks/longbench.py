@@ -151,7 +151,9 @@ def interval(
     ends = stratified_interval(
         list(groups.values()), lambda means: value(dict(zip(groups, means, strict=True)))
     )
-    return dict(zip(("low", "high"), ends if ends[0] < ends[1] else (None, None), strict=True))
+    if not ends[0] < ends[1]:
+        return {"low": None, "high": None}
+    return {"low": max(ends[0], 0.0), "high": min(ends[1], 1.0)}
 
 
 def by_bins(means: Mapping[tuple[str, str], float]) -> dict[str, float]:

@@ -350,6 +350,7 @@ def test_what_a_machine_or_a_model_would_not_do_is_a_sentence():
     assert _words(MemoryError()) == "It does not fit: out of memory"
     assert _words(RuntimeError("CUDA out of memory. Tried\nto")).endswith("memory. Tried")
     assert _words(RuntimeError("a fault")) is None
+    assert "write ./~NAME" in _words(RuntimeError("Could not determine home directory."))
 
 
 def test_the_words_of_a_picture_are_those_that_measure():

@@ -90,6 +90,15 @@ def test_perplexities_differ_in_nats_and_by_a_ratio():
     assert found.p == 2 / 2**12
 
 
+def test_what_could_be_seen_is_of_all_comparisons_together():
+    pair = books("yarn"), books("pi", 0.1)
+    one, *_ = compare([pair])
+    many = compare([pair] * 8)
+    assert all(found.detectable > one.detectable for found in many)
+    few = measured("yarn", [1] * 6), measured("pi", [0] * 6)
+    assert compare([few])[0].detectable and compare([few] * 2)[0].detectable is None
+
+
 def test_accuracies_differ_in_points():
     better, worse = measured("yarn", [1] * 9 + [0]), measured("pi", [0] * 9 + [1])
     found = compare([(better, worse)])[0]

@@ -443,12 +443,12 @@ TEXTS = {
 
 def test_items_that_training_has_are_dropped_and_named_by_domain(tmp_path, capsys):
     train = jsonl(tmp_path / "train.jsonl", ["Nothing here.", "He said: " + TEXTS["copied"]])
-    rows = {"domain": ["novel", "news"], "title": [*TEXTS], "answer": ["yes", "no"]}
+    rows = {"domain": ["novel", "news"], "title": [*TEXTS], "answer": ["yes", "\ud83d"]}
     test = jsonl(tmp_path / "test.jsonl", [*TEXTS.values()], **rows)
     output = tmp_path / "out" / "clean.jsonl"
     words = ["--train", train, "--test", test, "--domain-column", "domain", "-o", output]
     assert command("decontaminate", *words) == 0
-    assert [json.loads(line)["answer"] for line in output.read_text().splitlines()] == ["no"]
+    assert [json.loads(line)["answer"] for line in output.read_text().splitlines()] == ["\ud83d"]
     told = json.loads((tmp_path / "out" / "clean.report.json").read_text())
     assert [item["name"] for item in told["dropped_items"]] == ["copied"]
     assert told["domains"]["novel"]["dropped"] == 1 and told["domains"]["news"]["dropped"] == 0

@@ -1,6 +1,6 @@
 """How far a score holds: laws of every rule, then each rule on numbers done by hand."""
 
-from math import e, exp, log
+from math import e, exp, inf, log
 
 import numpy as np
 import pytest
@@ -58,6 +58,16 @@ def test_a_length_that_was_not_measured_is_passed_over():
     values, ends = [0.9, None, 0.9, None], [0.9] * 4
     reach = by_share(LENGTHS, values, ends, ends)
     assert reach == Reach(16 * K, 16 * K, 16 * K, "nolima", censored=True)
+
+
+def test_of_changes_that_do_not_vary_nothing_is_said_of_how_much_they_might():
+    from harness.effective import _paired
+
+    same, less = {"a": 1.0, "b": 1.0}, {"a": 0.8, "b": 0.8}
+    assert _paired(less, same, -0.2) == (-inf, inf)
+    assert _paired(same, same, 0.0) is not None
+    low, high = _paired(less | {"b": 0.7}, same, -0.25)
+    assert -inf < low < -0.25 < high < inf
 
 
 def test_without_intervals_nothing_is_sure_but_where_it_starts():

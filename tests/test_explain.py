@@ -331,6 +331,8 @@ def test_another_kernel_may_move_a_value_a_little(measured):
     assert verdict.holds and "allowed for another kernel" in verdict.why
     far = other.model_copy(update={"value": one.value * (1 + 10 * little)})
     assert not rerun.judged(far, one, one.provenance["encoding"]).holds
+    unsaid = other.model_copy(update={"items": {}, "n": 3})  # no mean: nothing says it is of hits
+    assert "trials" not in rerun.tolerance(unsaid, one)[1]
 
 
 def test_what_was_read_in_another_way_may_differ_a_little(measured):

@@ -280,6 +280,13 @@ def test_questions_on_one_book_are_not_counted_as_if_they_were_apart(books):
         [Sample(id=str(i), score=x, about=apart[i]) for i, x in enumerate(by_book)]
     )
     assert width(by_book) > alone.high - alone.low
+    requests = asked("longbook_qa_eng", 9000, data=books, samples=6)
+    samples = [
+        Sample(id=r.id, score=s, about=r.about) for r, s in zip(requests, by_book, strict=True)
+    ]
+    assert sorted(task("longbook_qa_eng").items(samples).values()) == pytest.approx(
+        [0.4 / 3, 2 / 3]
+    )
     assert width([0.0] * 6) > 0.5  # that two books were missed is not certainty
     hits = task("passkey").score([Sample(id=str(i), score=float(i > 0)) for i in range(6)])
     assert (hits.low, hits.high) == wilson(5, 6)

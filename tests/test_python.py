@@ -131,6 +131,7 @@ def test_a_method_is_on_inside_and_off_after(folder):
     ("ask", "error", "said"),
     [
         (lambda m, t: harness.read(m, t, ""), ValueError, "nothing to read"),
+        (lambda m, t: harness.read(m, t, "a b", length=-1), ValueError, "at least 1 token"),
         (lambda m, t: harness.extended(m, "yarm", 99).__enter__(), LookupError, "mean 'yarn'"),
         (lambda m, t: harness.extended(m, "pi", "4k-8k").__enter__(), ValueError, "such as 32k"),
         (lambda m, t: harness.extended(m, "./no.py", 9).__enter__(), LookupError, "no file ./no"),

@@ -110,6 +110,16 @@ def test_what_is_made_of_groups_is_drawn_group_by_group():
         stratified_interval([[1.0, 2.0], [3.0]], fmean)
 
 
+@pytest.mark.parametrize("each", [2, 3, 5])
+def test_of_groups_with_few_values_the_interval_covers_as_often_as_it_says(each):
+    rng = np.random.default_rng(0)
+    ends = [
+        stratified_interval(rng.normal(size=(8, each)).tolist(), fmean, seed=i, rounds=500)
+        for i in range(400)
+    ]
+    assert 0.92 <= np.mean([low <= 0 <= high for low, high in ends]) <= 0.98
+
+
 def pairs(n, seed=7):
     return np.random.default_rng(seed).normal(size=(2, n))
 

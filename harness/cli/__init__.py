@@ -158,4 +158,6 @@ def _words_of_a_machine(error: Exception) -> str | None:
     if isinstance(error, NotOn):
         return str(error)
     said = str(error).strip().partition("\n")[0]
+    if "home directory" in said:  # pathlib's, of ~nobody
+        return "There is no such home folder: write ./~NAME for a file of that name."
     return f"It does not fit: {said or 'out of memory'}" if out_of_memory(error) else None

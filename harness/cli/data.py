@@ -215,10 +215,13 @@ def decontaminate(
     text: beside one, 2,3,4 drops everything, and --ngrams 13 is what to take. What was dropped and
     why is written beside the output, in .report.json.
     """
+    from harness.disk import takes_files
     from harness.report.table import console
     from harness.train import decontaminate as rule
 
     orders = _orders(ngrams)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    takes_files(output)
     if not 0 < threshold <= 1:
         raise ValueError(f"--threshold is a share above 0 and up to 1, and {threshold:g} is not.")
     screen = console()

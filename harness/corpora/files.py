@@ -92,7 +92,7 @@ class JsonLines(Table):
                         continue
                     try:
                         row = json.loads(line)
-                    except ValueError as error:
+                    except (ValueError, RecursionError) as error:
                         raise ValueError(f"Line {number} of {path} is no JSON: {error}") from None
                     if not isinstance(row, dict):
                         raise ValueError(f"Line {number} of {path} is no JSON object.")

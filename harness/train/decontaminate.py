@@ -238,13 +238,23 @@ def write(
     """Write the rows that stay, a line of JSON each, and beside them what was dropped and why."""
     found = about | {"threshold": threshold} | report(verdicts, threshold)
     kept = (
-        json.dumps(item.row, ensure_ascii=False, default=str)
+        _line(item.row)
         for item, verdict in zip(test, verdicts, strict=True)
         if verdict.similarity < threshold
     )
-    _write_whole(report_of(output), [json.dumps(found, indent=1, ensure_ascii=False)])
     _write_whole(output, kept)
+    _write_whole(report_of(output), [json.dumps(found, indent=1, ensure_ascii=False)])
     return found
+
+
+def _line(row: Any) -> str:
+    """As people read it, but for what was cut within a character."""
+    text = json.dumps(row, ensure_ascii=False, default=str)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(row, default=str)
+    return text
 
 
 def report_of(output: Path) -> Path:
