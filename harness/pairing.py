@@ -143,17 +143,30 @@ ASPECTS: Mapping[str, Callable[[Result], Any]] = {
 """What must be the same, but for parameters, versions and items."""
 
 
+DEFAULT = "the default"
+
+
 def _parameters(a: Result, b: Result) -> str | None:
     """Seeds first; every parameter where both say all, else those that are not the default."""
     every = [result.provenance.get("task") for result in (a, b)]
     if not all(every):
         every = [catalog.split(result.cell.task)[1] for result in (a, b)]
     for key in sorted(set().union(*every), key=lambda key: (key != "seed", key)):
-        x, y = (parameters.get(key, "the default") for parameters in every)
-        if x != y:
+        x, y = (parameters.get(key, DEFAULT) for parameters in every)
+        if x != y and not (DEFAULT in (x, y) and _is_default(a.cell.task, key, x, y)):
             what = "seeds differ" if key == "seed" else f"task parameters differ, {key}"
             return f"their {what}: {x} and {y}"
     return None
+
+
+def _is_default(task: str, key: str, *values: Any) -> bool:
+    """Whether a parameter that came later than one of two results is what both mean."""
+    try:
+        known = catalog.settings(catalog.load("tasks", catalog.split(task)[0]))
+    except (LookupError, ValueError):
+        return False
+    own = list(known[key]) if isinstance(known.get(key), tuple) else known.get(key, DEFAULT)
+    return all(value in (DEFAULT, own) for value in values)
 
 
 def _versions(a: Result, b: Result) -> str | None:

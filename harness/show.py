@@ -172,6 +172,10 @@ def _task(name: str) -> dict[str, Any]:
         "metric": task.metric,
         "version": task.version,
         "higher_is_better": task.higher_is_better,
+        "truncation": task.truncation,
+        "max_new_tokens": task.max_new_tokens,
+        "stop": [*map(repr, task.stop), "the end token"],
+        "what_counts": task.counts,
         "variants": catalog.variants("tasks", _file(name)),
     }
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,6 +144,9 @@ class Score:
     parts: dict[str, float] = field(default_factory=dict)
 
 
+Truncation = Literal["none", "left", "middle"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC):
     """Deterministic: the same length asks the same questions, today and next year.
@@ -158,6 +161,14 @@ class Task(ABC):
     higher_is_better: ClassVar[bool] = True
     one_pass: ClassVar[bool] = False
     """Its shorter inputs are beginnings of its longer ones: one pass reads a whole row."""
+    truncation: ClassVar[Truncation] = "none"
+    """Where an input that is too long is cut; what was cut is in every sample."""
+    max_new_tokens: ClassVar[int] = 0
+    """Most tokens of an answer of a base model; 0: none is written."""
+    stop: ClassVar[tuple[str, ...]] = ()
+    """Words that end an answer, beside the end token."""
+    counts: ClassVar[str] = ""
+    """What counts as an answer, in a phrase."""
 
     @abstractmethod
     def requests(self, reader: Reader, length: int) -> Iterator[Request]:

@@ -40,10 +40,13 @@ class Documents(Ruler):
 
     metric = "substring match"
     max_new_tokens = 32
+    counts = "any of the known answers, somewhere in what is said, whatever the case"
     offline = False
 
     data: str = ""
     """The dataset's json file on this machine."""
+    no_context: bool = False
+    """Leave the documents out: what a model knows without them."""
 
     @abstractmethod
     def read(self, content: Any) -> tuple[list[Asked], list[str]]:
@@ -64,8 +67,8 @@ class Documents(Ruler):
                 text=self.text(asked, documents, i, length),
                 prefix=" Answer:",
                 answers=asked.answers,
-                least=len(asked.documents),
-                most=len(documents),
+                least=0 if self.no_context else len(asked.documents),
+                most=0 if self.no_context else len(documents),
                 about={"query": asked.query},
             )
 

@@ -24,9 +24,6 @@ class Filled(Task):
     licence: ClassVar[str] = "Apache-2.0"
     size: ClassVar[str] = "any"
     offline: ClassVar[bool] = True
-    truncation: ClassVar[str] = "none"
-    max_new_tokens: ClassVar[int]
-    stop: ClassVar[tuple[str, ...]] = ()
 
     samples: int = 10
     seed: int = 42

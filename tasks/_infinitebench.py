@@ -26,13 +26,13 @@ class InfiniteBench(Task):
     version: ClassVar[int] = 2
     name: ClassVar[str]
     """The official one."""
-    max_new_tokens: ClassVar[int]
-    """Of a base model: YaRN-Mistral's."""
     chat_tokens: ClassVar[int] = 128
-    """At least, of a model that chats: GPT-4 was given no limit, and says a sentence around it."""
-    stop: ClassVar[tuple[str, ...]] = ()
-    """The published code stops at the end token alone."""
-    truncation: ClassVar[str] = "middle"
+    """At least, of a model that chats; a base model has YaRN-Mistral's `max_new_tokens`. GPT-4 was
+    given no limit, and says a sentence around its answer."""
+    truncation = "middle"
+    counts = (
+        "what the task's official rule finds in the whole answer; scorer=fixed, the mended rule"
+    )
     source: ClassVar[str] = "generated"
     licence: ClassVar[str] = "MIT"
     size: ClassVar[str]

@@ -30,7 +30,8 @@ class LmEval(Task):
     licence: ClassVar[str] = "of each dataset its own"
     size: ClassVar[str] = "14,000 tasks"
     offline: ClassVar[bool] = False
-    truncation: ClassVar[str] = "left"
+    truncation = "left"
+    counts = "what the task's own file says, as its prompt, its room and its stop words"
 
     data: str = ""
     """A folder of task files in YAML that are looked at before lm-eval's own."""

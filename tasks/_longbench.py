@@ -54,6 +54,8 @@ class LongBench(Task):
     licence: ClassVar[str] = "MIT, and of each dataset its own"
     offline: ClassVar[bool] = False
     size: ClassVar[str]
+    truncation = "middle"
+    counts = "what the dataset's official rule compares: of most few-shot answers the first line"
 
     data: str = "hf:THUDM/LongBench"
     """A folder with the published .jsonl files, their data.zip, or the hub's repository."""
@@ -69,6 +71,15 @@ class LongBench(Task):
             raise ValueError(
                 f"LongBench needs at least 1 sample, and {self.samples} were asked for."
             )
+
+    @property
+    def max_new_tokens(self) -> int:  # type: ignore[override]
+        """As published, by dataset."""
+        return forms()[self.dataset].max_new_tokens
+
+    @property
+    def stop(self) -> tuple[str, ...]:  # type: ignore[override]
+        return STOPS.get(self.dataset, ())
 
     @property
     def name(self) -> str:
@@ -112,7 +123,7 @@ class LongBench(Task):
 
     def requests(self, reader: Reader, length: int) -> Iterator[Request]:
         form = forms()[self.dataset]
-        most = room(reader, self.kind, form.prompt, length, form.max_new_tokens, self.dataset)
+        most = room(reader, self.kind, form.prompt, length, self.max_new_tokens, self.dataset)
         for i, row in enumerate(islice(self.rows(), self.samples)):
             context = "" if self.no_context else row["context"]
             text = form.prompt.format(context=context, input=row["input"])
@@ -120,7 +131,7 @@ class LongBench(Task):
             yield Request(
                 id=f"{self.name}-{i}",
                 tokens=tokens,
-                ask=Text(max_new_tokens=form.max_new_tokens, stop=STOPS.get(self.dataset, ())),
+                ask=Text(max_new_tokens=self.max_new_tokens, stop=self.stop),
                 cut=cut,
                 about={"_id": row["_id"], "answers": list(row["answers"]), **self.about(row)},
             )

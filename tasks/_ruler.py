@@ -15,6 +15,7 @@ class Ruler(Filled):
 
     metric = "recall"
     max_new_tokens = 128
+    counts = "each answer that stands somewhere in what is said, whatever the case"
 
     def matched(self, said: str, answers: Sequence[str], about: Mapping[str, Any]) -> float:
         return match_all(said, answers)

@@ -47,9 +47,15 @@ class Babilong(Filled):
     metric = "accuracy"
     max_new_tokens = 20
     stop = ENDS
+    counts = "the right label, and no other label that the question does not name"
     kind: ClassVar[str]
 
+    no_context: bool = False
+    """Leave the text out: what can be guessed without it."""
+
     def question(self, asked: str, answer: str, context: Context, **more: Any) -> Question:
+        if self.no_context:
+            context, more = always(""), {"most": 0}
         filled = TEMPLATE.replace("{rule}", RULES[self.kind])
         filled = filled.replace("{examples}", shots(self.kind)).replace("{question}", asked)
         return Question(

@@ -36,8 +36,14 @@ class Every(LongBench):
     """All 21 datasets; the value is the mean over the six groups, of both languages."""
 
     metric = "average of six groups"
+    dataset = "all"
     datasets: ClassVar[tuple[str, ...]] = tuple(DATASETS)
     size = "4,750 questions"
+
+    @property
+    def max_new_tokens(self) -> int:  # type: ignore[override]
+        """Of the dataset that has most."""
+        return max(member.max_new_tokens for member in self.members().values())
 
     def members(self) -> dict[str, LongBench]:
         """Each dataset as a task of its own, asked as this is."""

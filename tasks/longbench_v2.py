@@ -64,7 +64,9 @@ class LongBenchV2(Task):
     form: ClassVar[str] = "zero-shot"
     prefix: ClassVar[str] = ""
     """What the answer begins with."""
-    max_new_tokens: ClassVar[int] = 128
+    max_new_tokens = 128
+    truncation = "middle"
+    counts = 'the letter in the first "The correct answer is (A)" of its two published spellings'
 
     data: str = "hf:THUDM/LongBench-v2"
     """The published data.json or a .jsonl of its rows, its folder, or the hub's repository."""
@@ -166,6 +168,7 @@ class ChainOfThought(ZeroShot):
 
     form = "cot"
     max_new_tokens = 1024
+    counts = "the letter in the second answer, which is written after the reasoning"
     conclusion: ClassVar[int] = 128
     """Tokens of the second answer."""
 
@@ -196,6 +199,7 @@ class Likelihood(LongBenchV2):
     """The choice that the model would most likely go on with, all of them read in one pass."""
 
     metric = "accuracy (likelihood)"
+    counts = "the likeliest of the four letters"
     prefix = "\n\nThe correct answer is"
     max_new_tokens = 8
     """Room for the longest choice."""

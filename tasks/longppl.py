@@ -43,6 +43,7 @@ class LongPPL(Perplexity):
 
     one_pass = True
     metric = "LongPPL"
+    counts = "nothing is answered: the loss of each key token counts"
 
     short: int = 4096
     """Tokens of the short context, at least."""

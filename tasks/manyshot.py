@@ -50,6 +50,7 @@ class ManyShot(Filled):
     metric = "accuracy"
     max_new_tokens = 10
     stop = ("\n",)
+    counts = "the likeliest of all labels, or with answer=text the line that is written"
 
     samples: int = 20
     labels: Literal["numbers", "names"] = "numbers"

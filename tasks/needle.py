@@ -29,6 +29,7 @@ class Grid(InEssays):
     """
 
     max_new_tokens = 64
+    counts = "each value that stands somewhere in what is said; a single number as the first said"
 
     samples: int = 1
     """Trials a depth."""

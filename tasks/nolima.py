@@ -36,6 +36,7 @@ class NoLiMa(Filled):
 
     metric = "accuracy"
     max_new_tokens = 16
+    counts = "the name, somewhere in what is said, whatever the case"
     hops: ClassVar[str]
     """Which of a needle's questions is asked."""
 
@@ -43,6 +44,8 @@ class NoLiMa(Filled):
     """Trials a depth."""
     depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """How much of the filler stands before the needle; 0 to 1, kept in order, to four decimals."""
+    no_context: bool = False
+    """Leave the text out: what can be guessed without it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,9 +61,12 @@ class NoLiMa(Filled):
             name = self.draw(i, length).choice(listed("names"))
             template = TEMPLATE.replace("{question}", question)
             yield Question(
-                text=told(template, hay, needle.replace("{name}", name), depth),
+                text=told(template, hay, needle.replace("{name}", name), depth)
+                if not self.no_context
+                else lambda n, template=template: within(template, ""),
                 prefix="\nAnswer:",
                 answers=(name,),
+                most=0 if self.no_context else None,
                 about={"depth": depth, "trial": trial, "question": question},
                 name=f"depth-{depth:g}-trial-{trial}",
             )

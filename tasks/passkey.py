@@ -23,8 +23,6 @@ INTRO = (
 HAY = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 NEEDLE = "The pass key is {key}. Remember it. {key} is the pass key."
 QUESTION = "What is the pass key? The pass key is"
-ROOM_FOR_ANSWER = 10
-"""Tokens generated where no verdict can be asked for, as published."""
 STEP = 128
 """Characters by which the published scripts grow a prompt."""
 
@@ -38,6 +36,8 @@ class Retrieval(Task):
     licence: ClassVar[str] = "Apache-2.0"
     size: ClassVar[str] = "any"
     offline: ClassVar[bool] = True
+    max_new_tokens = 10  # where no verdict can be asked for, as published
+    counts = "the first number that is said, if it is the key"
 
     samples: int
     seed: int = 0
@@ -79,6 +79,8 @@ class Passkey(Retrieval):
     depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """How much of the filler stands before the needle; 0 to 1, kept in order, to four decimals."""
     digits: int = 5
+    pair_lengths: bool = False
+    """Hide the same keys at every length."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,7 +122,8 @@ class Passkey(Retrieval):
         """One for each depth and trial, no two alike."""
         keys: dict[str, None] = {}
         for depth, trial in product(self.depths, range(self.samples)):
-            rng = random.Random(f"{self.seed} {length} {depth:g} {trial}")
+            place = "" if self.pair_lengths else f" {length}"
+            rng = random.Random(f"{self.seed}{place} {depth:g} {trial}")
             while (key := str(rng.randint(10 ** (self.digits - 1), 10**self.digits - 1))) in keys:
                 pass
             keys[key] = None
@@ -211,7 +214,7 @@ def filler(reader: Reader, n: int) -> list[int]:
 def answer(reader: Reader, key: str) -> Verdict | Text:
     """Ask for the key and a full stop, or for text where the key can be spelled in several ways."""
     if not reader.spells_one_way:
-        return Text(max_new_tokens=ROOM_FOR_ANSWER)
+        return Text(max_new_tokens=Retrieval.max_new_tokens)
     return Verdict(answer=tuple(continuation(reader, "is", f" {key}.")))
 
 

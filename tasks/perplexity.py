@@ -68,6 +68,7 @@ class Perplexity(Task):
 
     metric = "perplexity"
     higher_is_better = False
+    counts = "nothing is answered: each token's loss counts, as the protocol says"
     base: ClassVar[float] = e
     source: ClassVar[str] = "a corpus; unless named, Python's library"
     licence: ClassVar[str] = "PSF-2.0, or of the corpus"

@@ -192,14 +192,14 @@ def test_a_malformed_flag_is_named_with_what_it_takes(capsys, wrong, why):
 
 @pytest.mark.parametrize("word", ["no-context", "pair-lengths"])
 def test_a_flag_that_no_task_knows_is_refused(capsys, tmp_path, word):
-    words = [w for key, value in GOOD.items() for w in (f"--{key}", value)]
-    assert f"--{word}: no task here takes it (passkey)" in mistake(
+    words = [w for k, v in (GOOD | {"task": "perplexity"}).items() for w in (f"--{k}", v)]
+    assert f"--{word}: no task here takes it (perplexity)" in mistake(
         capsys, "run", *words, f"--{word}"
     )
     file = tmp_path / "grid.yaml"
-    file.write_text(f"method: pi\ntask: passkey\nlengths: 4k\n{word}: yes\n")
+    file.write_text(f"method: pi\ntask: perplexity\nlengths: 4k\n{word}: yes\n")
     assert f"grid.yaml, {word}: no task here takes it" in mistake(capsys, "run", file)
-    file.write_text(f"method: pi\ntask: passkey\nlengths: 4k\n{word}: 3\n")
+    file.write_text(f"method: pi\ntask: perplexity\nlengths: 4k\n{word}: 3\n")
     assert f"grid.yaml, {word}: takes a valid boolean" in mistake(capsys, "run", file)
 
 

@@ -186,6 +186,13 @@ def test_rows_that_were_not_asked_the_same_are_refused_and_said_why(what, otherw
         compare([(plain, other)])
 
 
+def test_a_parameter_that_came_later_parts_no_rows():
+    """At its default, which is what the older row meant."""
+    old = measured("yarn", [1, 0], provenance={"task": {"samples": 4}})
+    new = measured("pi", [1, 0], provenance={"task": {"samples": 4, "pair_lengths": False}})
+    assert comparable(old, new) is None is comparable(new, old)
+
+
 def test_a_parameter_of_the_task_is_compared_where_a_row_says_no_more():
     a = measured("yarn", [1, 0], task=f"{PASSKEY},samples=1", provenance={"task": None})
     b = measured("pi", [1, 0], task=f"{PASSKEY},samples=2", provenance={"task": None})

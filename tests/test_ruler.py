@@ -332,6 +332,14 @@ def test_documents_with_the_answer_are_there_and_the_rest_fills_up(name, data):
             assert ruler.grade(request, (), Bytes()).score == 0
 
 
+@pytest.mark.parametrize("name", ["qa_1", "qa_2"])
+def test_a_control_shows_no_document(name, data):
+    fields = {"data": data / f"{name}.json", "no_context": "true"}
+    for request in asked(f"ruler.{name}", Bytes(), 2000, **fields)[1]:
+        text = prompt_of(request, Bytes())
+        assert "Document 1" not in text and text.endswith(f"{request.about['query']} Answer:")
+
+
 def test_a_small_dataset_is_shown_whole(data):
     (request, *_) = asked("ruler.qa_2", Bytes(), 9000, data=data / "qa_2.json")[1]
     assert request.about["filler"] == 80 and len(request.tokens) < 5000

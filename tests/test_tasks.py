@@ -180,6 +180,27 @@ def test_the_gold_answer_scores_full_and_silence_nothing(name):
     assert nothing.low <= nothing.value + 1e-9 and nothing.value - 1e-9 <= nothing.high
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_it_declares_how_an_answer_ends_and_what_counts(name):
+    asked = task(name)
+    assert asked.metric and asked.version >= 1 and asked.counts
+    assert asked.truncation in ("none", "left", "middle") and asked.max_new_tokens >= 0
+    assert all(isinstance(word, str) and word for word in asked.stop)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("reads", [Bytes, Talking])
+def test_what_it_asks_is_what_it_declares(name, reads):
+    asked, room = task(name), getattr(task(name), "chat_tokens", 0) if reads.chats else 0
+    for request in questions(asked, reads(), 1500)[0]:
+        assert not request.cut or asked.truncation != "none"
+        if isinstance(request.ask, Text):
+            assert request.ask.stop == asked.stop
+            assert request.ask.max_new_tokens <= max(asked.max_new_tokens, room)
+        if isinstance(request.ask, Verdict):
+            assert len(request.ask.answer) <= asked.max_new_tokens
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_a_parameter_can_be_written_and_read_back(name):
     assert catalog.canonical("tasks", name) == name
@@ -211,6 +232,23 @@ def test_a_passkey_prompt_is_exactly_as_long_as_asked(length, reader):
     requests = list(task("passkey").requests(reader, length + 150))
     assert {len(r.tokens) for r in requests} == {length + 150}
     assert all(r.tokens[0] == reader.bos for r in requests)
+
+
+def test_paired_over_lengths_the_same_keys_are_hidden():
+    def keys(spec, length):
+        return [r.about["key"] for r in task(spec).requests(Bytes(), length)]
+
+    assert keys("passkey,pair_lengths=true", 1000) == keys("passkey,pair_lengths=true", 2000)
+    assert keys("passkey", 1000) != keys("passkey", 2000)
+
+
+@pytest.mark.parametrize("name", ["babilong.qa1", "nolima.onehop"])
+def test_a_control_asks_without_the_text(name, reader):
+    for asked in questions(task(f"{name},no_context=true,samples=1"), reader, 4000)[0]:
+        text = reader.text(asked.tokens[1:])
+        assert len(text) < 2600 and text.rstrip().endswith("Answer:")
+    whole = questions(task(f"{name},samples=1"), reader, 4000)[0]
+    assert len(reader.text(whole[0].tokens[1:])) > len(text)
 
 
 def test_the_whole_prompt_reads_as_published():
