@@ -41,7 +41,7 @@ def specs(given: Any) -> tuple[str, ...]:
         ValueError: a name is missing, or is of a folder with a comma in it.
     """
     for text in _texts(given):
-        if "," in text and Path(text).exists():
+        if "," in text and _is_there(text):
             raise ValueError(f"commas are not allowed in a name: rename or link {text!r}.")
     found: list[str] = []
     for part in (part.strip() for text in _texts(given) for part in text.split(",")):
@@ -53,6 +53,14 @@ def specs(given: Any) -> tuple[str, ...]:
         else:
             found.append(part)
     return tuple(dict.fromkeys(found))
+
+
+def _is_there(text: str) -> bool:
+    """Whether it is a file or folder; a list of names may be longer than a name can be."""
+    try:
+        return Path(text).exists()
+    except OSError:
+        return False
 
 
 def _texts(given: Any) -> Sequence[str]:

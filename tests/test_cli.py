@@ -105,6 +105,10 @@ def test_a_comma_in_a_value_is_named(tmp_path):
         catalog.load("methods", f"longrope,factors={folder}")
 
 
+def test_a_list_may_be_longer_than_a_name_can_be():
+    assert len(specs(",".join(f"passkey,seed={n}" for n in range(40)))) == 40
+
+
 @pytest.mark.parametrize("text", ["", "yarn,", ",yarn", "factor=8", "a,,b"])
 def test_a_list_that_misses_a_name_is_refused(text):
     with pytest.raises(ValueError, match="misses a name"):

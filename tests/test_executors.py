@@ -317,6 +317,8 @@ def test_a_pass_of_other_weights_or_another_text_is_not_measured(tmp_path, wish,
     [
         (["--workers", "2"], "--workers is for --engine ray or slurm, not for local"),
         (["--engine", "slurm", "--address", "a:1"], "--address is for --engine ray"),
+        (["--gpus-per-worker", "2"], "--gpus-per-worker is for --engine ray, not for local"),
+        (["--engine", "ray", "--gpus-per-worker", "0"], "--gpus-per-worker must be at least 1"),
         (["--engine", "ray", "--job", "name=a"], "--job is for --engine slurm"),
         (["--engine", "ray", "--workers", "0"], "--workers must be at least 1"),
         (["--engine", "slurm", "--job", "long"], "--job takes name=value,name=value"),

@@ -98,7 +98,7 @@ def test_what_does_not_fit_is_counted_and_not_timed(grid):
             models=(LLAMA,),
             methods=("none",),
             tasks=("perplexity.whole,samples=1",),
-            lengths=(2**20,),
+            lengths=(2**21,),
             device="cpu",
             dtype="bfloat16",
         ),

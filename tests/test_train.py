@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -386,6 +387,24 @@ def test_a_chat_is_learned_with_the_template_that_is_saved(tmp_path):
     assert curve[-1] < curve[0]
     mine = load(str(tmp_path / "mine"), device="cpu", dtype="float32").tokenizer
     assert "<|assistant|>" in mine.apply_chat_template(talk, tokenize=False)
+
+
+def test_a_family_without_rope_is_refused_before_its_weights_are_read(
+    folder, novel, tmp_path, capsys
+):
+    from transformers import BloomConfig
+
+    shutil.copytree(folder, tmp_path / "m")
+    BloomConfig(hidden_size=32, n_layer=1, n_head=2, max_position_embeddings=64).save_pretrained(
+        tmp_path / "m"
+    )
+    words = "train --method yarn --sequence-length 64 --steps 1 --batch-tokens 64 --device cpu"
+    more = ["--model", str(tmp_path / "m"), "--corpus", novel, "--output", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as left:
+        main([*words.split(), *more])
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and "rotary" in said and said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_method_than_it_learned_is_refused(novel, tmp_path, capsys):

@@ -162,6 +162,12 @@ def run(
         int | None,
         Option(metavar="N", help="Cells at a time, with ray or slurm; else one a GPU or machine."),
     ] = None,
+    gpus_per_worker: Annotated[
+        int | None,
+        Option(
+            metavar="N", help="Of a Ray worker, with --device-map for models that need several."
+        ),
+    ] = None,
     address: Annotated[
         str | None,
         Option(metavar="HOST:PORT", help="Ray's head; without, Ray is started on this machine."),
@@ -210,7 +216,10 @@ def run(
             raise ValueError("--write-cells is for one process a cell: leave out --ranks.")
         if device_map and offload == "on":
             raise ValueError("--device-map has several devices, and --offload on needs one device.")
-        executor = chosen(engine, workers=workers, address=address, job=_words(job), ranks=ranks)
+        executor = chosen(
+            engine, workers=workers, address=address, job=_words(job), ranks=ranks,
+            gpus=gpus_per_worker,
+        )  # fmt: skip
         if launched() > 1 and int(os.environ["RANK"]):  # torchrun has started another as the first
             together = engine == "local" and not (dry_run or write_cells)
             raise typer.Exit(_read_along(trust_remote_code, device) if together else 0)

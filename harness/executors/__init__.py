@@ -46,6 +46,7 @@ def chosen(
     address: str | None = None,
     job: dict[str, Any] | None = None,
     ranks: int | None = None,
+    gpus: int | None = None,
 ) -> Executor:
     """The executor of this name.
 
@@ -55,6 +56,7 @@ def chosen(
         address: the cluster's head; None: this machine alone.
         job: what Slurm is asked for, in submitit's words.
         ranks: processes that read each input together; None: one, or as torchrun has started.
+        gpus: of each of Ray's workers; None: one, where there are any.
 
     Raises:
         ValueError: the engine takes no such wish.
@@ -64,15 +66,17 @@ def chosen(
         ("--address", address, ("ray",)),
         ("--job", job, ("slurm",)),
         ("--ranks", ranks, ("local",)),
+        ("--gpus-per-worker", gpus, ("ray",)),
     ):
         if given is not None and engine not in takes:
             raise ValueError(f"{flag} is for --engine {' or '.join(takes)}, not for {engine}.")
-    if workers is not None and workers < 1:
-        raise ValueError(f"--workers must be at least 1, and {workers} is less.")
+    for flag, given in (("--workers", workers), ("--gpus-per-worker", gpus)):
+        if given is not None and given < 1:
+            raise ValueError(f"{flag} must be at least 1, and {given} is less.")
     if engine == "ray":
         from harness.executors.ray import Ray
 
-        return Ray(address=address, workers=workers)
+        return Ray(address=address, workers=workers, gpus=gpus or 1)
     if engine == "slurm":
         from harness.executors.slurm import Slurm
 

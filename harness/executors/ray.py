@@ -49,7 +49,7 @@ class Ray:
     workers: int | None = None
     """None: one for each GPU, or where there are none one for each machine."""
     gpus: int = 1
-    """Of a worker, where there are any."""
+    """Of a worker, where there are any: all of one machine, as a placement group of one bundle."""
     retries: int = 2
     """How often a pass is tried again whose worker died."""
 

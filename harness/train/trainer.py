@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -19,7 +20,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from harness import catalog, machine
 from harness.disk import saving, write_whole
-from harness.method import Recipe
+from harness.method import Method, Recipe
 from harness.model import describe, load, quiet
 from harness.rotation import Rotation
 from harness.train import attention, checkpoint
@@ -85,12 +86,12 @@ def train(
     checkpoint.afford(course, card, on, processes.num_processes if distributed else 1)
     facts = checkpoint.facts(course, rows, card, seed)
     checkpoint.own(output, facts)
+    method = catalog.load("methods", course.method)
+    _fits(method, SimpleNamespace(config=card.config), course)  # as far as that says
     live = load(course.model, device=on, dtype="float32", trust_remote_code=trust_remote_code)
     facts["weights"] = live.weights
     checkpoint.own(output, facts)
-    method = catalog.load("methods", course.method)
-    if reason := method.unfit(live.model, course.target):
-        raise ValueError(f"{course.method} cannot be trained on {course.model}: {reason}.")
+    _fits(method, live.model, course)
     cached = live.model.config.use_cache
     torch.manual_seed(seed)  # of new weights: adapters, a method's own
     with ExitStack() as stack:
@@ -132,6 +133,12 @@ def train(
                 live.tokenizer.chat_template = template
             checkpoint.publish(trainer.model, weights, live, own, output, trained)
     return trained
+
+
+def _fits(method: Method, model: Any, course: Course) -> None:
+    """Raises ValueError: it cannot be trained on this model."""
+    if reason := method.unfit(model, course.target):
+        raise ValueError(f"{course.method} cannot be trained on {course.model}: {reason}.")
 
 
 def _processes(on: str) -> "PartialState":
