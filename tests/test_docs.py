@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.metadata import metadata
 from itertools import takewhile
 from pathlib import Path
 
@@ -176,6 +177,30 @@ def test_commands_on_a_page_are_ones_there_are(page):
                 parsed(re.split(r" {3,}| \.\.\.", line)[0])
 
 
+SHORT = {"4k-16k": "512,1k", "4k,8k": "512,1k", "length>=8k": "length>=1k", " 16k ": " 1k "}
+"""Lengths of the pages, and what stands for them here."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["first-run", "add-a-method", "add-a-task", "add-a-model"])
+def test_what_a_page_has_one_type_runs(name, tmp_path):
+    page = (ROOT / "docs" / f"{name}.md").read_text("utf-8")
+    lines = "".join(re.findall(r"^```bash\n(.*?)^```", page, re.M | re.S))
+    lines = "\n".join(line for line in lines.splitlines() if not line.startswith("pip "))
+    for long, short in SHORT.items():
+        lines = lines.replace(long, short)
+    place = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-euxc", lines],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": place},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and lines, done.stderr
+    assert "none" in done.stdout and not [*tmp_path.glob("results")]
+
+
 # What strings in the code tell people to do
 
 
@@ -220,6 +245,15 @@ def test_every_command_that_a_text_names_is_there():
             assert named <= flags(command) | OTHERS, (path, name, text)
             seen += 1
     assert seen > 80
+
+
+def test_every_extra_that_a_text_names_is_there():
+    there, seen = set(metadata("context-harness").get_all("Provides-Extra")), set()
+    for path, text in told():
+        for extras in re.findall(r"(?:context-harness|')\[([a-z,-]+)\]'", text):
+            assert set(extras.split(",")) <= there, (path, text)
+            seen |= set(extras.split(","))
+    assert {"train", "lm-eval", "ray", "query"} <= seen
 
 
 def test_every_flag_that_a_text_names_is_there():
