@@ -22,9 +22,12 @@ RULES = (
     "than at the original length (document by document, where the losses are at hand), if there it "
     "keeps 85 % of the model's as it is. ≥: the longest length measured still holds; <: not even "
     "the shortest does; in brackets, how far the ends of the 95 % intervals hold. Methods that "
-    "read equally far share a rank. **Claimed** is what a method's factor makes of the original "
-    "length; the **short-context tax** is what it loses within the original length, at the longest "
-    "of these, as a share of what the model as it is has there: below 0, it gains."
+    "read equally far share a rank."
+)
+COLUMNS = (
+    "**Claimed** is what a method's factor makes of the original length; the **short-context tax** "
+    "is what it loses within the original length, at the longest of these, as a share of what the "
+    "model as it is has there: below 0, it gains."
 )
 ALONE = "the model as it is was not measured: each row is held against itself"
 
@@ -41,6 +44,7 @@ def ranking(board: Board, published: int = 0, *, on_page: Board | None = None) -
     parts = [
         "# Context-length leaderboard",
         RULES,
+        COLUMNS,
         "[leaderboard.html](leaderboard.html) has the curves, where each number comes from, and "
         "the command that makes it again. Both are written by `harness leaderboard`.",
     ]
@@ -62,9 +66,11 @@ def ranking(board: Board, published: int = 0, *, on_page: Board | None = None) -
 def summary(board: Board) -> str:
     """Methods down, models and tasks across; of a method with several settings the best.
 
-    What only one method was measured on compares nothing, and is left out where there is more.
+    What only one method was measured on compares nothing, and what was at one length says nothing
+    of how far: such are left out where there is more.
     """
-    compared = [s for s in board.sections if len(s.rows) + s.left_out > 1] or board.sections
+    several = [s for s in board.sections if len(s.rows) + s.left_out > 1] or board.sections
+    compared = [s for s in several if len(s.lengths) > 1] or several
     sections = sorted(compared, key=lambda s: -(len(s.rows) + s.left_out))[:BROAD]
     sections = [section for section in board.sections if section in sections]
     best = [_best(section) for section in sections]
