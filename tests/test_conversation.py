@@ -252,7 +252,7 @@ def test_keys_that_found_no_room_find_it_when_there_is_some(monkeypatch):
     ("method", "factor", "spec", "reach"),
     [
         ("auto", None, "none", 512),
-        ("none", 8, "none", 512),
+        ("none", None, "none", 512),
         ("yarn", None, "yarn,factor=4", 2048),
         ("yarn", 8, "yarn,factor=8", 4096),
         ("yarn,factor=2", None, "yarn,factor=2", 1024),

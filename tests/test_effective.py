@@ -115,11 +115,11 @@ def test_perplexity_pairs_documents_and_sees_what_intervals_do_not():
     short = {"a": 2.0, "b": 3.0, "c": 4.0}
     losses = {
         4 * K: short,
-        8 * K: {name: loss - 0.05 for name, loss in short.items()},
+        8 * K: {name: loss - 0.05 - loss / 1e3 for name, loss in short.items()},
         16 * K: {
             name: loss + d for (name, loss), d in zip(short.items(), [-0.01, 0, 0.01], strict=True)
         },
-        32 * K: {name: loss + 0.05 for name, loss in short.items()},
+        32 * K: {name: loss + 0.05 + loss / 1e3 for name, loss in short.items()},
     }
     values = [exp(np.mean(list(found.values()))) for found in losses.values()]
     lows, highs = [v / e for v in values], [v * e for v in values]

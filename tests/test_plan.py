@@ -74,7 +74,7 @@ def test_the_page_of_large_grids_is_what_the_plan_says_today():
     """The first of each kind; all of them in the slow test."""
     text = PAGE.read_text("utf-8")
     blocks = [m[0] for m in MARK.finditer(text)]
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     for block in (blocks[0], blocks[3]):
         assert refreshed(block) == block, "run: harness plan --page docs/scale.md"
 
