@@ -114,7 +114,7 @@ class Silent:
 folder, root, kills = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 options = Options(
     models=(folder,), methods=("none", "pi", "yarn", "dynamic-ntk"), tasks=("passkey",),
-    lengths=tuple(range(300, 900, 6)), samples=1, depths=(0.5,), dtype="float32", device="cpu",
+    lengths=tuple(range(300, 900, 8)), samples=1, depths=(0.5,), dtype="float32", device="cpu",
 )
 grid, store = plan(options), Store(root)
 
