@@ -64,8 +64,8 @@ def again(cell: Cell, places: Places = HERE) -> Again:
         "lengths": str(cell.length),
         "dtype": catalog.split(cell.model)[1].get("dtype", "bfloat16"),
     }
-    named = [*catalog.split(cell.method)[0].split("+"), catalog.split(cell.task)[0].split(".")[0]]
-    code = filter(None, map(plugins.place, named))
+    named = [*catalog.split(cell.method)[0].split("+"), catalog.split(cell.task)[0]]
+    code = filter(None, (plugins.place(name.partition(".")[0]) for name in named))
     return Again(words, tuple(filter(None, (lost, gone))), tuple(map(str, code)))
 
 

@@ -87,6 +87,12 @@ class Stats:
     """Seconds."""
 
 
+def check_factor(factor: float | None) -> None:
+    """Raises ValueError: it is no number of times that a model can read further."""
+    if factor is not None and not 1 <= factor < inf:
+        raise ValueError(f"--factor is a number from 1 up, and {factor:g} is none.")
+
+
 class Chat:
     """A model, a method that is on, and what was said. Close it, and the model is as it was."""
 
@@ -169,19 +175,21 @@ class Chat:
 
     def _see_that_it_counts(self, factor: float, spec: str) -> None:
         """Raises ValueError: a factor that cannot be, or that would change nothing."""
-        if not 1 <= factor < inf:
-            raise ValueError(f"--factor is a number from 1 up, and {factor:g} is none.")
-        spec = (self.live.card.own_method or UNEXTENDED) if spec == OWN else spec
+        check_factor(factor)
+        learned = self.live.card.own_method if spec == OWN else None
+        spec = (learned or UNEXTENDED) if spec == OWN else spec
         if catalog.split(spec)[0] == UNEXTENDED:
             raise ValueError(
                 f"--factor {factor:g} is for a method, and {UNEXTENDED} is on: say which with "
                 "--method, such as yarn."
             )
-        if (
-            "factor" in catalog.split(spec)[1]
-            and not catalog.load("methods", spec).depends_on_length
-        ):
-            raise ValueError(f"--factor and {spec} both say how far: leave one out.")
+        method = catalog.load("methods", spec)
+        says = {"factor", *method.trained_for(factor)} & catalog.split(spec)[1].keys()
+        if says and method.made_for(self.live.model) is not None:
+            remedy = "leave one out"
+            if learned:
+                remedy = f"leave --factor out, or give --method {catalog.split(spec)[0]}"
+            raise ValueError(f"--factor and {spec} both say how far: {remedy}.")
 
     def clear(self) -> None:
         """Forget what was said; the document stays."""

@@ -239,7 +239,7 @@ def _paired(
     if {*a, *b} <= {0, 1}:
         return difference_of_shares(a, b)
     if any(changes) and max(changes) - min(changes) <= ROUNDING * max(map(abs, changes)):
-        return -inf, inf  # all differ by the same: nothing is seen of how much they vary
+        return None  # all differ by the same: nothing is seen of how much they vary
     return mean_interval(changes)
 
 

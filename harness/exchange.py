@@ -9,7 +9,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -268,8 +268,10 @@ def _model_id(result: Result) -> str:
 
 
 def _command(cell: Cell) -> str | None:
+    """For whoever has the files it names: of those, no folder of this machine."""
     try:
-        return again(cell).command
+        found = again(cell)
+        return replace(found, code=tuple(Path(file).name for file in found.code)).command
     except (LookupError, ValueError):
         return None
 

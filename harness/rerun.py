@@ -148,9 +148,16 @@ def tolerance(stored: Result, now: Result) -> tuple[float, str]:
     share = max(TOLERANCE.get(str(p.get("dtype")), 0.01) for p in (then, here))
     allowed = share * max(abs(stored.value or 0), abs(now.value or 0))
     because = f"where {share:.1%} is allowed for another {' and '.join(other)}"
-    if stored.n and stored.items and set(stored.items.values()) <= {0.0, 1.0}:
+    if stored.n and stored.items and _of_hits(stored):
         return max(allowed, 1 / stored.n), f"{because}, or one of {stored.n} trials"
     return allowed, because
+
+
+def _of_hits(stored: Result) -> bool:
+    """Whether it is a share of hits; items may be books, of which some questions are."""
+    whole = (stored.value or 0.0) * stored.n
+    share = "accuracy" in stored.metric and abs(whole - round(whole)) < 1e-6
+    return share or set(stored.items.values()) <= {0.0, 1.0}
 
 
 def _planned(one: Chosen, words: Again) -> "list[Planned]":

@@ -24,6 +24,7 @@ LETTERS = "ABCD"
 class FromFile(InfiniteBench):
     """Its first questions, each with its whole context or what is left of it on both sides."""
 
+    version = 3
     source = "hf:xinrongzhang2022/InfiniteBench"
     offline = False
     max_new_tokens = 40

@@ -92,9 +92,14 @@ class Niah(Ruler):
     value: Kind = "numbers"
 
     @property
+    def version(self) -> int:  # type: ignore[override]
+        """2 where more is asked for than is published: there was no room for it in 1."""
+        return 1 + (self.max_new_tokens > Ruler.max_new_tokens)
+
+    @property
     def max_new_tokens(self) -> int:  # type: ignore[override]
         """Published: 128; more where more values are asked for than that is sure to hold."""
-        return max(128, ROOM[self.value] * self.queries * self.values)
+        return max(Ruler.max_new_tokens, ROOM[self.value] * self.queries * self.values)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -186,6 +186,7 @@ def test_a_switch_reads_the_conversation_again(live, reader):
     [
         ("auto", 4, "none is on: say which with --method"),
         ("yarn,factor=8", 4, "both say how far"),
+        ("random-pos,max_factor=16", 4, "both say how far"),
         ("yarn", float("inf"), "a number from 1 up"),
         ("yarn", float("nan"), "a number from 1 up"),
     ],

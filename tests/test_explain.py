@@ -333,6 +333,8 @@ def test_another_kernel_may_move_a_value_a_little(measured):
     assert not rerun.judged(far, one, one.provenance["encoding"]).holds
     unsaid = other.model_copy(update={"items": {}, "n": 3})  # no mean: nothing says it is of hits
     assert "trials" not in rerun.tolerance(unsaid, one)[1]
+    books = {"metric": "accuracy-official", "value": 0.4, "n": 10, "items": {"a": 0.5, "b": 1 / 3}}
+    assert "or one of 10 trials" in rerun.tolerance(other.model_copy(update=books), one)[1]
 
 
 def test_what_was_read_in_another_way_may_differ_a_little(measured):

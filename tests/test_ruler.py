@@ -213,6 +213,7 @@ def test_there_is_room_for_all_that_is_asked_for(spec, reader):
     request, *_ = asked(spec, reader, 16_000)[1]
     answer = " ".join(request.about["answers"])
     assert len(reader.tokens(answer)) <= request.ask.max_new_tokens
+    assert task(spec).version == task(spec.partition(",")[0]).version + 1
     assert task("ruler.vt").max_new_tokens == 30
     assert task("ruler.niah_multivalue").max_new_tokens == 128
 

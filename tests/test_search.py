@@ -657,6 +657,7 @@ def test_stages_that_do_not_rise_are_refused(staged, through):
         ["--progressive", "600", "--output", "a,b"],
         ["--progressive", "600", "--output", "x", "--short", "300"],
         ["--train", "--recipe quick"],
+        ["--output", "a,b.json"],
     ],
 )
 def test_stages_that_cannot_be_are_said(flags, more, monkeypatch, tmp_path, capsys):

@@ -21,7 +21,7 @@ from harness.cli import main
 from harness.method import Recipe
 from harness.model import describe, load
 from harness.plan import Options, plan
-from harness.train import parallel, trainer
+from harness.train import checkpoint, parallel, trainer
 from harness.train.checkpoint import newest
 from harness.train.course import memory, recipe, settle
 from harness.train.loss import in_pieces
@@ -259,6 +259,16 @@ def test_a_folder_keeps_the_training_it_has(novel, tmp_path):
         follow(course(novel, learning_rate=1e-4), tmp_path / "a")
 
 
+def test_a_training_of_before_its_dtype_was_settled_is_gone_on_with(novel, tmp_path):
+    it = course(novel)
+    facts = checkpoint.facts(it, rows(it), describe("toy"), 42)
+    (tmp_path / "course.json").write_text(json.dumps(facts | {"dtype": "auto"}))
+    checkpoint.own(tmp_path, facts | {"dtype": "float32"})
+    (tmp_path / "course.json").write_text(json.dumps(facts | {"dtype": "bfloat16"}))
+    with pytest.raises(ValueError, match="another dtype"):
+        checkpoint.own(tmp_path, facts | {"dtype": "float32"})
+
+
 def test_a_folder_of_other_things_is_left_alone(novel, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="is there already"):
@@ -469,6 +479,8 @@ def test_a_budget_is_spent_and_not_passed(novel):
         ("naive-ft", "quick", {"factor": 0.0}, "factor must be at least 1"),
         ("yarn,factor=2", "quick", {"factor": 4.0}, "leave one out"),
         ("random-pos,max_factor=2", "quick", {"factor": 4.0}, "leave one out"),
+        ("clex,factor=8", "quick", {"factor": 16.0}, "leave one out"),
+        ("dynamic-yarn,factor=4", "quick", {"factor": 8.0}, "leave one out"),
         ("clex", "quick", {"factor": float("inf")}, "factor must be at least 1, not inf"),
         ("clex", "quick", {"factor": float("nan")}, "factor must be at least 1, not nan"),
     ],

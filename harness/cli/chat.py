@@ -69,8 +69,9 @@ def chat(
     port: Annotated[int | None, Option(metavar="N", help="With --web; else the next free.")] = None,
 ) -> None:
     """Talk with an extended model."""
-    from harness.chat import Chat, Sampling
+    from harness.chat import Chat, Sampling, check_factor
 
+    check_factor(factor)
     if web:
         from harness.web import serve
     elif host or port is not None:

@@ -101,7 +101,9 @@ def train(
     from harness.train.course import settle
     from harness.train.parallel import arguments
 
-    exact = str(machine.dtype(dtype, machine.device(device))).removeprefix("torch.")
+    exact = dtype  # as it is here: a training does not go on in another
+    if not plan:
+        exact = str(machine.dtype(dtype, machine.device(device))).removeprefix("torch.")
     card = describe(model, trust_remote_code=trust_remote_code)
     course = settle(
         card, named(method), recipe, corpus=corpus, factor=factor, budget=budget,

@@ -201,10 +201,10 @@ def _reach(card: "Card", method: "Reencoding", spec: str, length: int | None) ->
         length = round(original * float(made_for or taught or 1))
         length = max(length, card.trained.sequence_length if card.trained else 0)
         if length <= original and not isinstance(method, Unchanged):
-            raise ValueError(
-                f"Nothing says how far {spec} is to read: give --length, or a factor above 1 as in "
-                f"{catalog.split(spec)[0]},factor=4 where the method has one."
-            )
+            more = f", or a factor above 1 as in {catalog.split(spec)[0]},factor=4"
+            if method.depends_on_length or "factor" not in catalog.settings(method):
+                more = ""
+            raise ValueError(f"Nothing says how far {spec} is to read: give --length{more}.")
     if length < original:
         raise ValueError(
             f"{length:,} tokens are fewer than the {original:,} it was trained to read: give a "

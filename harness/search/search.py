@@ -47,6 +47,7 @@ def prepare(wish: Wish) -> "Search":
     rope = Rope.of(SimpleNamespace(config=card.config))
     _check_target(wish, rope, method)
     place, kept = _places(wish, card)
+    catalog.extended(wish.method, {"factors": str(place)})  # it must do for a method's parameter
     search = Search(wish, card, rope, method, place, State(kept, {}))
     search.state = State.opened(kept, search.identity)
     return search

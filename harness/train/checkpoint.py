@@ -84,6 +84,8 @@ def own(output: Path, facts: dict[str, Any]) -> None:
         was = None
     if not isinstance(was, dict):
         raise ValueError(f"{plan} does not parse: delete it to train from the start, or mend it.")
+    if was.get("dtype") == "auto":  # of before it was settled with the course
+        was["dtype"] = facts["dtype"]
     unlike = [k for k in {**was, **facts} if was.get(k) != facts.get(k)]
     if facts["weights"] is None:
         unlike = [k for k in unlike if k != "weights"]

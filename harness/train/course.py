@@ -125,7 +125,7 @@ def settle(
     _check(replace(numbers, factor=chosen))
     follows = method.trained_for(chosen)
     said = method.made_for(SimpleNamespace(config=card.config)) is not None
-    if factor is not None and said and follows.keys() & catalog.split(spec)[1].keys():
+    if factor is not None and said and {"factor", *follows} & catalog.split(spec)[1].keys():
         raise ValueError(f"--factor and {spec} both say how far: leave one out.")
     spec = catalog.extended(spec, follows)
     rows = max(1, round(numbers.batch_tokens / numbers.sequence_length))
