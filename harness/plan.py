@@ -272,12 +272,13 @@ class _MadeOf:
         self.card, self.shortest, self.longest = card, min(lengths), max(lengths)
         self.model = SimpleNamespace(config=card.config)
         self._facts, self._alike = cache(self._facts), cache(self._alike)
-        self._evaluator = cache(self._evaluator)
+        self._evaluator = cache(lambda task: catalog.load("tasks", task).evaluator_hash)
         self.unfit, self._method = cache(self._unfit), cache(self._method)
 
     def __call__(self, cell: Cell) -> dict[str, Any]:
         at = self.longest if self._alike(cell.method) else cell.length
-        return self._facts(cell.method, at, _version(cell.task)) | self._evaluator(cell.task)
+        facts = self._facts(cell.method, at, _version(cell.task))
+        return facts | {"evaluator": self._evaluator(cell.task)}
 
     def _unfit(self, spec: str, length: int) -> str | None:
         """Why the method cannot run on the model, as far as its configuration says.
@@ -299,11 +300,6 @@ class _MadeOf:
             "task_version": version,
             "encoding": encoding,
         }
-
-    def _evaluator(self, task: str) -> dict[str, Any]:
-        """Whose losses decide, by content, where a task is told."""
-        found = getattr(catalog.load("tasks", task), "evaluator_hash", None)
-        return {"evaluator": found} if found else {}
 
     def _alike(self, spec: str) -> bool:
         """Whether it encodes all lengths as the longest: a checkpoint's own scaling may not."""

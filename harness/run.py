@@ -280,7 +280,7 @@ def _provenance(
         "method": {**asdict(method), **facts},
         "task_version": task.version,
         "task": {k: v for k, v in asdict(task).items() if k != place_of(task)},
-        **({"evaluator": of} if (of := getattr(task, "evaluator_hash", None)) else {}),
+        "evaluator": task.evaluator_hash,
         "data_commit": commit(getattr(task, place_of(task) or "", "")),
         "tokenizer": reader.fingerprint,
         "start_token": reader.bos,

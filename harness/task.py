@@ -169,6 +169,8 @@ class Task(ABC):
     """Words that end an answer, beside the end token."""
     counts: ClassVar[str] = ""
     """What counts as an answer, in a phrase."""
+    evaluator_hash: ClassVar[str | None] = None
+    """sha256 of another model's losses, where those decide what is scored."""
 
     @abstractmethod
     def requests(self, reader: Reader, length: int) -> Iterator[Request]:

@@ -91,6 +91,11 @@ def placed(units: Sequence[str], inserts: Sequence[str], depths: Sequence[float]
     return [*pieces, *units[last:]]
 
 
+def always(text: str) -> Context:
+    """However much filler is asked for: of a question whose text is given, or left out."""
+    return lambda n: text
+
+
 def within(template: str, context: str) -> str:
     return template.replace("{context}", context)
 

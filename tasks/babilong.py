@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from harness.metrics.babilong import ENDS, LABELS, compare_answers, extracted
 from harness.task import Reader
 
-from ._filled import Context, Filled, within
+from ._filled import Context, Filled, always, within
 from ._haystack import Hay
 from ._prompt import Question
 from ._records import field, records
@@ -119,10 +119,6 @@ class Published(Babilong):
 
 def hidden(hay: Hay, facts: Sequence[str], depths: Sequence[float]) -> Context:
     return lambda n: hay.with_needles(n, facts, depths)
-
-
-def always(text: str) -> Context:
-    return lambda n: text
 
 
 @cache

@@ -169,7 +169,7 @@ class By(LongPPL):
     longer one; its name stands in results, so that it should say whose they are."""
 
     @property
-    def evaluator_hash(self) -> str:
+    def evaluator_hash(self) -> str:  # type: ignore[override]
         """sha256 of the losses: what was measured by others is not the same cell."""
         with opened(self.losses) as file:
             return file_digest(file, "sha256").hexdigest()

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from harness.metrics.ruler import cleaned, match_any
 from harness.task import Reader, Sample, Score
 
-from ._filled import Context, Filled, by_depth, ordered, within
+from ._filled import Context, Filled, always, by_depth, ordered, within
 from ._haystack import Hay
 from ._prompt import Question
 from ._records import field, records
@@ -60,10 +60,9 @@ class NoLiMa(Filled):
             needle, question = order[i % len(order)]
             name = self.draw(i, length).choice(listed("names"))
             template = TEMPLATE.replace("{question}", question)
+            found = told(template, hay, needle.replace("{name}", name), depth)
             yield Question(
-                text=told(template, hay, needle.replace("{name}", name), depth)
-                if not self.no_context
-                else lambda n, template=template: within(template, ""),
+                text=always(within(template, "")) if self.no_context else found,
                 prefix="\nAnswer:",
                 answers=(name,),
                 most=0 if self.no_context else None,
