@@ -66,7 +66,7 @@ def test_it_passes_the_start_up_check(live):
 def test_a_verdict_by_teacher_forcing_is_what_generation_says(live):
     reader = TokenReader(live.tokenizer)
     task = catalog.load("tasks", "passkey,samples=2,depths=0.1")
-    asked = list(task.requests(reader, 512))
+    asked = list(task.requests(reader, 400))
     assert all(isinstance(request.ask, Verdict) for request in asked)
     free = [
         Request(id=r.id, tokens=r.tokens, ask=Text(max_new_tokens=10), about=r.about) for r in asked
@@ -94,7 +94,7 @@ def test_a_verdict_by_teacher_forcing_is_what_generation_says(live):
 
 def test_one_pass_gives_every_length_what_its_own_pass_gives(live, tokens):
     asked = [
-        Request(id=str(n), tokens=tokens[:n], ask=Losses(start=1, stop=n)) for n in (300, 700, 1000)
+        Request(id=str(n), tokens=tokens[:n], ask=Losses(start=1, stop=n)) for n in (150, 350, 500)
     ]
     for request, together in zip(asked, evaluate(live.model, asked), strict=True):
         (alone,) = evaluate(live.model, [request])
