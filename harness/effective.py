@@ -96,6 +96,7 @@ def by_perplexity(
     highs: Maybe = (),
     *,
     original: int,
+    most: float = inf,
     items: Items | None = None,
     rule: str = "perplexity",
 ) -> Reach:
@@ -105,6 +106,8 @@ def by_perplexity(
     surely no worse, the interval lying at or below 0; `high` is the length itself. With more to
     read, perplexity normally falls, so a model may lose a part of what the longer context is worth
     and still hold; and the measure is the method's own, however bad it is at the original length.
+    Few documents show little: what is above `most` does not hold, whether that is significant or
+    not.
 
     Documents are paired where `items` has their mean losses in nats at both lengths. Else the two
     intervals give that of the difference as if they were independent, which is too wide for the
@@ -117,6 +120,7 @@ def by_perplexity(
         highs: of their intervals.
         original: the length the model was pretrained on. If it was not measured, the longest below
             stands for it.
+        most: the highest perplexity that holds beyond it.
         items: by length, each document's mean loss in nats.
         rule: what to call it.
 
@@ -133,9 +137,13 @@ def by_perplexity(
             "longer ones with: measure it there."
         )
     points = [p for p in points if p.length >= start]
-    worse = [_worse(points[0], point, items or {}) for point in points[1:]]
-    reached = _contiguous([p.length for p in points], [True, *(low <= 0 for low, _ in worse)])
-    surely = _contiguous([p.length for p in points], [True, *(high <= 0 for _, high in worse)])
+    tested = points[
+        : 1 + next((i for i, p in enumerate(points[1:]) if p.value > most), len(points))
+    ]
+    lengths = [point.length for point in tested]
+    worse = [_worse(points[0], point, items or {}) for point in tested[1:]]
+    reached = _contiguous(lengths, [True, *(low <= 0 for low, _ in worse)])
+    surely = _contiguous(lengths, [True, *(high <= 0 for _, high in worse)])
     return Reach(reached, surely, reached, rule, reached == points[-1].length)
 
 

@@ -43,7 +43,8 @@ def find(folder: Path, words: Sequence[str], where: str | None = None) -> Result
     split = [part for word in words for part in _parts(word, slashed)]
     meant = [row for row in rows if all(_names(word, row) for word in split)]
     exact = [row for row in meant if all(_is(word, row) for word in split)]
-    meant = exact if len(exact) == 1 else meant
+    by_name = [row for row in meant if {row["model"], row["base"]} & {*split}]
+    meant = next((those for those in (exact, by_name) if len(those) == 1), meant)
     if not meant:
         raise LookupError(_none(split, rows, folder))
     if len(meant) > 1:

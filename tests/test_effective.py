@@ -129,6 +129,13 @@ def test_perplexity_pairs_documents_and_sees_what_intervals_do_not():
     assert loose == Reach(32 * K, 4 * K, 32 * K, "perplexity", censored=True)
 
 
+def test_a_perplexity_above_what_may_be_holds_nowhere_however_few_documents_show_it():
+    values, wide = [20.0, 21, 25, 22], ([5.0] * 4, [90.0] * 4)
+    assert by_perplexity(LENGTHS, values, *wide, original=4 * K).length == 32 * K
+    reach = by_perplexity(LENGTHS, values, *wide, original=4 * K, most=20 / 0.85)
+    assert reach == Reach(8 * K, 4 * K, 8 * K, "perplexity", censored=False)
+
+
 def test_perplexity_is_compared_with_the_longest_length_of_the_original_window():
     values = [50.0, 10.0, 9.0, 20.0]
     tight = [v * 0.99 for v in values], [v * 1.01 for v in values]

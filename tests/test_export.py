@@ -260,7 +260,9 @@ def test_equal_logits_pass_and_others_fail_where_they_differ():
 
 def test_no_number_is_no_match():
     ours = torch.ones(10, 3)
-    assert not parity(ours, ours * torch.nan).passed
+    failed = parity(ours, ours * torch.nan)
+    assert not failed.passed and failed.json()["whole"]["rms"] is None
+    assert '"largest": null' in json.dumps(failed.json(), allow_nan=False)
 
 
 def test_another_encoding_fails(llama, tmp_path):

@@ -134,6 +134,13 @@ def test_a_method_that_reads_badly_everywhere_has_kept_nothing(tmp_path):
     assert pi.tax.share == pytest.approx(3.2) and pi.tax.sure and pi.tax.length == 4096
 
 
+def test_a_large_rise_of_perplexity_that_few_documents_cannot_show_does_not_hold():
+    plain, ours = ([20.0, 21.0], [10.0, 10.0], [40.0, 40.0]), ([20.0, 25.0], [10.0] * 2, [40.0] * 2)
+    curves = [Curve([4096, 8192], *values) for values in (plain, ours)]
+    assert str(held(curves[1], curves[0], 4096, higher=False)) == "4k"
+    assert str(held(curves[0], None, 4096, higher=False)) == "≥ 8k"
+
+
 def test_what_was_not_measured_is_neither_bad_nor_good(tmp_path):
     results = [*row("none", [0.9, 0.1]), *row("yarn,factor=8", [None, None])]
     (section,) = boarded(tmp_path, results).sections
@@ -360,6 +367,22 @@ def test_the_summary_has_methods_down_and_models_and_tasks_across(tmp_path):
     assert lines[0] == "| method | toy<br>passkey | toy<br>perplexity |"
     assert lines[2] == "| yarn | **≥ 32k** | **≥ 32k** |" and lines[-1] == r"| pi | \< 4k | \< 4k |"
     assert "| dynamic-ntk | **≥ 32k** | · |" in lines
+
+
+def test_a_table_without_the_model_as_it_is_ranks_nobody_in_the_summary(tmp_path):
+    alone = row("yarn,factor=8", [0.1] * 4, "passkey.random")
+    alone += row("pi,factor=8", [0.1] * 4, "passkey.random")
+    assert summary(boarded(tmp_path / "with", EXAMPLE + alone)).startswith(
+        summary(boarded(tmp_path / "without"))
+    )
+
+
+def test_what_a_number_is_not_to_be_read_without_stands_with_its_rank(tmp_path):
+    noted = boarded(tmp_path, [*EXAMPLE, *row("longrope", [0.9] * 4, notice="yarn stands in")])
+    assert r"| longrope | **≥ 32k**\* |" in summary(noted) and "with a note" in summary(noted)
+    (line,) = (line for line in ranking(noted).splitlines() if line.startswith("- "))
+    assert line == r"- \* longrope: yarn stands in"
+    assert r"\*" not in summary(boarded(tmp_path / "other"))
 
 
 def test_tasks_of_one_name_are_told_apart_in_the_summary(tmp_path):

@@ -1,6 +1,7 @@
 """The README says what the results and the files say."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,16 @@ def test_a_file_it_shows_is_the_file(name):
 def test_every_file_it_links_to_is_there():
     links = re.findall(r"\]\(([^)#:]+)\)", README)
     assert links and all((ROOT / link).exists() for link in links)
+
+
+@pytest.mark.parametrize(
+    "line", re.findall(r"^(harness (?:compare|explain|results|show|list) .*)", README, re.MULTILINE)
+)
+def test_what_it_asks_of_the_results_is_answered(line, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as left:
+        main(shlex.split(re.split(r" {2,}", line)[0])[1:])
+    assert not left.value.code and capsys.readouterr().out
 
 
 def test_its_first_two_commands_are_the_ones_ci_runs():

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
+from transformers import TrainingArguments
 
 from harness import adapters, catalog, machine, trained
 from harness.cli import main
@@ -654,6 +655,46 @@ def test_every_update_reads_as_much_though_the_text_is_short():
     assert [int(row["input_ids"]) for row in read] == [*range(5), *range(5), 0, 1]
     long = trainer._Labelled([{"input_ids": torch.tensor(i)} for i in range(5)], 3)
     assert len(long) == 5 and int(long[-1]["input_ids"]) == 4
+
+
+def test_a_save_is_gone_on_with_by_as_many_processes_as_made_it(tmp_path):
+    for rank in (0, 1):
+        (tmp_path / f"rng_state_{rank}.pth").touch()
+    trainer._check_processes(tmp_path, 2)
+    trainer._check_processes(None, 1)
+    with pytest.raises(ValueError, match="saved by 2 processes, and 1 would"):
+        trainer._check_processes(tmp_path, 1)
+
+
+def test_one_process_trains_on_one_gpu_of_several(novel, tmp_path, monkeypatch):
+    """Spread over all it sees, an update would read so many times what is recorded."""
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: 2))
+    made = trainer._arguments(course(novel), tmp_path, "cpu", 0, 1, {})
+    assert made._n_gpu == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("-m yarn --loss-on all -o x", "--loss-on belongs to --stage chat"),
+        ("-m naive-ft --factor 8 -o x", "alike for any factor"),
+        ("--seed 1 toy -o x", "--seed before toy changes nothing"),
+    ],
+)
+def test_a_flag_that_changes_nothing_is_refused(words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main(["train", *words.split()])
+    assert left.value.code == 2 and said in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_file_of_factors_is_the_same_by_any_path(novel, tmp_path, monkeypatch):
+    (tmp_path / "mine.json").write_text(json.dumps({"factors": [1.0] * 16, "factor": 2}))
+    monkeypatch.chdir(tmp_path)
+    one, other = (course(novel, spec=f"longrope,factors={place}") for place in
+                  ("mine.json", f"{tmp_path}/mine.json"))  # fmt: skip
+    assert one.method != other.method and one.identity() == other.identity()
 
 
 def test_a_group_of_processes_that_share_a_sequence_reads_one():

@@ -118,6 +118,8 @@ def _chosen(
         and task in (None, result.cell.task, *_names(split(result.cell.task)[0]))
         and (wanted is None or result.cell.length in wanted)
     ]
+    if exact := [result for result in found if model in (result.cell.model, result.cell.base)]:
+        found = exact  # not what was computed in another dtype than usual
     if not found:
         raise LookupError(
             f"None of the {len(every)} results in {str(store.root)!r} is meant: see what there is "

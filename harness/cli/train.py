@@ -65,8 +65,9 @@ def train(
         Option(help="Text; conversations with a chat template; or keys to find, hidden in text."),
     ] = "lm",
     loss_on: Annotated[
-        Literal["assistant", "all"], Option(help="Of a chat: which turns are learned.")
-    ] = "assistant",
+        Literal["assistant", "all"] | None,
+        Option(help="Of a chat: which turns are learned; else the assistant's."),
+    ] = None,
     seed: Annotated[
         int | None, Option(min=0, help="What is random follows from it; else the recipe's.")
     ] = None,
@@ -90,9 +91,16 @@ def train(
 ) -> None:
     """Train a method by its recipe."""
     if context.invoked_subcommand:
+        if given := [p.opts[0] for p in context.command.params if _given(context, p.name)]:
+            raise typer.BadParameter(
+                f"{', '.join(given)} before {context.invoked_subcommand} changes nothing: see "
+                f"harness train {context.invoked_subcommand} --help"
+            )
         return
     if method is None or (output is None and not plan):
         raise typer.BadParameter("--method and --output say what to train and where to; see --help")
+    if loss_on and stage != "chat":
+        raise typer.BadParameter("--loss-on belongs to --stage chat: leave it out")
     if steps and budget:
         raise typer.BadParameter("--budget sets the steps: leave --steps out")
     from harness import machine
@@ -113,7 +121,7 @@ def train(
             "batch_tokens": _tokens(batch_tokens, "--batch-tokens"),
             "learning_rate": learning_rate, "trains": trains,
         },
-        stage=stage, answers_only=loss_on == "assistant", dtype=exact, checkpointing=checkpointing,
+        stage=stage, answers_only=loss_on != "all", dtype=exact, checkpointing=checkpointing,
     )  # fmt: skip
     shared = arguments(distributed, context_parallel, device, trains=course.numbers.trains)
     if plan:
@@ -123,6 +131,11 @@ def train(
     seed = course.numbers.seed if seed is None else seed
     _follow(course, card, output, device=device, seed=seed, save_every=save_every,
             distributed=shared, trust_remote_code=trust_remote_code)  # fmt: skip
+
+
+def _given(context: typer.Context, name: str | None) -> bool:
+    source = name and context.get_parameter_source(name)
+    return source is not None and getattr(source, "name", "") == "COMMANDLINE"
 
 
 def _tokens(text: str | None, flag: str) -> int | None:

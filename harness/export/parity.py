@@ -7,6 +7,7 @@ engine reads it with the method applied to the model it was made from. Both in f
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,12 @@ class Parity:
         return all(stretch.passed for stretch in self.stretches)
 
     def json(self) -> dict[str, Any]:
-        return {"passed": self.passed, **asdict(self)}
+        """As JSON has it, where what is no finite number is null."""
+
+        def finite(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+            return {k: None if isinstance(v, float) and not isfinite(v) else v for k, v in fields}
+
+        return {"passed": self.passed, **asdict(self, dict_factory=finite)}
 
 
 def parity(ours: Tensor, theirs: Tensor) -> Parity:

@@ -62,6 +62,11 @@ class Row:
     def plain(self) -> bool:
         return unextended(self.cell.model, self.cell.method)
 
+    @property
+    def notices(self) -> list[str]:
+        """What its numbers are not to be read without, each once."""
+        return list(dict.fromkeys(cell["notice"] for cell in self.cells if cell["notice"]))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Section:

@@ -169,7 +169,7 @@ def _facts(row: Row, section: Section, look: Look) -> list[tuple[str, str]]:
         *_made(found),
         ("time", duration(sum(cell["seconds"] or 0 for cell in row.cells))),
         ("memory", size(max(cell["peak_memory"] or 0 for cell in row.cells))),
-        *(("note", text) for text in dict.fromkeys(cell["notice"] for cell in row.cells)),
+        *(("note", text) for text in row.notices),
         *((label(cell["length"]), cell["reason"]) for cell in row.cells if cell["reason"]),
     ]
     return [(name, told(text, row.cell)) for name, text in facts if text]

@@ -10,7 +10,7 @@ from harness.lengths import label
 from harness.report.board import Board, Row, Section
 from harness.report.page import between, counted, percent
 from harness.report.reach import Tax
-from harness.report.sheet import readable, written
+from harness.report.sheet import readable, told, written
 from harness.report.table import escaped
 
 MARK = re.compile(r"(<!-- leaderboard -->\n).*?(<!-- /leaderboard -->)", re.DOTALL)
@@ -19,16 +19,21 @@ BROAD, TALL, LONG = 6, 40, 60
 RULES = (
     "Ranked by **effective context**: the longest length at which a method keeps 85 % of what the "
     "model as it is scores on short inputs, or at which its perplexity is not significantly worse "
-    "than at the original length (document by document, where the losses are at hand), if there it "
-    "keeps 85 % of the model's as it is. ≥: the longest length measured still holds; <: not even "
-    "the shortest does; in brackets, how far the ends of the 95 % intervals hold. Methods that "
-    "read equally far share a rank."
+    "than at the original length (document by document, where the losses are at hand) and at most "
+    "1 / 0.85 times that of the model as it is there. ≥: the longest length measured still holds; "
+    "<: not even the shortest does. A perplexity of more text is of other text, too, which may be "
+    "harder for all alike."
+)
+BRACKETS = (
+    "In brackets, how far the ends of the 95 % intervals hold: of few trials or documents much is "
+    "chance. Methods that read equally far share a rank."
 )
 COLUMNS = (
     "**Claimed** is what a method's factor makes of the original length; the **short-context tax** "
     "is what it loses within the original length, at the longest of these, as a share of what the "
     "model as it is has there: below 0, it gains."
 )
+NOTED = r"\*"
 ALONE = "the model as it is was not measured: each row is held against itself"
 
 
@@ -43,7 +48,7 @@ def ranking(board: Board, published: int = 0, *, on_page: Board | None = None) -
     there = on_page or board
     parts = [
         "# Context-length leaderboard",
-        RULES,
+        f"{RULES} {BRACKETS}",
         COLUMNS,
         "[leaderboard.html](leaderboard.html) has the curves, where each number comes from, and "
         "the command that makes it again. Both are written by `harness leaderboard`.",
@@ -66,11 +71,13 @@ def ranking(board: Board, published: int = 0, *, on_page: Board | None = None) -
 def summary(board: Board) -> str:
     """Methods down, models and tasks across; of a method with several settings the best.
 
-    What only one method was measured on compares nothing, and what was at one length says nothing
-    of how far: such are left out where there is more.
+    What only one method was measured on compares nothing, what was at one length says nothing of
+    how far, and without the model as it is there is no common measure: such are left out where
+    there is more. The first is who ranks best in the mean.
     """
     several = [s for s in board.sections if len(s.rows) + s.left_out > 1] or board.sections
-    compared = [s for s in several if len(s.lengths) > 1] or several
+    held = [s for s in several if s.plain] or several
+    compared = [s for s in held if len(s.lengths) > 1] or held
     sections = sorted(compared, key=lambda s: -(len(s.rows) + s.left_out))[:BROAD]
     sections = [section for section in board.sections if section in sections]
     best = [_best(section) for section in sections]
@@ -87,6 +94,8 @@ def summary(board: Board) -> str:
             for of_section, section in zip(best, sections, strict=True)
         ]
         lines.append(_line([_said(name), *cells]))
+    if any(row.notices for of_section in best for row in of_section.values()):
+        lines += ["", f"{NOTED} with a note, which stands in the whole leaderboard."]
     if len(board.sections) > len(sections):
         lines += ["", f"These are {len(sections)} of {len(board.sections):,} models and tasks."]
     return "\n".join(lines)
@@ -109,7 +118,11 @@ def brief(board: Board, folder: str) -> str:
     more = (
         f"[The whole leaderboard]({folder}/LEADERBOARD.md), [as a page]({folder}/leaderboard.html)."
     )
-    return "\n\n".join([summary(board), RULES, more])
+    order = (
+        "Methods are in the order of their mean rank; how sure each length is, stands in the whole "
+        "leaderboard: of few trials or documents much is chance."
+    )
+    return "\n\n".join([summary(board), f"{RULES} {order}", more])
 
 
 def refreshed(page: str, text: Callable[[], str]) -> str:
@@ -136,8 +149,8 @@ def _reached(row: Row | None, section: Section) -> str:
     """Bold where it reads furthest of those held against one model."""
     if row is None or row.held is None:
         return "·"
-    far = _said(str(row.held))
-    return f"**{far}**" if row.rank == 1 and row.held.length and section.plain else far
+    far, note = _said(str(row.held)), NOTED if row.notices else ""
+    return (f"**{far}**" if row.rank == 1 and row.held.length and section.plain else far) + note
 
 
 def _section(section: Section) -> str:
@@ -158,6 +171,13 @@ def _section(section: Section) -> str:
         "|--:|---" + "|--:" * (len(leads) - 2 + len(lengths)) + "|",
         *(_row(row, section) for row in rows),
     ]
+    noted = (
+        f"- {NOTED} {_said(f'{row.name}: {told(n, row.cell)}')}"
+        for row in rows
+        for n in row.notices
+    )
+    if notes := [*dict.fromkeys(noted)]:
+        lines += ["", *notes]
     if left := section.left_out + len(section.rows) - len(rows):
         lines += ["", f"{left:,} more rows are not in this table."]
     return "\n".join(lines)

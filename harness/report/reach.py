@@ -2,10 +2,10 @@
 
 The rules are those of `harness.effective`. A score holds where it is at least 85 % of what the
 model as it is scores on short inputs (NoLiMa's share). A perplexity holds where it is not
-significantly above the row's own at the original length, document by document; but who reads badly
-everywhere keeps nothing worth having: it holds nowhere if at the original length already it is more
-than 1 / 0.85 times that of the model as it is. Where the model as it is was not measured, the row
-is held against itself alone.
+significantly above the row's own at the original length, document by document, nor more than
+1 / 0.85 times that of the model as it is there: few documents show little, and who reads badly
+everywhere keeps nothing worth having. Where the model as it is was not measured, the row is held
+against itself alone.
 """
 
 import re
@@ -202,8 +202,8 @@ def _no_worse(row: Curve, plain: Curve | None, original: int | None) -> Held | N
     known = [n for n, value in zip(row.lengths, row.values, strict=True) if value is not None]
     start = max((n for n in known if original and n <= original), default=known[0])
     every = {n: row.items(n) for n in known}
-    own = by_perplexity(row.lengths, row.values, row.lows, row.highs, original=start, items=every)
     kept: tuple[float | None, ...] = (1, 1, 1)
+    base = row.values[row.up_to(start) or 0]
     at = plain.up_to(original) if plain and original else None
     if plain and at is not None:
         if known[-1] < plain.lengths[at]:
@@ -211,6 +211,9 @@ def _no_worse(row: Curve, plain: Curve | None, original: int | None) -> Held | N
         i, j = _anchors(row, plain, start, at)
         times, low, high = _changed(row, i, plain, j, ratio=True)
         kept = (times, high, low or 0)  # if it is as high as it may be, it holds less far
+        base = plain.values[j]
+    points = (row.lengths, row.values, row.lows, row.highs)
+    own = by_perplexity(*points, original=start, most=(base or 0) / NOLIMA, items=every)
     reached = zip(kept, (own.length, own.low, own.high), strict=True)
     length, low, high = (n if k is not None and k <= 1 / NOLIMA else None for k, n in reached)
     return Held(length, low, high, own.rule, own.censored and length is not None, start)

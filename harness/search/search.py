@@ -41,6 +41,11 @@ def prepare(wish: Wish) -> "Search":
     method = catalog.load("methods", wish.method)
     if not isinstance(method, Rescaling):
         raise ValueError(f"{wish.method} has no divisor for each pair to search: take longrope.")
+    if "start_tokens" in catalog.split(wish.method)[1]:
+        raise ValueError(
+            "How many first tokens keep their rotation is searched, or given as --start-tokens: "
+            f"leave start_tokens out of {wish.method}."
+        )
     if wish.append:
         method = replace(method, factors=str(wish.append))
     card = describe(wish.model, trust_remote_code=wish.trust_remote_code)
@@ -133,11 +138,16 @@ class Search:
             factors, n_hat = self.known["factors"], self.known.get("start_tokens", 0)
             reached = float(self.known.get("factor") or self.scale)
             longer = replace(self.rope, original_length=round(self.rope.original_length * reached))
-            for way in _ways(longer, max(1.0, self.scale / reached)):
+            for way in self._ways(longer, max(1.0, self.scale / reached)):
                 stretched = (a * b for a, b in zip(factors, way, strict=True))
                 found.append(self.space.nearest(stretched, n_hat))
-        found += [self.space.nearest(way) for way in _ways(self.rope, self.scale)]
+        found += [self.space.nearest(way) for way in self._ways(self.rope, self.scale)]
         return list(dict.fromkeys(found))
+
+    def _ways(self, rope: Rope, scale: float) -> list[list[float]]:
+        """The divisors of PI, of NTK, and of where the method starts."""
+        known = [rope.frequencies / f for f in (rope.interpolated(scale), rope.ntk_aware(scale))]
+        return [way.tolist() for way in (*known, self.method.started(rope, scale))]
 
     @cached_property
     def objective(self) -> Objective:
@@ -307,9 +317,3 @@ def _line(generation: Generation) -> dict[str, Any]:
         "evaluations": generation.evaluations,
         "saved": generation.saved,
     }
-
-
-def _ways(rope: Rope, scale: float) -> list[list[float]]:
-    """The divisors of PI, NTK and YaRN."""
-    ways = (rope.interpolated(scale), rope.ntk_aware(scale), rope.by_parts(scale))
-    return [(rope.frequencies / frequencies).tolist() for frequencies in ways]

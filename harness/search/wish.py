@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from harness.search.evolution import Settings
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from harness.rope import Encoding, Rope
 
 
@@ -21,6 +23,9 @@ class Rescaling(Protocol):
 
     def found(self, rope: "Rope") -> tuple[str, dict[str, Any] | None]:
         """Where the factors it has now are from, and they; None where it has none."""
+
+    def started(self, rope: "Rope", scale: float) -> "Tensor":
+        """The divisors it has without any factors, (dim/2,)."""
 
 
 @dataclass(frozen=True, kw_only=True)

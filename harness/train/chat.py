@@ -2,18 +2,18 @@
 
 After the two chat trainings of CLEX (https://github.com/DAMO-NLP-SG/CLEX): the later one renders
 with the template of Zephyr, packs, and learns all tokens; the first learns what the assistant says
-only, of whole conversations that are grouped up to a length and padded. The last is the default of
-what is learned here, and packing of how.
+only, of whole conversations that are grouped up to a length and padded. Here they are packed, and
+what the assistant says is learned, unless all is asked for.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from harness import corpora
-from harness.train.packing import Carried, Packed, Read
+from harness.train.packing import Carried, Read
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,8 +38,6 @@ class Conversations:
 
     rows: np.ndarray = field(repr=False)
     """(sequences, length), int32: the tokens; of one that is not learned, its complement."""
-    begins: list[list[int]] = field(repr=False)
-    """Where in each sequence conversations begin."""
     length: int
     label: str
     """What they are, by content: the same on another machine."""
@@ -54,11 +52,7 @@ class Conversations:
         return len(self.rows)
 
     def __getitem__(self, i: int) -> dict[str, "Tensor"]:
-        """`input_ids` and `labels`, (length,), and `document`: where its conversations start.
-
-        The labels are not shifted; what is not learned has -100. The first start is 0, whether
-        that conversation begins there or goes on from before.
-        """
+        """`input_ids` and `labels`, (length,): not shifted; what is not learned has -100."""
         import torch
 
         i = range(len(self))[i]
@@ -66,40 +60,7 @@ class Conversations:
         return {
             "input_ids": torch.where(row < 0, ~row, row),
             "labels": torch.where(row < 0, MASKED, row),
-            "document": torch.tensor(sorted({0, *self.begins[i]})),
         }
-
-
-@dataclass
-class Grouped:
-    """Packs whole conversations up to the length, and pads; only longer ones are cut."""
-
-    length: int
-    pad: int
-    """The token behind the last of a group; it is not learned."""
-    left_over: int = 0
-
-    def pack(self, documents: Iterable[Read]) -> Iterator[Packed]:
-        pending: list[np.ndarray] = []
-        begins: list[int] = []
-        held = 0
-        for document in documents:
-            for at in range(0, len(document.tokens), self.length):
-                piece = document.tokens[at : at + self.length]
-                if held + len(piece) > self.length:
-                    yield self._padded(pending, begins)
-                    pending, begins, held = [], [], 0
-                begins += [] if at else [held]
-                pending.append(piece)
-                held += len(piece)
-        if pending:
-            yield self._padded(pending, begins)
-
-    def _padded(self, pieces: list[np.ndarray], begins: list[int]) -> Packed:
-        row = np.full(self.length, ~self.pad, dtype=np.int32)
-        tokens = np.concatenate(pieces)
-        row[: len(tokens)] = tokens
-        return Packed(row, begins)
 
 
 def open_conversations(
@@ -108,15 +69,13 @@ def open_conversations(
     length: int,
     *,
     on: On = "assistant",
-    packing: Literal["packed", "grouped"] = "packed",
     first: int | None = None,
 ) -> Conversations:
     """The conversations of a corpus whose rows have `messages: [{role, content}]`.
 
     They are rendered with the tokenizer's chat template, or without one with that of Zephyr, and
-    held in memory, 4 bytes a token. `packed` puts them one behind another and cuts, losing
-    nothing; `grouped` keeps them whole and pads. `first` is how many sequences are wanted, where
-    not all are.
+    held in memory, 4 bytes a token; put one behind another and cut, so that nothing is lost.
+    `first` is how many sequences are wanted, where not all are.
 
     Raises:
         LookupError: there is no such corpus or column.
@@ -133,23 +92,21 @@ def open_conversations(
         Read(_signed(*rendering.tokens(messages, on, where)), 0)
         for where, messages in _conversations(corpus)
     )
-    packer = Carried(length) if packing == "packed" else Grouped(length, rendering.pad)
+    packer = Carried(length)
     rows: list[np.ndarray] = []
-    begins: list[list[int]] = []
     skipped = 0
     for packed in packer.pack(read):
         if (packed.tokens[1:] < 0).all():  # the first token is predicted by nothing
             skipped += 1
             continue
         rows.append(packed.tokens)
-        begins.append(packed.begins)
         if len(rows) == first:
             break
     if not rows:
         raise ValueError(_nothing(spec, packer.left_over, length, skipped, on))
     left_over = 0 if len(rows) == first else packer.left_over
     return Conversations(
-        np.stack(rows), begins, length, corpus.label(), rendering.template, left_over, skipped
+        np.stack(rows), length, corpus.label(), rendering.template, left_over, skipped
     )
 
 
@@ -162,7 +119,7 @@ def _nothing(spec: str, tokens: int, length: int, skipped: int, on: On) -> str:
         )
     return (
         f"{spec} has {tokens:,} tokens of conversations, and one sequence takes {length:,}: take "
-        "a shorter length, more conversations, or pad them."
+        "a shorter length, or more conversations."
     )
 
 
@@ -194,7 +151,6 @@ class Rendering:
     tokenizer: Any
     template: str | None
     """In place of its own, which it has not."""
-    pad: int
 
     @classmethod
     def of(cls, tokenizer: Any) -> "Rendering":
@@ -207,7 +163,7 @@ class Rendering:
         if tokenizer.eos_token_id is None:
             raise ValueError("Chat training needs an end token, and the tokenizer has none.")
         own = bool(tokenizer.chat_template)
-        return cls(tokenizer, None if own else ZEPHYR, int(tokenizer.eos_token_id))
+        return cls(tokenizer, None if own else ZEPHYR)
 
     def tokens(self, messages: list[Message], on: On, where: str) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of a conversation and whether each is learned; (n,) and (n,).

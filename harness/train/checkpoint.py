@@ -196,7 +196,8 @@ def _apart(
         learner.save_pretrained(folder)
         if own:
             save_own(learner, own, folder)
-        if live.tokenizer.chat_template != tokenizer(live.card).chat_template:  # it learned one
+        base_reads = tokenizer(live.card, live.remote_code)
+        if live.tokenizer.chat_template != base_reads.chat_template:  # it learned one
             live.tokenizer.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # a form that nobody filled in
         for name in trained.files:

@@ -63,8 +63,9 @@ class Course:
         numbers = asdict(self.numbers)
         for said in ("sources", "disagreements", "data"):
             del numbers[said]
+        files = catalog.load("methods", self.method).by_content()
         return {
-            "method": self.method,
+            "method": catalog.extended(self.method, files),
             "recipe": numbers,
             "stage": self.stage,
             "answers_only": self.answers_only,
@@ -125,6 +126,8 @@ def settle(
     _check(replace(numbers, factor=chosen))
     follows = method.trained_for(chosen)
     said = method.made_for(SimpleNamespace(config=card.config)) is not None
+    if factor is not None and _needless(method, follows):
+        raise ValueError(f"{spec} is trained alike for any factor: leave --factor out.")
     if factor is not None and said and {"factor", *follows} & catalog.split(spec)[1].keys():
         raise ValueError(f"--factor and {spec} both say how far: leave one out.")
     spec = catalog.extended(spec, follows)
@@ -149,6 +152,12 @@ def settle(
         corpus=corpus,
         **rest,
     )
+
+
+def _needless(method: Method, follows: dict[str, Any]) -> bool:
+    """Whether it learns the same, however far it is to read."""
+    plain = type(method).in_training is Method.in_training
+    return plain and not follows and not method.depends_on_length
 
 
 def _warmup(numbers: Recipe, whole: Recipe) -> float:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import catalog, trained
+from harness import catalog
 from harness.lengths import label
 from harness.model import describe
 from harness.search.search import prepare
@@ -45,7 +45,7 @@ def extend(
     watching: Callable[[], AbstractContextManager[Watch]],
     note: Callable[[str], None] = lambda said: None,
 ) -> Extended:
-    """Extend a model in stages; a stage whose file is there already is not made again.
+    """Extend a model in stages; what of them was made before, for the same wish, is not again.
 
     Args:
         wish: the last search: its target is the final length, its model the base.
@@ -57,7 +57,8 @@ def extend(
         note: told what each stage does.
 
     Raises:
-        ValueError: the lengths do not rise to the target, or the folder cannot be made.
+        ValueError: the lengths do not rise to the target, the folder cannot be made, or it holds
+            what another wish has made.
     """
     _check(wish, through, short)
     catalog.extended(wish.method, {"factors": str(folder)})  # it must do for a method's parameter
@@ -73,20 +74,16 @@ def extend(
     model, method = wish.model, wish.method
     for length in through:
         factors, into = folder / f"{label(length)}.json", folder / f"trained-{label(length)}"
-        if not factors.exists():
-            search(replace(wish, model=model, method=method, target=length, output=factors), "")
+        search(replace(wish, model=model, method=method, target=length, output=factors), "")
         method = _with(wish.method, factors)
-        if not (into / trained.FILE).exists():
-            note(f"training {model} with {method} into {into}")
-            train(model, method, length, into)
+        note(f"training {model} with {method} into {into}")
+        train(model, method, length, into)
         model = str(into)
     last = folder / "factors.json"
-    if not last.exists():
-        search(replace(wish, model=model, method=method, output=last), "")
+    search(replace(wish, model=model, method=method, output=last), "")
     for length in short:
-        if all(part["up_to"] != length for part in json.loads(last.read_text()).get("short", [])):
-            asked = replace(wish, model=model, target=length, output=None, append=last)
-            search(asked, "inputs up to ")
+        asked = replace(wish, model=model, target=length, output=None, append=last)
+        search(asked, "inputs up to ")
     return Extended(model, last)
 
 

@@ -17,7 +17,9 @@ def rows(course: "Course", *, seed: int = 42, trust_remote_code: bool = False) -
     from harness import machine
     from harness.model import describe, tokenizer
 
-    reads = tokenizer(describe(course.model, trust_remote_code=trust_remote_code))
+    reads = tokenizer(
+        describe(course.model, trust_remote_code=trust_remote_code), trust_remote_code
+    )
     length = course.numbers.sequence_length
     wanted = course.numbers.steps * course.rows
     if course.stage == "chat":

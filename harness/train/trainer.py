@@ -123,6 +123,7 @@ def train(
         for callback in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(callback)
         last = newest(output)
+        _check_processes(last, processes.num_processes)
         watch.begun(course, int(last.name.rpartition("-")[2]) if last else 0)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         trained = checkpoint.account(course, rows, live, seed, own)
@@ -138,7 +139,22 @@ def train(
 def _fits(method: Method, model: Any, course: Course) -> None:
     """Raises ValueError: it cannot be trained on this model."""
     if reason := method.unfit(model, course.target):
-        raise ValueError(f"{course.method} cannot be trained on {course.model}: {reason}.")
+        why = reason.removesuffix(".")
+        raise ValueError(f"{course.method} cannot be trained on {course.model}: {why}.")
+
+
+def _check_processes(save: Path | None, count: int) -> None:
+    """Each process draws its own positions, and goes on drawing where it was saved.
+
+    Raises:
+        ValueError: another number of processes saved.
+    """
+    before = len([*save.glob("rng_state*.pth")]) if save else count
+    if before != count:
+        raise ValueError(
+            f"{save} was saved by {before} processes, and {count} would go on otherwise than "
+            f"they: start {before}, or give another --output."
+        )
 
 
 def _processes(on: str) -> "PartialState":
@@ -209,7 +225,7 @@ def _arguments(
     numbers = course.numbers
     turns, distributed = shared(course.rows, _processes(on).num_processes, distributed)
     keep = {"use_reentrant": False, "context_fn": attention.checkpoint_context}
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(output / SAVES),
         max_steps=numbers.steps,
         per_device_train_batch_size=1,
@@ -237,6 +253,8 @@ def _arguments(
         dataloader_pin_memory=on == "cuda",
         **distributed,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # else one process spreads over all GPUs it sees
+    return arguments
 
 
 class _Labelled(torch.utils.data.Dataset):
@@ -291,10 +309,7 @@ class _Trainer(Trainer):
         if state.mixed_precision != "no":
             plugin.set_mixed_precision(state.mixed_precision)
         state.fsdp_plugin = plugin
-        for each in (
-            PartialState(),
-            state,
-        ):  # the second copies the first, again and again
+        for each in (PartialState(), state):  # the second copies the first, again and again
             each.distributed_type = DistributedType.FSDP
         self.is_fsdp_enabled = True
 

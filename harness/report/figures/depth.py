@@ -76,10 +76,13 @@ def draw(results: Sequence[Result], *, titles: bool = True) -> "Figure":
     ]
     width = SINGLE if len(rows) < 3 else DOUBLE
     figure, axes = panels(len(rows), width, 1.25 if len(held) == 1 else 1.5, most=MOST)
-    for one, (title, row) in zip(axes, rows, strict=True):
+    for i, (one, (title, row)) in enumerate(zip(axes, rows, strict=True)):
         picture = _map(one, row, found)
         one.set_title(folded(f"{title}\n{named(row[0].cell)}".strip(), 26), pad=3)
         one.label_outer()
+        if i + one.get_gridspec().ncols >= len(rows):  # nothing stands below
+            one.tick_params(labelbottom=True)
+            one.set_xlabel("tokens", labelpad=2)
     if titles and len(held) == 1:
         figure.suptitle(next(iter(held)), fontsize=7.5)
     bar = figure.colorbar(picture, ax=axes, aspect=30, pad=0.015, fraction=0.03, format="{x:.0%}")
