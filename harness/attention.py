@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from harness.cost import windows
 from harness.engine.bend import Attend, Bend, View
 from harness.engine.biased import Biased as Biased
 from harness.engine.biased import slopes as slopes
@@ -103,6 +104,21 @@ class InParts(Method):
         except LookupError as error:
             return str(error)
         return straight(model)
+
+    def notice(self, model: nn.Module, length: int) -> str | None:
+        widest = _widest(text_config(model))
+        if widest is None or widest >= length:
+            return None
+        last = torch.tensor([length - 1])
+        for part in self.parts(Rope.of(model), length):
+            seen = torch.cat([part.first(last).clamp(min=length - widest), part.stop(last) - 1])
+            stays = part.query(last) == last and torch.equal(part.key(seen), seen)
+            if seen[0] <= seen[1] and not stays:
+                return None
+        return (
+            f"This model's layers look back no further than {widest:,} tokens, where the method "
+            "leaves all as it is."
+        )
 
     def provenance(self, model: nn.Module, length: int) -> dict[str, Any]:
         own = Encoding.of(model, length)
@@ -217,6 +233,15 @@ class Turned(Bend):
 
     def _turned(self, x: Tensor, positions: Tensor) -> Tensor:
         return x if self.encoding is None else turned(x, self.encoding, positions)
+
+
+def _widest(config: Any) -> int | None:
+    """How far back the layers look that can be bent; None: as far as there is something."""
+    nested = (getattr(config, "rope_parameters", None) or {}).keys() - {"full_attention"}
+    kinds = getattr(config, "layer_types", None) or [""] * config.num_hidden_layers
+    pairs = zip(windows(config), kinds, strict=True)
+    found = [window for window, kind in pairs if kind not in nested]
+    return max(found) if all(found) else None
 
 
 def straight(model: nn.Module) -> str | None:

@@ -75,6 +75,12 @@ def family_of(config: Any) -> Family:
         raise LookupError(
             f"The family {what!r} is not supported. Supported are: {', '.join(sorted(FAMILIES))}."
         )
+    most = getattr(getattr(config, "attn_config", None), "alibi_bias_max", None) or 8
+    if FAMILIES[kind].biased and most != 8:
+        raise LookupError(
+            f"This {kind} was trained with alibi_bias_max {most:g}, which transformers reads as 8: "
+            "its numbers would be another model's."
+        )
     return FAMILIES[kind]
 
 

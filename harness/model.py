@@ -124,13 +124,22 @@ class Card:
             "layers": c.num_hidden_layers,
             "hidden": c.hidden_size,
             "heads": c.num_attention_heads,
-            "key_heads": getattr(c, "num_key_value_heads", None) or c.num_attention_heads,
+            "key_heads": _key_heads(c),
             "head_dim": head,
             "intermediate": getattr(c, "intermediate_size", None) or 4 * c.hidden_size,
             "vocabulary": c.vocab_size,
             "experts": getattr(c, "num_experts_per_tok", None) or 1,
             "all_experts": getattr(c, "num_local_experts", None) or 1,
         }
+
+
+def _key_heads(config: Any) -> int:
+    """As they are kept: Falcon's first architecture says otherwise that it has one."""
+    if getattr(config, "multi_query", False) and not getattr(
+        config, "new_decoder_architecture", False
+    ):
+        return 1
+    return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
 
 
 @dataclass(frozen=True)

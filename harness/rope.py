@@ -5,11 +5,22 @@ Su et al. 2021, https://arxiv.org/abs/2104.09864
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil, floor, inf, log, pi
-from typing import Any
+from math import ceil, floor, inf, log, pi, sqrt
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+
+class Divisors(NamedTuple):
+    """LongRoPE's, one for each pair, as a checkpoint comes with them."""
+
+    long: tuple[float, ...]
+    short: tuple[float, ...]
+    """For inputs up to the original length."""
+    scale: float
+    """How many times further than trained they read."""
+    attention_factor: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +34,8 @@ class Rope:
     """Tokens of the window it was trained on."""
     scaling: str = "default"
     """The scaling the checkpoint already carries, as transformers calls it."""
-    factors: tuple[float, ...] | None = None
-    """LongRoPE's divisors, one for each pair, where the checkpoint comes with its own."""
+    factors: Divisors | None = None
+    """LongRoPE's, where the checkpoint comes with its own."""
     model: str = ""
     """The checkpoint's name, by which packaged factors are found."""
 
@@ -117,15 +128,27 @@ class Rope:
             )
         whole = getattr(config, "head_dim", None)
         whole = whole or config.hidden_size // config.num_attention_heads
-        factors = rope.get("long_factor")
         return cls(
             theta=float(rope["rope_theta"]),
             dim=int(whole * (rope.get("partial_rotary_factor") or 1.0)),
             original_length=original_length(config),
             scaling=rope.get("rope_type", "default"),
-            factors=None if factors is None else tuple(map(float, factors)),
+            factors=_divisors(config, rope),
             model=str(getattr(config, "name_or_path", "")).rstrip("/").rpartition("/")[2].lower(),
         )
+
+
+def _divisors(config: Any, rope: Mapping[str, Any]) -> Divisors | None:
+    """As transformers reads them."""
+    if rope.get("long_factor") is None:
+        return None
+    original = original_length(config)
+    scale = float(rope.get("factor") or config.max_position_embeddings / original)
+    factor = rope.get("attention_factor")
+    if factor is None:
+        factor = sqrt(1 + log(scale) / log(original)) if scale > 1 else 1.0
+    long, short = (tuple(map(float, rope[f"{kind}_factor"])) for kind in ("long", "short"))
+    return Divisors(long, short, scale, float(factor))
 
 
 def text_config(model: nn.Module) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from harness.method import Method
-from harness.rope import Encoding, Rope, yarn_attention_factor
+from harness.rope import Encoding, Rope, parameters, text_config, yarn_attention_factor
 from harness.rotation import rotated
 
 
@@ -52,9 +52,15 @@ class Reencoding(Method):
 
     def unfit(self, model: nn.Module, length: int) -> str | None:
         try:
-            self.encoding(Rope.of(model), length)
+            rope = Rope.of(model)
+            self.encoding(rope, length)
         except LookupError as error:
             return str(error)
+        if rope.scaling == "linear" and not _original_said(model):
+            return (
+                "This checkpoint slows all positions by itself (linear), and does not say how far "
+                "it read before: write original_max_position_embeddings into its rope_parameters."
+            )
         return None
 
     def notice(self, model: nn.Module, length: int) -> str | None:
@@ -62,6 +68,11 @@ class Reencoding(Method):
 
     def provenance(self, model: nn.Module, length: int) -> dict[str, Any]:
         return self.resolved(Rope.of(model), length)
+
+
+def _original_said(model: nn.Module) -> bool:
+    """Of linear scaling some checkpoints give the window before it, and some the one behind."""
+    return "original_max_position_embeddings" in parameters(text_config(model))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -149,7 +149,10 @@ class LongRoPE(RotaryMethod):
         start = (found or {}).get("start_tokens", 0)
         if self.start_tokens is not None:
             start = self.start_tokens
-        return self.encoded(rope, self._divisors(rope, scale, source, found), start, scale)
+        whole = self.encoded(rope, self._divisors(rope, scale, source, found), start, scale)
+        if source == OWN and rope.factors:
+            return replace(whole, attention_factor=rope.factors.attention_factor)
+        return whole
 
     def encoded(
         self, rope: Rope, factors: Sequence[float] | Tensor, start_tokens: int, scale: float
@@ -167,7 +170,12 @@ class LongRoPE(RotaryMethod):
         return bool(self.factors and _read(self.factors).get("short"))
 
     def scale(self, rope: Rope, length: int) -> float:
-        """As given; a file that has factors for short inputs too serves all with its own s."""
+        """As given; a file that has factors for short inputs too serves all with its own s.
+
+        A checkpoint's own factors are for the s that it was trained for, whatever is given.
+        """
+        if not self.factors and rope.factors:
+            return rope.factors.scale
         if self.factor is None and self.depends_on_length:
             made_for = _read(self.factors).get("factor")
             return float(made_for) if made_for else super().scale(rope, length)
@@ -175,8 +183,10 @@ class LongRoPE(RotaryMethod):
 
     def made_for(self, model: nn.Module) -> float | None:
         """As given, else as far as the factors were searched for."""
-        searched = (self.found(Rope.of(model))[1] or {}).get("factor")
-        return self.factor or (float(searched) if searched else None)
+        source, found = self.found(Rope.of(model))
+        searched = (found or {}).get("factor")
+        given = None if source == OWN else self.factor
+        return given or (float(searched) if searched else None)
 
     def files(self, model: nn.Module) -> dict[str, str]:
         source, found = self.found(Rope.of(model))
@@ -197,11 +207,14 @@ class LongRoPE(RotaryMethod):
                 "with start_tokens=0, measured as such."
             )
         short, long = (self._divisors(rope, scale, *self._for(rope, n)) for n in reads)
-        return rope.divided(long, self.attention_factor(rope, scale), scale, short)
+        return rope.divided(long, self.encoding(rope, length).attention_factor, scale, short)
 
     def remark(self, rope: Rope, length: int) -> str | None:
         if self.found(rope)[0] == OWN:
-            return "LongRoPE's factors are the checkpoint's own."
+            return (
+                "LongRoPE's factors are the checkpoint's own, for "
+                f"s = {self.scale(rope, length):g}, which --factor does not change."
+            )
         said = super().remark(rope, length), self._guess(rope), self._doubt(rope, length)
         return " ".join(filter(None, said)) or None
 
@@ -228,20 +241,25 @@ class LongRoPE(RotaryMethod):
         return None
 
     def resolved(self, rope: Rope, length: int) -> dict[str, Any]:
-        return super().resolved(rope, length) | {
-            "factors": self._divisors(
-                rope, self.scale(rope, length), *self._for(rope, length)
-            ).tolist(),
-            "factors_from": self.found(rope)[0],
-            "start_tokens": self.encoding(rope, length).start_tokens,
-        }
+        scale = self.scale(rope, length)
+        factor = {"factor": scale} if self.found(rope)[0] == OWN else {}
+        return (
+            super().resolved(rope, length)
+            | factor
+            | {
+                "factors": self._divisors(rope, scale, *self._for(rope, length)).tolist(),
+                "factors_from": self.found(rope)[0],
+                "start_tokens": self.encoding(rope, length).start_tokens,
+            }
+        )
 
     def found(self, rope: Rope) -> tuple[str, dict[str, Any] | None]:
         """Where the factors are from, and they; None where only the start of a search is known."""
         if self.factors:
             return self.factors, _read(self.factors)
-        if rope.factors is not None:
-            return OWN, {"factors": list(rope.factors)}
+        if own := rope.factors:
+            short = {"up_to": rope.original_length, "factors": list(own.short)}
+            return OWN, {"factors": list(own.long), "factor": own.scale, "short": [short]}
         if rope.model in _packaged():
             return rope.model, _read(rope.model)
         return self.start, None

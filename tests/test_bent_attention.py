@@ -372,6 +372,20 @@ def described(spec, length=15800, trained=4096):
     return load(spec).provenance(model, length)["attention"]["parts"]
 
 
+def test_a_part_that_a_window_leaves_nothing_of_cuts_no_block():
+    i = np.arange(1000, 1400)
+    near, far = (i - 99, i + 1), (i - 199, i - 199)
+    assert len([*engine._tiles([far, near])]) == len([*engine._tiles([near])]) <= 5
+
+
+def test_where_no_layer_looks_beyond_the_window_of_a_method_that_is_said():
+    model, method = built("mistral", sliding_window=20), catalog.load("methods", "rerope,window=32")
+    assert "no further than 20 tokens" in method.notice(model, LENGTH)
+    assert method.notice(model, 20) is None
+    assert catalog.load("methods", "rerope,window=8").notice(model, LENGTH) is None
+    assert method.notice(built("llama"), LENGTH) is None
+
+
 def test_known_answers():
     """The README of Self-Extend has G = 5 for 15,800 tokens and a window of 1,024."""
     _, far = described("self-extend,window=1024")

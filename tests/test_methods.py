@@ -372,6 +372,29 @@ def test_longrope_uses_the_factors_that_a_checkpoint_comes_with():
     assert "the checkpoint's own" in method.notice(model, 512)
 
 
+@pytest.mark.parametrize("length", [TRAINED // 2, TRAINED + 1, 512])
+@pytest.mark.parametrize("spec", ["longrope", "longrope,factor=2"])
+def test_longrope_on_such_a_checkpoint_is_the_checkpoint(spec, length):
+    model, none = longrope_checkpoint(), catalog.load("methods", "none")
+    own, ours = none.provenance(model, length), catalog.load("methods", spec)
+    found = ours.provenance(model, length)
+    assert found["frequencies"] == pytest.approx(own["frequencies"])
+    assert found["attention_factor"] == pytest.approx(own["attention_factor"])
+    assert found["factor"] == ours.made_for(model) == 512 / TRAINED
+
+
+def test_a_checkpoint_that_interpolates_by_itself_must_say_from_where():
+    given = {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}
+    model = built("llama", max_position_embeddings=512, rope_parameters=given)
+    for spec in ("pi", "yarn,factor=2", "ntk"):
+        reason = catalog.load("methods", spec).unfit(model, 512)
+        assert "original_max_position_embeddings" in reason
+    assert catalog.load("methods", "none").unfit(model, 512) is None
+    given |= {"original_max_position_embeddings": 128}
+    said = built("llama", max_position_embeddings=512, rope_parameters=given)
+    assert catalog.load("methods", "pi").unfit(said, 512) is None
+
+
 def test_none_does_not_depend_on_the_precision_of_the_model():
     """`.to(bfloat16)` rounds transformers' own frequencies to 8 bits."""
     model = built("llama").to(torch.bfloat16)

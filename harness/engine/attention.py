@@ -90,8 +90,10 @@ def _tiles(ends: Sequence[Ends]) -> Iterator[tuple[int, int]]:
     for start, stop in _even(ends):
         size = stop - start
         for first, after in ends:
-            if size > 1 and first[start] < first[start + 1] and after[start] < after[start + 1]:
-                size = min(size, BAND, after[start] - first[start])
+            seen = after[start] - first[start]
+            moves = size > 1 and first[start] < first[start + 1] and after[start] < after[start + 1]
+            if moves and seen > 0:
+                size = min(size, BAND, seen)
         for at in range(start, stop, max(1, size)):
             yield at, min(at + max(1, size), stop)
 

@@ -125,6 +125,7 @@
       published && row.window ? `trained at ${row.window}` : "",
       published && row.claim ? `said to take ${row.claim}` : "",
       row.plain ? "the model as it is" : "",
+      row.noted ? "with a note: see its details" : "",
     ].filter(Boolean).join(" · ");
     const cell = (name, label, ...inside) => make("td", { role: "cell", class: inside[0] === "" || inside[0] === "·" ? `${name} blank` : name, "data-label": label }, ...inside);
     const rank = cell("rank", "Rank", row.rank === null ? "" : String(row.rank));

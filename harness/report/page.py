@@ -129,6 +129,7 @@ def _row(row: Row, section: Section, look: Look) -> Data:
         "method": split(row.cell.method)[0],
         "name": row.name,
         "plain": row.plain,
+        "noted": bool(row.notices),
         "trained": row.cell.training,
         "reach": held and (held.length or 0),
         "far": str(held) if held else "·",

@@ -6,7 +6,7 @@ turn less than once in the trained window meet angles that the model has never s
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import pi
+from math import nan, pi
 from typing import TYPE_CHECKING
 
 from harness.cell import UNEXTENDED, Result
@@ -74,8 +74,9 @@ def draw(results: Sequence[Result], window: int | None = None) -> "Figure":
         name = row if at == longest else f"{row}, at {label(at)}"
         words = {**look.words, "markevery": max(1, len(mine) // 8), "label": name}
         pairs = range(len(mine))
-        slower.plot(pairs, [a / b for a, b in zip(as_it_is, mine, strict=True)], **words)
-        waves.plot(pairs, [2 * pi / f for f in mine], **words)
+        how = [a / b if b else nan for a, b in zip(as_it_is, mine, strict=True)]
+        slower.plot(pairs, how, **words)  # a pair that stands still is not drawn
+        waves.plot(pairs, [2 * pi / f if f else nan for f in mine], **words)
     for axes, said in ((slower, "times slower"), (waves, "wavelength, tokens")):
         logarithmic(axes)
         axes.set_xlabel("pair of channels, fastest first")
@@ -88,8 +89,9 @@ def draw(results: Sequence[Result], window: int | None = None) -> "Figure":
 
 
 def _of(result: Result) -> list[float]:
-    """Radians per token, of each pair."""
-    return result.provenance.get("method", {}).get("frequencies") or []
+    """Radians per token, of each pair; none where nothing turns."""
+    found = result.provenance.get("method", {}).get("frequencies") or []
+    return found if any(found) else []
 
 
 def _longest(results: Sequence[Result]) -> dict[str, Result]:
