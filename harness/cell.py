@@ -70,7 +70,7 @@ class Cell(BaseModel):
     @property
     def folder(self) -> str:
         """Where its row's results lie below a results folder."""
-        return "/".join(map(_named, (self.model, self.task, self.method)))
+        return "/".join(map(as_folder, (self.model, self.task, self.method)))
 
     @property
     def file(self) -> str:
@@ -101,7 +101,7 @@ class Cell(BaseModel):
 
 
 @cache
-def _named(part: str) -> str:
+def as_folder(part: str) -> str:
     """As a folder; the name again by unquoting it.
 
     Raises:

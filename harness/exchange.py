@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from harness import archive, catalog, shapes
 from harness.again import again
-from harness.cell import SAFE, Cell, Result
+from harness.cell import Cell, Result, as_folder
 from harness.disk import write_whole
 from harness.lengths import label
 from harness.network import pinned
@@ -67,7 +67,7 @@ def every_eval_ever(meant: Meant, folder: Path, *, by: str, at: float | None = N
         results = list(row)
         log = _log(results, by, stamp)
         inside = (_task_name(task), *log.model_info.id.split("/"))
-        place = Path(folder, "data", *(quote(part, safe=SAFE) for part in inside))
+        place = Path(folder, "data", *map(as_folder, inside))
         _write(place / f"{_identity(model, task, method)}.json", _json(log.said()))
         count, files = count + len(results), files + 1
     return f"{count:,} results in {files:,} files below {folder}"
@@ -98,7 +98,7 @@ def eval_results(meant: Meant, folder: Path, *, dataset: str | None = None) -> s
             homeless += 1
             continue
         inside = (*_model_id(result).split("/"), ".eval_results", f"{result.cell.method}.yaml")
-        place = Path(folder, *(quote(part, safe=SAFE) for part in inside))
+        place = Path(folder, *map(as_folder, inside))
         files.setdefault(place, []).append(_entry(result, found, own=not there).said())
     for place, entries in files.items():
         _write(place, yaml.safe_dump(entries, sort_keys=False, allow_unicode=True))

@@ -204,7 +204,7 @@ def passes(plan: Sequence[Planned], gpu: Gpu, *, offload: bool = False) -> list[
 
     known: dict[tuple[int, Shape], Pass] = {}
     found = []
-    for unit in units(plan):
+    for unit in units([planned for planned in plan if not planned.unfit]):
         work, shape = max(((p.work, p.shape) for p in unit), key=lambda both: both[0].tokens)
         key = id(work), shape
         whole = known.get(key) or known.setdefault(key, _pass(work, shape, gpu, offload))

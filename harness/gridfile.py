@@ -228,8 +228,10 @@ def read(file: Path, kind: str = "grid") -> dict[str, Any]:
     if text.count(b"[") + text.count(b"{") > DEEPEST:
         raise ValueError(f"{file} has more than {DEEPEST} brackets: that is no {kind} file.")
     try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise ValueError(f"it uses an alias, and a {kind} file needs none")
+        for token in yaml.scan(text):
+            if isinstance(token, yaml.AliasToken | yaml.TagToken):
+                what = "an alias" if isinstance(token, yaml.AliasToken) else "a tag"
+                raise ValueError(f"it uses {what}, and a {kind} file needs none")
         words = yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no {kind} file: {error}.") from None

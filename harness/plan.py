@@ -54,6 +54,8 @@ class Options:
     """Most bytes of the device to use; None: all."""
     device_map: str | None = None
     """How transformers places the weights; None: on one device."""
+    ranks: int = 1
+    """Processes of one machine, which share what memory is not a device's."""
     shards: int = 1
     """Processes that share each weight; each has its heads and channels."""
     trust_remote_code: bool = False
@@ -67,7 +69,7 @@ class Planned:
     tokens: int
     seconds: float
     bytes: int
-    """Peak memory."""
+    """Peak memory; of the whole row where that is read in one pass, and fits."""
     fits: bool
     why: str | None = None
     """Why it would not fit, or cannot be run, in words."""
@@ -82,6 +84,8 @@ class Planned:
     """Why the method cannot run on the model, in a phrase."""
     work: "Work | None" = None
     """What its pass does."""
+    alone: int | None = None
+    """Peak memory of this cell in a pass of its own; None: as `bytes`."""
     share: float = 1.0
     """Of the pass, as in the results: a row that is read in one pass shares it."""
     shape: "Shape | None" = None
@@ -182,7 +186,8 @@ def _plan_model(options: Options, name: str, stand_in: bool) -> list[Planned]:
     methods = list(dict.fromkeys(settled(m, options, card) for m in options.methods))
     corpora = {_task(t, options, stand_in): _corpus(t, options) for t in options.tasks}
     shape = shape_of(card).shared(options.shards)
-    costs = _Costs(reader, shape, options.lengths, dtype.itemsize, machine.free_memory(on))
+    free = machine.free_memory(on) // (options.ranks if on == "cpu" else 1)
+    costs = _Costs(reader, shape, options.lengths, dtype.itemsize, free)
     if not stand_in:
         from harness.speed import measured
 
@@ -191,15 +196,17 @@ def _plan_model(options: Options, name: str, stand_in: bool) -> list[Planned]:
     found = []
     for cell in grid([named], methods, list(corpora), list(options.lengths)):
         together = one_pass(cell.method, cell.task)
+        unfit = made_of.unfit(cell.method, cell.length)
+        never = {"fits": False, "why": unfit, "seconds": 0.0} if unfit else {}
         found.append(
             Planned(
                 cell=cell,
-                **costs.of(cell.task, corpora[cell.task], cell.length, together),
+                **costs.of(cell.task, corpora[cell.task], cell.length, together) | never,
                 model=spec,
                 dtype=exact,
                 corpus=corpora[cell.task],
                 made_of=made_of(cell),
-                unfit=made_of.unfit(cell.method, cell.length),
+                unfit=unfit,
             )
         )
     return found
@@ -247,6 +254,7 @@ class _Costs:
             "tokens": own.tokens,
             "seconds": share * row.seconds(self.shape, self.speed) if self.speed else 0.0,
             "bytes": whole if whole <= self.free else needs,
+            "alone": needs,
             "fits": needs <= self.free,
             "why": None if needs <= self.free else why,
             "work": row,

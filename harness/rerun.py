@@ -198,14 +198,17 @@ def _measured(live: "Live", planned: "list[Planned]", stored: Result) -> tuple[R
     """The cell anew, and its encoding at the length of the pass that made the stored one."""
     from harness import catalog, machine
     from harness.engine.evaluate import BLOCK
+    from harness.engine.offload import memory
     from harness.probe import read_encoding
     from harness.reader import TokenReader
     from harness.run import run
 
     cells, corpus = [one.cell for one in planned], planned[-1].corpus
     reader = TokenReader(live.tokenizer, machine.cache_folder())
-    block = stored.provenance.get("block", BLOCK)
-    finished = run(live, reader, cells, corpus=corpus, block=block, keep=False)[-1]
+    then = stored.provenance
+    ways = {"block": then.get("block", BLOCK), "apart": then.get("apart", False), "keep": False}
+    lies = memory(live.model, offload=then.get("offload", False))
+    finished = run(live, reader, cells, corpus=corpus, memory=lies, **ways)[-1]
     whole = stored.provenance.get("pass_length", stored.cell.length)
     method = catalog.load("methods", stored.cell.method)
     with method.applied_to(live.model, whole):

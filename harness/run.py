@@ -226,9 +226,13 @@ def _finished(
     losses = {s.id: s.losses.astype(np.float32) for s in samples if s.losses is not None}
     rows = [_row(sample) for sample in samples]
     try:
-        json.dumps(rows, allow_nan=False)
+        json.dumps(rows, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError) as error:  # what a task of one's own tells of an answer
         return refused(cell, "failed", f"what its task tells of answers cannot be kept: {error}")
+    try:
+        json.dumps(result.model_dump(), allow_nan=False).encode()
+    except (TypeError, ValueError) as error:  # what a method of one's own tells of itself
+        return refused(cell, "failed", f"what it is made of cannot be kept: {error}")
     return Finished(result, losses, rows)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.cost import LOGITS, Blocks, Work, one_layer, pairs, seen
+from harness.cost import LOGITS, Blocks, Work, one_layer, pairs, seen, windows
 
 if TYPE_CHECKING:
     import torch
@@ -133,10 +133,17 @@ def _layer_times(model: Any, on: str) -> dict[str, Any]:
     rows = (*FEW, most)
     queries = min(QUERIES, most)
     alone = taken(queries)
-    pair = max(0.0, taken(queries, PAST) - alone) / (queries * PAST)
     few = taken(1)
-    key = max(0.0, (taken(1, PAST) - few) / PAST - pair)
-    own = [pair * n * (n + 1) / 2 for n in rows]
+    window = windows(model.config)[0]  # who looks back less far reads less
+
+    def count(of: Callable[..., np.ndarray], rows: int, past: int = 0) -> float:
+        return float(of(np.array([[rows, past]]), window).sum())
+
+    looked = count(pairs, queries, PAST) - count(pairs, queries)
+    pair = max(0.0, taken(queries, PAST) - alone) / max(1.0, looked)
+    keys_read = count(seen, 1, PAST) - count(seen, 1)
+    key = max(0.0, (taken(1, PAST) - few) / max(1.0, keys_read) - pair)
+    own = [pair * count(pairs, n) for n in rows]
     return {
         "rows": rows,
         "whole": tuple(max(0.0, taken(n) - o) for n, o in zip(rows, own, strict=True)),

@@ -245,6 +245,8 @@ def test_what_is_missing_is_named(capsys, key):
         ("method: [pi\n", "is no grid file"),
         ("method: !!python/name:os.system\n", "is no grid file"),
         ("method: &a [pi]\ntask: *a\n", "uses an alias"),
+        ("seed: !!bool maybe\n", "uses a tag"),
+        ("seed: !!timestamp x\n", "uses a tag"),
         ("method: pi\ntask: passkey\nlengths: 4k\nlengths: 8k\n", "it says lengths twice"),
         ("method: pi\ntask: passkey\nlengths: 1:30\n", "lengths: '1:30' has a step but no range"),
         (

@@ -210,6 +210,19 @@ def test_parameters_of_a_task_keep_its_numbers_apart(kept, tmp_path):
     assert four["value"] == 0.8 and "kv.standard,samples=4" in four["notes"]
 
 
+@pytest.mark.parametrize("model", ["../..", "../x", ".."])
+def test_nothing_is_written_outside_the_folder_whatever_a_model_is_called(model, tmp_path):
+    store = Store(tmp_path / "results")
+    named = cell("longbench.qasper", "none", 8192, model)
+    store.write(Result(cell=named, value=0.5, n=2, metric="F1", status="scored", protocol="p"))
+    before = {*tmp_path.rglob("*")}
+    out = tmp_path / "deep" / "out"
+    exchange.eval_results(meant(store.root), out, dataset="me/own")
+    exchange.every_eval_ever(meant(store.root), out, by="me")
+    written = {*tmp_path.rglob("*")} - before - {out, out.parent}
+    assert written and all(path.is_relative_to(out) for path in written)
+
+
 def test_flat_parquet_has_the_columns_and_nothing_nested(kept, tmp_path):
     exchange.parquet(meant(kept), tmp_path / "flat.parquet")
     assert pq.read_table(tmp_path / "flat.parquet").equals(archive.columns(kept))

@@ -179,17 +179,39 @@ def test_what_was_read_is_kept_until_its_results_are(wish, tmp_path, groups, mon
 
 def test_a_length_that_is_too_long_leaves_the_shorter_ones_of_its_row(wish, tmp_path):
     cells = plan(replace(wish, methods=("yarn",), samples=1))
-    cells[1] = replace(cells[1], bytes=2**60, fits=False, why="needs a lot")
+    cells[1] = replace(cells[1], bytes=2**60, alone=2**60, fits=False)
     found = [*local.execute(cells, Store(tmp_path), wish, Notes())]
     assert [result.status for result in found] == ["scored", "out_of_memory"]
-    assert "needs a lot" in found[1].reason
+    assert f"needs {2**30:.1f} GiB, and there are" in found[1].reason
+
+
+def test_what_a_row_takes_on_the_machine_it_was_planned_on_is_not_what_each_cell_takes(
+    wish, tmp_path
+):
+    """There the row fits, as a whole; here each length does."""
+    cells = plan(replace(wish, methods=("yarn",), samples=1))
+    elsewhere = [replace(cell, bytes=2**60) for cell in cells]
+    found = [*local.execute(elsewhere, Store(tmp_path), wish, Notes())]
+    assert [result.status for result in found] == ["scored", "scored"]
+
+
+def test_what_a_method_tells_of_itself_that_is_no_json_fails_its_cell_alone(
+    wish, tmp_path, monkeypatch
+):
+    asked = replace(wish, methods=("none", "yarn"), tasks=("passkey,samples=1",), lengths=(900,))
+    yarn = type(catalog.load("methods", "yarn"))
+    told = yarn.provenance
+    monkeypatch.setattr(yarn, "provenance", lambda *a: told(*a) | {"x": np.float32(1)})
+    found = [*local.execute(plan(asked), Store(tmp_path), asked, Notes())]
+    assert [result.status for result in found] == ["scored", "failed"]
+    assert "what it is made of cannot be kept" in found[1].reason
 
 
 def test_inputs_that_do_not_fit_together_are_read_one_by_one(wish, tmp_path):
     asked = replace(wish, methods=("none",), tasks=("passkey,samples=2",), lengths=(900,))
     (planned,) = plan(asked)
     (whole,) = local.execute([planned], Store(tmp_path / "a"), asked, Notes())
-    large = replace(planned, bytes=10**15, why="needs a lot")
+    large = replace(planned, bytes=10**15, alone=10**15)
     (found,) = local.execute([large], Store(tmp_path / "b"), asked, Notes())
     assert found.provenance["apart"] and "apart" not in whole.provenance
     assert (found.status, found.value) == ("scored", whole.value)
@@ -575,7 +597,7 @@ def test_a_folder_is_known_by_its_weights_not_by_where_it_lies(wish, folder):
 def test_a_cell_larger_than_the_machine_is_not_begun(wish, tmp_path):
     options = replace(wish, methods=("none",), lengths=(600,), samples=1)
     (planned,) = plan(options)
-    huge = replace(planned, bytes=10**15, why="needs 931322.6 GiB, and 3 are free")
+    huge = replace(planned, bytes=10**15, alone=10**15)
     (result,) = local.execute([huge], Store(tmp_path), options, Notes())
     assert result.status == "out_of_memory" and "931322.6 GiB" in result.reason
     assert result.metric == "perplexity"

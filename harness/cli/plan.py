@@ -82,6 +82,10 @@ def plan(
         raise typer.BadParameter("--check is for --page")
     if not gpu and (gpus > 1 or share > 1 or offload == "auto"):
         raise typer.BadParameter("--gpus, --share and --offload are for --gpu: say which")
+    if not gpu and form == "markdown":
+        raise typer.BadParameter("--format markdown is for --gpu: say which")
+    if gpu and given.get("dtype") not in (None, "auto", "bfloat16"):
+        raise typer.BadParameter("--gpu counts in bfloat16: leave --dtype out")
     options = _options(given, stand_in or bool(gpu))
     from harness.plan import plan as planned
 

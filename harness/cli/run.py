@@ -222,12 +222,12 @@ def run(
         )  # fmt: skip
         if launched() > 1 and int(os.environ["RANK"]):  # torchrun has started another as the first
             together = engine == "local" and not (dry_run or write_cells)
-            raise typer.Exit(_read_along(trust_remote_code, device) if together else 0)
+            raise typer.Exit(_read_along(trust_remote_code, device, grid) if together else 0)
         asked = options(given, grid, trust_remote_code=trust_remote_code)
         if asked.models != ("toy",) and not names_models(given, grid):
             typer.echo(f"note: {asked.models[0]} is read; --model toy is as it is.", err=True)
         placed = {"offload": offload, "memory": _bytes(memory), "device_map": device_map}
-        asked = replace(asked, **placed, shards=_shards(parallel, ranks, engine))
+        asked = replace(asked, **placed, shards=_shards(parallel, ranks, engine), ranks=ranks or 1)
         store = Store(results, retry=retry)
         cells, unread = _planned(asked)
         if write_cells:
@@ -243,10 +243,11 @@ def run(
     raise typer.Exit(code or int(unread))
 
 
-def _read_along(trust_remote_code: bool, device: str | None) -> int:
+def _read_along(trust_remote_code: bool, device: str | None, grid: Path | None) -> int:
     from harness.executors.ranks import follow
+    from harness.gridfile import read
 
-    follow(trust_remote_code, device or "auto")
+    follow(trust_remote_code, device or (read(grid).get("device") if grid else None) or "auto")
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -22,10 +22,12 @@ def held(folder: Path) -> Iterator[bool]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         alone = True
-        with suppress(OSError):
-            alone = False
+        try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = True
+        except BlockingIOError:
+            alone = False
+        except OSError:
+            pass  # a disk without locks
         yield alone
     finally:
         os.close(handle)

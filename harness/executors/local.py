@@ -134,7 +134,10 @@ class Host:
         What does not fit even then says so.
         """
         cells = [p.cell for p in planned]
-        tries = steps(live.device, self.options, planned[-1].bytes)
+        needed = max(planned[-1].bytes, planned[-1].alone or 0)
+        if len(planned) == 1:
+            needed = planned[0].alone or needed
+        tries = steps(live.device, self.options, needed, self.ranks.size)
         if not tries and len(planned) > 1:  # the longest is too long, and others may not be
             for one in planned:
                 yield from self._attempt(live, reader, [one])
@@ -144,7 +147,9 @@ class Host:
         if several and (tries or self._fits_alone(live, reader, planned[0])):
             ways.append((*(tries or [(BLOCKS[-1], False)])[-1], True))
         if not ways:
-            yield refused(cells[0], "out_of_memory", f"it {planned[0].why}")
+            here = _memory(live.device, self.ranks.size)
+            sizes = f"{needed / 2**30:.1f} GiB, and there are {here / 2**30:.1f}"
+            yield refused(cells[0], "out_of_memory", f"it needs {sizes}")
             return
         for block, offload, apart in ways:
             how = f"in blocks of {block} tokens{IN_HOST if offload else ''}"
@@ -189,7 +194,7 @@ class Host:
             Work.of([request]).bytes(shape, number)
             for request in task.requests(reader, cell.length)
         )
-        return most <= machine.whole_memory(live.device)
+        return most <= _memory(live.device, self.ranks.size)
 
 
 def passes(live: Live, plan: Iterable[Planned]) -> Iterator[list[Planned]]:
@@ -238,18 +243,24 @@ def _loaded(planned: Planned, options: Options) -> Live:
     return live
 
 
-def steps(device: str, options: Options, needed: int) -> list[tuple[int, bool]]:
+def _memory(device: str, ranks: int) -> int:
+    """Bytes of a process; those of one machine share what is not a device's."""
+    return machine.whole_memory(device) // (ranks if device == "cpu" else 1)
+
+
+def steps(device: str, options: Options, needed: int, ranks: int = 1) -> list[tuple[int, bool]]:
     """Blocks of how many tokens, and whether with host memory, in the order of trying; maybe none.
 
     Args:
         device: cpu or cuda.
         options: whether host memory is to be used, and how much of the device's may be.
         needed: bytes a pass is expected to take.
+        ranks: how many processes read along.
     """
     on_device = [(block, False) for block in BLOCKS]
     if options.device_map:  # several devices, of which none holds all
         return on_device
-    too_much = needed > machine.whole_memory(device)
+    too_much = needed > _memory(device, ranks)
     apart = device == "cuda" or options.memory is not None
     in_host = [(block, True) for block in ((LARGE, *BLOCKS) if device == "cuda" else BLOCKS)]
     if options.offload == "on":

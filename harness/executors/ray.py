@@ -77,8 +77,11 @@ class Ray:
         last = "none could be started"
         while True:
             for worker in crew.idle():
-                if unit := queue.take(worker, crew.holds):
-                    crew.give(worker, unit, Work.of(unit.planned, options))
+                while unit := queue.take(worker, crew.holds):
+                    left = [one for one in unit.planned if not store.has(one.cell)]
+                    if left:  # another run may have finished it meanwhile
+                        crew.give(worker, unit, Work.of(left, options))
+                        break
             if not crew.busy:
                 break
             for worker, unit, came in crew.come(watch):
@@ -91,6 +94,7 @@ class Ray:
                         continue
                     came = _failed(unit, f"its worker died {len(unit.tried)} times: {came}")
                 stored = [_stored(handed, unit, store) for handed in came]
+                crew.stored(worker)
                 watch.ended(worker, stored)
                 yield from stored
         for unit in queue.left:
@@ -182,6 +186,12 @@ class Crew:
                 self._replace(slot)
             yield slot, unit, came
 
+    def stored(self, slot: Slot) -> None:
+        """Tell a worker that what it handed back is safe here."""
+        if slot in self._actors:
+            with suppress(self._ray.exceptions.RayError):
+                self._ray.get(self._actors[slot].stored.remote(), timeout=PATIENCE)
+
     def dismiss(self) -> None:
         """End all workers."""
         for actor in self._actors.values():
@@ -231,7 +241,7 @@ class Worker:
 
         torch.set_num_threads(threads)
         self._trust, self._told = trust_remote_code, []
-        self._host = None
+        self._host, self._parts = None, []
 
     def measure(self, work: str) -> "list[Handed]":
         """What came of a pass."""
@@ -243,9 +253,13 @@ class Worker:
         handed = []
         for found in self._host.measure(asked.plan()):
             handed.append((found.result.model_dump_json(), found.losses, found.samples))
-            if found.parts:
-                found.parts.drop()
+            self._parts += [found.parts] if found.parts else []
         return handed
+
+    def stored(self) -> None:
+        """What was handed back is: what was kept of it for a worker that dies may go."""
+        while self._parts:
+            self._parts.pop().drop()
 
     def told(self) -> list[tuple[Any, ...]]:
         """What there was to tell since the last time."""

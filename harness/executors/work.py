@@ -28,6 +28,7 @@ class Share(BaseModel):
     tokens: int = Field(ge=0)
     seconds: float = Field(ge=0)
     bytes: int = Field(ge=0)
+    alone: int | None = Field(None, ge=0)
     why: str | None = None
     """Why it would not fit where it was planned."""
 
@@ -57,10 +58,7 @@ class Work(BaseModel):
     @classmethod
     def of(cls, unit: Sequence[Planned], options: Options) -> "Work":
         first = unit[0]
-        shares = [
-            Share(cell=p.cell, tokens=p.tokens, seconds=p.seconds, bytes=p.bytes, why=p.why)
-            for p in unit
-        ]
+        shares = [Share(**{name: getattr(p, name) for name in Share.model_fields}) for p in unit]
         return cls(
             model=first.model,
             weights=first.made_of.get("weights"),
