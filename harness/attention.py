@@ -15,11 +15,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from harness.cost import windows
 from harness.engine.bend import Attend, Bend, View
 from harness.engine.biased import Biased as Biased
 from harness.engine.biased import slopes as slopes
-from harness.families import attention_layers, family_of
+from harness.families import attention_layers, family_of, windows
 from harness.method import Method
 from harness.rope import Encoding, Rope, text_config
 from harness.rotation import standing, turned, unturned

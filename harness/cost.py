@@ -61,6 +61,8 @@ class Shape:
     @classmethod
     def of(cls, card: "Card") -> "Shape":
         """Read from the configuration; the weights are counted, not read."""
+        from harness.families import windows
+
         s, text = card.shape, getattr(card.config, "text_config", card.config)
         layer = _parameters(text)
         experts = sum(n for name, n in layer.items() if "experts" in name)
@@ -91,13 +93,6 @@ def one_layer(config: Any) -> Any:
     if kinds := getattr(one, "layer_types", None):
         one.layer_types = ["full_attention" if "full_attention" in kinds else kinds[0]]
     return one
-
-
-def windows(text: Any) -> tuple[int | None, ...]:
-    """How many last keys a query sees, by layer; None: all."""
-    window = getattr(text, "sliding_window", None)
-    kinds = getattr(text, "layer_types", None) or ["sliding_attention"] * text.num_hidden_layers
-    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 
 
 def _parameters(text: Any) -> dict[str, int]:

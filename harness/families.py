@@ -62,6 +62,13 @@ FAMILIES = {
 }
 
 
+def windows(text: Any) -> tuple[int | None, ...]:
+    """How many last keys a query sees, by layer; None: all."""
+    window = getattr(text, "sliding_window", None)
+    kinds = getattr(text, "layer_types", None) or ["sliding_attention"] * text.num_hidden_layers
+    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+
+
 def family_of(config: Any) -> Family:
     """The family of a transformers configuration.
 

@@ -7,6 +7,7 @@ what prompts have in common is read once.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -18,7 +19,7 @@ from harness.engine.evaluate import evaluate
 from harness.model import Live, load
 from harness.plugins import named
 from harness.probe import check_engine, prove
-from harness.reader import TokenReader
+from harness.reader import TokenReader, dated
 from harness.task import Outcome, Request
 
 
@@ -122,9 +123,15 @@ class HarnessLM(TemplateLM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """As the tokenizer's own template has it; a start token that it writes is left to us."""
+        """As the tokenizer's own template has it; a start token that it writes is left to us.
+
+        Where it has none, a conversation begins without: as in `TokenReader.chat`.
+        """
+        if self.tokenizer.bos_token_id is None:
+            self.asking = replace(self.asking, start_token=False)
         said = self.tokenizer.apply_chat_template(
             chat_history,
+            chat_template=dated(self.tokenizer),
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,

@@ -21,11 +21,20 @@ TODAY = {"%A": "Friday", "%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y"
 or a prompt would be another one tomorrow."""
 
 
+def dated(tokenizer: Any) -> str:
+    """The tokenizer's chat template, on the day on which every conversation is held."""
+    template: str = tokenizer.get_chat_template()
+    if "strftime_now" not in template:
+        return template
+    said = "".join(f".replace({code!r}, {word!r})" for code, word in TODAY.items())
+    return f"{{% macro strftime_now(form) %}}{{{{ form{said} }}}}{{% endmacro %}}{template}"
+
+
 class TokenReader:
     """How a model reads: a `harness.task.Reader` made from its tokenizer.
 
     Every input starts with the tokenizer's start token, or where it has none, as Qwen's, with its
-    end token, which stands between documents in training.
+    end token: of a base model, what stands between documents in training.
 
     Raises:
         ValueError: the tokenizer has neither.
@@ -105,15 +114,11 @@ class TokenReader:
                 "The tokenizer has no chat template: ask in plain text, with --prompt base, or "
                 "take a model that was trained on conversations."
             )
-        template = self.tokenizer.get_chat_template()
-        if "strftime_now" in template:
-            said = "".join(f".replace({code!r}, {word!r})" for code, word in TODAY.items())
-            today = f"{{% macro strftime_now(form) %}}{{{{ form{said} }}}}{{% endmacro %}}"
-            template = today + template
         try:
             rendered: str = self.tokenizer.apply_chat_template(
-                messages, chat_template=template, tokenize=False, add_generation_prompt=True
-            )
+                messages, chat_template=dated(self.tokenizer), tokenize=False,
+                add_generation_prompt=True,
+            )  # fmt: skip
         except (TemplateError, TypeError) as error:
             why = str(error).rstrip(".")
             raise ValueError(

@@ -190,7 +190,7 @@ def _judged(task: Any, line: Line, asked: Question, model: str, file: Path) -> R
     right, about = asked
     said = _said(line.row, where)
     try:
-        return Row(*task.judge(said, right, {"model": model, **about}))
+        return Row(*task.judge(said, right, {**about, "model": model}))
     except ValueError as error:
         raise ValueError(f"{where}: {error}. Are these the predictions of another task?") from None
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.cost import LOGITS, Blocks, Work, one_layer, pairs, seen, windows
+from harness.cost import LOGITS, Blocks, Work, one_layer, pairs, seen
 
 if TYPE_CHECKING:
     import torch
@@ -117,6 +117,7 @@ def _layer_times(model: Any, on: str) -> dict[str, Any]:
 
     from harness.engine.evaluate import BLOCK
     from harness.engine.layers import Block, Keys, Stack
+    from harness.families import windows
 
     stack, keys = Stack(model, PAST + BLOCK), Keys(PAST + BLOCK)
     width = stack.embedding.weight.shape[1]

@@ -122,6 +122,8 @@ class InfiniteBench(Task):
             low, high = wilson(fmean(scores) * len(set(books)), len(set(books)))
         elif len(set(books)) > 1:
             low, high = (min(max(x, 0.0), 1.0) for x in mean_interval(scores, books))
+        if low == high:  # nothing was seen to vary
+            low, high = None, None
         by_part: dict[str, list[float]] = {}
         for sample in samples:
             if part := sample.about.get("part"):

@@ -176,6 +176,8 @@ class LongBench(Task):
             low, high = wilson(sum(values), len(values))
         elif len(values) > 1:
             low, high = (min(max(x, 0.0), 1.0) for x in mean_interval(values))
+        if low == high:  # nothing was seen to vary
+            low, high = None, None
         parts = by_length(samples) if self.extended else {}
         return Score(value=fmean(values), low=low, high=high, n=len(values), parts=parts)
 

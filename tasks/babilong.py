@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import Any, ClassVar
 
 from harness.metrics.babilong import ENDS, LABELS, compare_answers, extracted
@@ -104,6 +105,11 @@ class Published(Babilong):
     data: str = ""
     """A .jsonl of input, question and target; or a folder with one named after the kind."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pair_lengths or self.seed != Babilong.seed:
+            raise ValueError("Published rows are as they are: leave out seed and pair_lengths.")
+
     def questions(self, reader: Reader, length: int) -> Iterator[Question]:
         if not self.data:
             raise LookupError(
@@ -111,8 +117,13 @@ class Published(Babilong):
                 "as .jsonl and name the file with data=FILE, or take the simulated "
                 f"babilong.{self.kind}."
             )
-        rows = records(self.data, self.kind, f"{self.kind}.jsonl")
-        for _, (where, row) in zip(range(self.samples), rows, strict=False):
+        rows = [*islice(records(self.data, self.kind, f"{self.kind}.jsonl"), self.samples)]
+        if len(rows) < self.samples:
+            raise LookupError(
+                f"{self.data} has {len(rows)} rows, and {self.samples} samples are asked for: take "
+                "fewer."
+            )
+        for where, row in rows:
             asked, answer = (field(row, name, str, where) for name in ("question", "target"))
             yield self.question(asked, answer, always(field(row, "input", str, where)), most=0)
 

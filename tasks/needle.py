@@ -9,9 +9,10 @@ is part of the result's.
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 from harness.task import Choice, Outcome, Reader, Request, Sample, Score, Text, Verdict
 
@@ -25,7 +26,8 @@ class Grid(InEssays):
     """Depths x trials; needles that nobody asks for lie anywhere.
 
     All prompts of a cell begin alike up to the first needle. A single answer is asked for by its
-    tokens where it has one spelling, so that nothing need be written.
+    tokens where it has one spelling, so that mostly nothing need be written: only where the model
+    first says something else than a number.
     """
 
     max_new_tokens = 64
@@ -68,15 +70,31 @@ class Grid(InEssays):
                 return exactly
         return super().ask(reader, question, filler)
 
+    def then(
+        self, request: Request, outcome: Outcome, reader: Reader, length: int
+    ) -> Request | None:
+        """Have it written, where it goes another way before any digit: the first number counts."""
+        if not isinstance(request.ask, Verdict):
+            return None
+        meant = request.ask.answer[:-1]
+        same = next((i for i, t in enumerate(meant) if outcome[i] != t), len(meant))
+        if same == len(meant) or re.search(r"\d", reader.text((*meant[:same], outcome[same]))):
+            return None
+        return replace(request, ask=Text(max_new_tokens=self.max_new_tokens, stop=self.stop))
+
+    def matched(self, said: str, answers: Sequence[str], about: Mapping[str, Any]) -> float:
+        if len(answers) == 1 and self.value == "numbers":
+            number = re.search(r"\d+", said)
+            return float(number is not None and number[0] == answers[0])
+        return super().matched(said, answers, about)
+
     def grade(self, request: Request, outcome: Outcome, reader: Reader) -> Sample:
         """A verdict's last token is a full stop that need not be said; no digit may stand there."""
         sample = super().grade(request, outcome, reader)
         if not isinstance(request.ask, Verdict):
             return sample
-        said = re.search(r"\d+", reader.text(outcome))
-        hit = said is not None and said[0] == sample.expected
-        hit = hit and tuple(outcome[:-1]) == request.ask.answer[:-1]
-        return replace(sample, score=float(hit))
+        exactly = tuple(outcome[:-1]) == request.ask.answer[:-1]
+        return replace(sample, score=sample.score * exactly)
 
     def score(self, samples: Sequence[Sample]) -> Score:
         return replace(super().score(samples), parts=by_depth(samples))

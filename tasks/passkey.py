@@ -6,15 +6,16 @@ Mohtashami & Jaggi 2023, https://arxiv.org/abs/2305.16300
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from statistics import fmean
 from typing import ClassVar
 
 import numpy as np
 
 from harness.stats import wilson
 from harness.task import Outcome, Reader, Request, Sample, Score, Task, Text, Verdict
+
+from ._filled import by_depth, ordered
 
 INTRO = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize "
@@ -37,7 +38,10 @@ class Retrieval(Task):
     size: ClassVar[str] = "any"
     offline: ClassVar[bool] = True
     max_new_tokens = 10  # where no verdict can be asked for, as published
-    counts = "the first number that is said, if it is the key"
+    counts = (
+        "the first number that is said, if it is the key; where numbers have one spelling, the key "
+        "must be said at once"
+    )
 
     samples: int
     seed: int = 0
@@ -49,7 +53,8 @@ class Retrieval(Task):
     def grade(self, request: Request, outcome: Outcome, reader: Reader) -> Sample:
         """A hit is the key as the first number said, as the published scripts have it.
 
-        A verdict's last token is a full stop that need not be said; but no digit may stand there.
+        A verdict's tokens are the key's, at once, which needs nothing written; the last is a full
+        stop that need not be said, but no digit may stand there.
         """
         key, said = request.about["key"], reader.text(outcome)
         number = re.search(r"\d+", said)
@@ -84,10 +89,7 @@ class Passkey(Retrieval):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.depths or not all(0 <= depth <= 1 for depth in self.depths):
-            raise ValueError("Depths are shares of the filler before the needle, from 0 to 1.")
-        ordered = tuple(sorted({round(depth, 4) + 0.0 for depth in self.depths}))
-        object.__setattr__(self, "depths", ordered)  # the same depths are the same cell
+        object.__setattr__(self, "depths", ordered(self.depths))  # the same are the same cell
         if not 1 <= self.digits <= 18:
             raise ValueError(f"A key has 1 to 18 digits, and {self.digits} were asked for.")
         if len(self.depths) * self.samples > 9 * 10 ** (self.digits - 1):
@@ -130,12 +132,7 @@ class Passkey(Retrieval):
         return list(keys)
 
     def score(self, samples: Sequence[Sample]) -> Score:
-        by_depth: dict[float, list[float]] = {}
-        for sample in samples:
-            by_depth.setdefault(sample.about["depth"], []).append(sample.score)
-        parts = {f"depth {share(depth)}": fmean(hits) for depth, hits in sorted(by_depth.items())}
-        total = super().score(samples)
-        return Score(value=total.value, low=total.low, high=total.high, n=total.n, parts=parts)
+        return replace(super().score(samples), parts=by_depth(samples))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,11 +188,6 @@ class LongRope(Published):
         return min(characters, super().characters(reader, length))
 
 
-def share(depth: float) -> str:
-    """At least two decimals, and as many as it has."""
-    return max(f"{depth:.2f}", f"{depth:.4f}".rstrip("0"), key=len)
-
-
 def continuation(reader: Reader, before: str, text: str) -> list[int]:
     """The tokens of a text as they are after another: some tokenizers begin a text with a space."""
     first, both = reader.tokens(before), reader.tokens(before + text)
@@ -214,7 +206,7 @@ def filler(reader: Reader, n: int) -> list[int]:
 def answer(reader: Reader, key: str) -> Verdict | Text:
     """Ask for the key and a full stop, or for text where the key can be spelled in several ways."""
     if not reader.spells_one_way:
-        return Text(max_new_tokens=Retrieval.max_new_tokens)
+        return Text(max_new_tokens=max(Retrieval.max_new_tokens, len(key) + 5))
     return Verdict(answer=tuple(continuation(reader, "is", f" {key}.")))
 
 

@@ -3,7 +3,8 @@
 Open LLM Leaderboard 2023, https://huggingface.co/docs/leaderboards/open_llm_leaderboard/archive
 
 They are lm-eval's, with the leaderboard's metrics and numbers of examples: ARC-Challenge with 25,
-HellaSwag with 10, MMLU with 5, TruthfulQA with its own 6.
+HellaSwag with 10, MMLU with 5, TruthfulQA with its own 6. MMLU is lm-eval's mean over questions;
+the leaderboard's was over subjects.
 """
 
 from functools import partial

@@ -87,6 +87,20 @@ def test_a_verdict_is_graded_by_its_digits():
         assert grid.grade(request, tuple(Bytes().tokens(said)), Bytes()).score == score
 
 
+def test_what_says_something_before_the_number_is_written_out_and_its_first_number_counts():
+    grid, reader = task("needle"), Bytes()
+    request = next(grid.requests(reader, 2000))
+    (value,) = request.about["answers"]
+    size = len(request.ask.answer)
+    written = grid.then(request, tuple(reader.tokens(f": {value}."))[:size], reader, 2000)
+    assert isinstance(written.ask, Text) and grid.then(written, (), reader, 2000) is None
+    for said, score in ((f": {value}.", 1), (f": 17, or {value}", 0), (f"{value}1", 0)):
+        assert grid.grade(written, tuple(reader.tokens(said)), reader).score == score
+        assert grid.judge(said, [value], {})[0] == score
+    for said in (f" {value}.", f" {value[:2]}x{value[3:]}.", " 7777777."):
+        assert grid.then(request, tuple(reader.tokens(said)), reader, 2000) is None
+
+
 def test_deeper_prompts_begin_as_shallower_ones():
     requests = list(task("needle.single,samples=2").requests(Bytes(), 6000))
     assert len(requests) == 10

@@ -163,7 +163,11 @@ def test_published_rows_are_asked_as_they_are(tmp_path):
         list(task("babilong.published_qa1").requests(Bytes(), 5000))
     (tmp_path / "qa2.jsonl").write_text('{"input": "a", "target": "b"}\n')
     with pytest.raises(ValueError, match=r"line 1: there is no field 'question'"):
-        list(task(f"babilong.published_qa2,data={tmp_path}").requests(Bytes(), 5000))
+        list(task(f"babilong.published_qa2,samples=1,data={tmp_path}").requests(Bytes(), 5000))
+    with pytest.raises(LookupError, match="has 3 rows, and 10 samples"):
+        list(task(f"babilong.published_qa1,data={tmp_path}").requests(Bytes(), 5000))
+    with pytest.raises(ValueError, match="leave out seed"):
+        task("babilong.published_qa1,seed=7")
 
 
 def test_anybodys_answers_can_be_judged():
