@@ -8,19 +8,24 @@ what prompts have in common is read once.
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
+import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 
 from harness import catalog
-from harness.asking import Asking, answered
+from harness.asking import Asking, Question, answered
 from harness.engine.evaluate import evaluate
 from harness.model import Live, load
 from harness.plugins import named
 from harness.probe import check_engine, prove
 from harness.reader import TokenReader, dated
 from harness.task import Outcome, Request
+
+MOST = 2**19
+"""Tokens of inputs that are read together, however much of them is the same."""
 
 
 class Parsing(TokenReader):
@@ -160,7 +165,17 @@ class HarnessLM(TemplateLM):
         raise NotImplementedError("Instances are answered whole.")
 
     def _answers(self, instances: Sequence[Instance]) -> list[Any]:
+        """Some at a time: those that begin alike share what they share, and all have room."""
         questions = [self.asking.question([one]) for one in instances]
+        ends = np.cumsum([len(question.tokens) for question in questions]) // MOST
+        found: list[Any] = []
+        for _, some in groupby(range(len(instances)), key=ends.__getitem__):
+            places = [*some]
+            part = slice(places[0], places[-1] + 1)
+            found += self._together(instances[part], questions[part])
+        return found
+
+    def _together(self, instances: Sequence[Instance], questions: Sequence[Question]) -> list[Any]:
         asked = [
             Request(id=f"{one.task_name}-{one.doc_id}-{one.idx}-{i}", tokens=q.tokens, ask=q.ask)
             for i, (one, q) in enumerate(zip(instances, questions, strict=True))
