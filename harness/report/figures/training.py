@@ -5,6 +5,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from harness.report.figures.style import (
     Picture,
     legend,
     panels,
+    slug,
     styled,
 )
 
@@ -28,21 +30,30 @@ Curve = list[tuple[int, float]]
 
 
 def pictures(places: Sequence[Path]) -> Iterator[Picture]:
-    """All trainings in one.
+    """One for each base: losses of unlike models on unlike texts compare nothing.
 
     Raises:
         ValueError: none was given, or one has no log.
     """
     if not places:
         raise ValueError("no training was given: --training FOLDER")
-    yield Picture(
-        name="training",
-        caption=(
-            "Training loss by tokens read: each update (thin) and its running mean, in which "
-            f"the past weighs {SMOOTH:g}."
-        ),
-        figure=draw({place.name: read(place) for place in places}),
-    )
+    for base, those in groupby(sorted(places, key=lambda p: (base_of(p), p.name)), key=base_of):
+        yield Picture(
+            name="-".join(filter(None, ("training", slug(base)))),
+            caption=(
+                f"Training loss{base and f' of {base}'} by tokens read: each update (thin) and its "
+                f"running mean, in which the past weighs {SMOOTH:g}."
+            ),
+            figure=draw({place.name: read(place) for place in those}),
+        )
+
+
+def base_of(place: Path) -> str:
+    """The model that a training's folder began with, if it says."""
+    try:
+        return str(json.loads((place / "training.json").read_text("utf-8"))["base"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def read(place: Path) -> Curve:
