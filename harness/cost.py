@@ -136,8 +136,12 @@ class Work:
     """Of the longest prompt and its answer: the keys of all layers are kept for it."""
 
     @classmethod
-    def of(cls, requests: "Sequence[Request]", block: int = 0) -> "Work":
-        """What answers these, in blocks of so many tokens; 0: the engine's own."""
+    def of(cls, requests: "Sequence[Request]", block: int = 0, follows: int = 0) -> "Work":
+        """What answers these, in blocks of so many tokens; 0: the engine's own.
+
+        So many tokens may have to be written after an input, for a task's further question: they
+        are counted in memory, and not in time.
+        """
         from harness.engine.evaluate import BLOCK, spans_of, together
         from harness.engine.tree import Tree
         from harness.task import Text
@@ -158,6 +162,7 @@ class Work:
             kept, depth = max(kept, len(tree.tokens)), max(depth, tree.depth)
             scored += len(tree.tokens)
         written = [r for r in requests if isinstance(r.ask, Text)]
+        later = requests if follows else written
         if written:
             tree = Tree.of([r.tokens for r in written])
             ends = {path[-1].row for path in tree.paths}
@@ -179,7 +184,7 @@ class Work:
             scored=scored,
             told=told,
             depth=depth,
-            room=max((len(r.tokens) + r.ask.max_new_tokens for r in written), default=0),
+            room=max((len(r.tokens) + _written(r, follows) for r in later), default=0),
         )
 
     def flops(self, shape: Shape) -> float:
@@ -258,6 +263,11 @@ def pairs(blocks: Blocks, window: int | None = None) -> np.ndarray:
 def seen(blocks: Blocks, window: int | None = None) -> np.ndarray:
     """Keys before each block that its queries look at; (b,)."""
     return blocks[:, 1] if window is None else np.minimum(blocks[:, 1], window)
+
+
+def _written(request: "Request", follows: int) -> int:
+    """Most tokens that are written after an input."""
+    return getattr(request.ask, "max_new_tokens", follows)
 
 
 @dataclass(frozen=True)

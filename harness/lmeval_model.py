@@ -128,12 +128,7 @@ class HarnessLM(TemplateLM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """As the tokenizer's own template has it; a start token that it writes is left to us.
-
-        Where it has none, a conversation begins without: as in `TokenReader.chat`.
-        """
-        if self.tokenizer.bos_token_id is None:
-            self.asking = replace(self.asking, start_token=False)
+        """As the tokenizer's own template has it; a start token that it writes is left to us."""
         said = self.tokenizer.apply_chat_template(
             chat_history,
             chat_template=dated(self.tokenizer),
@@ -166,7 +161,7 @@ class HarnessLM(TemplateLM):
 
     def _answers(self, instances: Sequence[Instance]) -> list[Any]:
         """Some at a time: those that begin alike share what they share, and all have room."""
-        questions = [self.asking.question([one]) for one in instances]
+        questions = [self._asking(one).question([one]) for one in instances]
         ends = np.cumsum([len(question.tokens) for question in questions]) // MOST
         found: list[Any] = []
         for _, some in groupby(range(len(instances)), key=ends.__getitem__):
@@ -174,6 +169,16 @@ class HarnessLM(TemplateLM):
             part = slice(places[0], places[-1] + 1)
             found += self._together(instances[part], questions[part])
         return found
+
+    def _asking(self, one: Instance) -> Asking:
+        """A conversation begins without a start token where the tokenizer has none of its own.
+
+        As in `TokenReader.chat`. It is told by how it begins: text never does with such a token.
+        """
+        specials = tuple(filter(None, self.tokenizer.all_special_tokens))
+        if self.tokenizer.bos_token_id is None and str(one.args[0]).startswith(specials):
+            return replace(self.asking, start_token=False)
+        return self.asking
 
     def _together(self, instances: Sequence[Instance], questions: Sequence[Question]) -> list[Any]:
         asked = [

@@ -54,8 +54,6 @@ class Options:
     """Most bytes of the device to use; None: all."""
     device_map: str | None = None
     """How transformers places the weights; None: on one device."""
-    ranks: int = 1
-    """Processes of one machine, which share what memory is not a device's."""
     shards: int = 1
     """Processes that share each weight; each has its heads and channels."""
     trust_remote_code: bool = False
@@ -186,7 +184,7 @@ def _plan_model(options: Options, name: str, stand_in: bool) -> list[Planned]:
     methods = list(dict.fromkeys(settled(m, options, card) for m in options.methods))
     corpora = {_task(t, options, stand_in): _corpus(t, options) for t in options.tasks}
     shape = shape_of(card).shared(options.shards)
-    free = machine.free_memory(on) // (options.ranks if on == "cpu" else 1)
+    free = machine.free_memory(on) // (options.shards if on == "cpu" else 1)  # each has a part
     costs = _Costs(reader, shape, options.lengths, dtype.itemsize, free)
     if not stand_in:
         from harness.speed import measured
@@ -267,7 +265,7 @@ class _Costs:
         from harness.cost import Work
 
         asked = reading(catalog.load("tasks", task), corpus)
-        return Work.of(list(asked.requests(self.reader, length)))
+        return Work.of(list(asked.requests(self.reader, length)), follows=asked.follows)
 
 
 ENCODING = ("frequencies", "attention_factor", "start_tokens")

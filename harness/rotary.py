@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from harness.method import Method
@@ -143,6 +144,11 @@ class RotaryMethod(Reencoding):
         said = super().remark(rope, length)
         if said or self.depends_on_length or self.scale(rope, length) > 1:
             return said
+        encoding = self.encoding(rope, length)  # a file's factors are what they are
+        if encoding.attention_factor != 1 or not torch.equal(
+            encoding.frequencies, rope.frequencies
+        ):
+            return None
         return "With a factor of 1 this is the model as it is: --factor says how far to extend it."
 
     def made_for(self, model: nn.Module) -> float | None:

@@ -230,7 +230,7 @@ def _finished(
     except (TypeError, ValueError) as error:  # what a task of one's own tells of an answer
         return refused(cell, "failed", f"what its task tells of answers cannot be kept: {error}")
     try:
-        json.dumps(result.model_dump(), allow_nan=False).encode()
+        json.dumps(result.model_dump(), allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError) as error:  # what a method of one's own tells of itself
         return refused(cell, "failed", f"what it is made of cannot be kept: {error}")
     return Finished(result, losses, rows)

@@ -163,6 +163,8 @@ class Task(ABC):
     """Its shorter inputs are beginnings of its longer ones: one pass reads a whole row."""
     truncation: ClassVar[Truncation] = "none"
     """Where an input that is too long is cut; what was cut is in every sample."""
+    follows: ClassVar[int] = 0
+    """Tokens that may have to be written for a further question (`then`), after one's input."""
     max_new_tokens: ClassVar[int] = 0
     """Most tokens of an answer of a base model; 0: none is written."""
     stop: ClassVar[tuple[str, ...]] = ()

@@ -213,7 +213,7 @@ class LongRoPE(RotaryMethod):
         if self.found(rope)[0] == OWN:
             return (
                 "LongRoPE's factors are the checkpoint's own, for "
-                f"s = {self.scale(rope, length):g}, which --factor does not change."
+                f"s = {self.scale(rope, length):g}: factor, attention and start change nothing."
             )
         said = super().remark(rope, length), self._guess(rope), self._doubt(rope, length)
         return " ".join(filter(None, said)) or None

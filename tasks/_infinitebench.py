@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any, ClassVar, Literal
 
 from harness.metrics.infinitebench import MEASURES, judge
-from harness.stats import mean_interval, wilson
+from harness.stats import ROUNDING, mean_interval, wilson
 from harness.task import Outcome, Reader, Request, Sample, Score, Task, Text
 
 from . import _infinitebench_draws as draws
@@ -122,7 +122,7 @@ class InfiniteBench(Task):
             low, high = wilson(fmean(scores) * len(set(books)), len(set(books)))
         elif len(set(books)) > 1:
             low, high = (min(max(x, 0.0), 1.0) for x in mean_interval(scores, books))
-        if low == high:  # nothing was seen to vary
+        if low is not None and high - low <= ROUNDING:  # nothing was seen to vary
             low, high = None, None
         by_part: dict[str, list[float]] = {}
         for sample in samples:

@@ -38,6 +38,19 @@ class Grid(InEssays):
     depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """How much of the filler stands before the needle; 0 to 1, kept in order, to four decimals."""
 
+    @property
+    def version(self) -> int:  # type: ignore[override]
+        """A single answer's first number counts, whatever is said before it, since the second."""
+        return super().version + (self._of_one_number)
+
+    @property
+    def _of_one_number(self) -> bool:
+        return self.values * self.queries == 1 and self.value == "numbers"
+
+    @property
+    def follows(self) -> int:  # type: ignore[override]
+        return self.max_new_tokens if self._of_one_number else 0
+
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "depths", ordered(self.depths))
@@ -63,7 +76,7 @@ class Grid(InEssays):
         return replace(hidden, hidden=tuple(pair for _, pair in laid)), [at for at, _ in laid]
 
     def ask(self, reader: Reader, question: Question, filler: int) -> Text | Verdict | Choice:
-        if len(question.answers) == 1 and self.value == "numbers":
+        if self._of_one_number:
             answer = f" {question.answers[0]}."
             exactly = verdict(reader, self.prompt, question.text(filler), question.prefix, answer)
             if exactly:
@@ -83,7 +96,7 @@ class Grid(InEssays):
         return replace(request, ask=Text(max_new_tokens=self.max_new_tokens, stop=self.stop))
 
     def matched(self, said: str, answers: Sequence[str], about: Mapping[str, Any]) -> float:
-        if len(answers) == 1 and self.value == "numbers":
+        if self._of_one_number:
             number = re.search(r"\d+", said)
             return float(number is not None and number[0] == answers[0])
         return super().matched(said, answers, about)

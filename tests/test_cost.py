@@ -254,7 +254,7 @@ def test_a_plan_counts_a_pass_once_for_all_methods(folder, monkeypatch):
 
     calls = []
     of = Work.of
-    monkeypatch.setattr(Work, "of", lambda requests: calls.append(1) or of(requests))
+    monkeypatch.setattr(Work, "of", lambda requests, **how: calls.append(1) or of(requests, **how))
     options = Options(
         models=(str(folder),),
         methods=("none", "pi", "yarn", "dynamic-ntk"),

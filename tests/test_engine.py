@@ -102,6 +102,10 @@ def test_a_family_nobody_checked_is_refused_by_name():
 def test_alibi_is_refused_by_name():
     with pytest.raises(LookupError, match="falcon with ALiBi"):
         family_of(AutoConfig.for_model("falcon", alibi=True))
+    steep = AutoConfig.for_model("mpt", attn_config={"alibi_bias_max": 16})
+    with pytest.raises(LookupError, match="alibi_bias_max 16, which transformers reads as 8"):
+        family_of(steep)
+    assert family_of(AutoConfig.for_model("mpt")).biased
 
 
 def test_an_engine_that_differs_is_refused(monkeypatch):

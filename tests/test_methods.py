@@ -383,6 +383,16 @@ def test_longrope_on_such_a_checkpoint_is_the_checkpoint(spec, length):
     assert found["factor"] == ours.made_for(model) == 512 / TRAINED
 
 
+def test_a_factor_of_1_is_said_to_change_nothing_where_it_does_not(llama, tmp_path):
+    (tmp_path / "mine.json").write_text(json.dumps({"factors": [2.0] * 8}))
+    said = {spec: catalog.load("methods", spec).notice(llama, 32) for spec in (
+        "yarn,factor=1", "pi,factor=1", "pi,factor=2", "dynamic-ntk",
+        f"longrope,factor=1,factors={tmp_path}/mine.json",
+    )}  # fmt: skip
+    noted = ["model as it is" in (text or "") for text in said.values()]
+    assert noted == [True, True, False, False, False]
+
+
 def test_a_checkpoint_that_interpolates_by_itself_must_say_from_where():
     given = {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}
     model = built("llama", max_position_embeddings=512, rope_parameters=given)

@@ -8,6 +8,7 @@ import pytest
 from readers import Bytes, Spaced, Talking, prompt_of, questions, toy
 
 from harness import catalog
+from harness.cost import Work
 from harness.task import Text, Verdict
 
 EVERY = catalog.variants("tasks", "needle")
@@ -85,6 +86,14 @@ def test_a_verdict_is_graded_by_its_digits():
         (f" {value}.", 1), (f" {value}\n", 1), (f" {value}0", 0), (f"x{value}.", 0), ("", 0),
     ):  # fmt: skip
         assert grid.grade(request, tuple(Bytes().tokens(said)), Bytes()).score == score
+
+
+def test_room_is_kept_for_what_may_have_to_be_written():
+    single, many = task("needle"), task("needle.multivalue")
+    assert (single.version, many.version) == (2, 1) and (single.follows, many.follows) == (64, 0)
+    (first, *_) = single.requests(Bytes(), 2000)
+    assert Work.of([first]).room == 0
+    assert Work.of([first], follows=single.follows).room == len(first.tokens) + 64
 
 
 def test_what_says_something_before_the_number_is_written_out_and_its_first_number_counts():

@@ -227,7 +227,7 @@ def run(
         if asked.models != ("toy",) and not names_models(given, grid):
             typer.echo(f"note: {asked.models[0]} is read; --model toy is as it is.", err=True)
         placed = {"offload": offload, "memory": _bytes(memory), "device_map": device_map}
-        asked = replace(asked, **placed, shards=_shards(parallel, ranks, engine), ranks=ranks or 1)
+        asked = replace(asked, **placed, shards=_shards(parallel, ranks, engine))
         store = Store(results, retry=retry)
         cells, unread = _planned(asked)
         if write_cells:

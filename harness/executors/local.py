@@ -137,7 +137,7 @@ class Host:
         needed = max(planned[-1].bytes, planned[-1].alone or 0)
         if len(planned) == 1:
             needed = planned[0].alone or needed
-        tries = steps(live.device, self.options, needed, self.ranks.size)
+        tries = steps(live.device, self.options, needed)
         if not tries and len(planned) > 1:  # the longest is too long, and others may not be
             for one in planned:
                 yield from self._attempt(live, reader, [one])
@@ -147,7 +147,7 @@ class Host:
         if several and (tries or self._fits_alone(live, reader, planned[0])):
             ways.append((*(tries or [(BLOCKS[-1], False)])[-1], True))
         if not ways:
-            here = _memory(live.device, self.ranks.size)
+            here = _memory(live.device, self.options)
             sizes = f"{needed / 2**30:.1f} GiB, and there are {here / 2**30:.1f}"
             yield refused(cells[0], "out_of_memory", f"it needs {sizes}")
             return
@@ -191,10 +191,10 @@ class Host:
         task = reading(catalog.load("tasks", cell.task), planned.corpus)
         number = live.model.dtype.itemsize
         most = max(
-            Work.of([request]).bytes(shape, number)
+            Work.of([request], follows=task.follows).bytes(shape, number)
             for request in task.requests(reader, cell.length)
         )
-        return most <= _memory(live.device, self.ranks.size)
+        return most <= _memory(live.device, self.options)
 
 
 def passes(live: Live, plan: Iterable[Planned]) -> Iterator[list[Planned]]:
@@ -243,24 +243,23 @@ def _loaded(planned: Planned, options: Options) -> Live:
     return live
 
 
-def _memory(device: str, ranks: int) -> int:
-    """Bytes of a process; those of one machine share what is not a device's."""
-    return machine.whole_memory(device) // (ranks if device == "cpu" else 1)
+def _memory(device: str, options: Options) -> int:
+    """Bytes that a process may take; those that share weights share what is not a device's."""
+    return machine.whole_memory(device) // (options.shards if device == "cpu" else 1)
 
 
-def steps(device: str, options: Options, needed: int, ranks: int = 1) -> list[tuple[int, bool]]:
+def steps(device: str, options: Options, needed: int) -> list[tuple[int, bool]]:
     """Blocks of how many tokens, and whether with host memory, in the order of trying; maybe none.
 
     Args:
         device: cpu or cuda.
         options: whether host memory is to be used, and how much of the device's may be.
         needed: bytes a pass is expected to take.
-        ranks: how many processes read along.
     """
     on_device = [(block, False) for block in BLOCKS]
     if options.device_map:  # several devices, of which none holds all
         return on_device
-    too_much = needed > _memory(device, ranks)
+    too_much = needed > _memory(device, options)
     apart = device == "cuda" or options.memory is not None
     in_host = [(block, True) for block in ((LARGE, *BLOCKS) if device == "cuda" else BLOCKS)]
     if options.offload == "on":

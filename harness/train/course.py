@@ -126,7 +126,7 @@ def settle(
     _check(replace(numbers, factor=chosen))
     follows = method.trained_for(chosen)
     said = method.made_for(SimpleNamespace(config=card.config)) is not None
-    if factor is not None and _needless(method, follows):
+    if factor is not None and _needless(method, follows, card):
         raise ValueError(f"{spec} is trained alike for any factor: leave --factor out.")
     if factor is not None and said and {"factor", *follows} & catalog.split(spec)[1].keys():
         raise ValueError(f"--factor and {spec} both say how far: leave one out.")
@@ -154,10 +154,14 @@ def settle(
     )
 
 
-def _needless(method: Method, follows: dict[str, Any]) -> bool:
+def _needless(method: Method, follows: dict[str, Any], card: "Card") -> bool:
     """Whether it learns the same, however far it is to read."""
+    from harness.rope import parameters, text_config
+
     plain = type(method).in_training is Method.in_training
-    return plain and not follows and not method.depends_on_length
+    own = parameters(text_config(SimpleNamespace(config=card.config))).get("rope_type")
+    moves = own in ("dynamic", "longrope")  # a scaling that the checkpoint has by itself
+    return plain and not follows and not method.depends_on_length and not moves
 
 
 def _warmup(numbers: Recipe, whole: Recipe) -> float:
