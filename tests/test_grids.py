@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness import catalog
+from harness.cell import OWN
 from harness.gridfile import options
 from harness.plan import missing, plan
 from harness.store import Store
@@ -19,7 +20,8 @@ def test_it_names_what_there_is(file):
     assert asked.models and asked.lengths
     for kind, specs in (("methods", asked.methods), ("tasks", asked.tasks)):
         for spec in specs:
-            catalog.load(kind, spec)
+            if spec != OWN:  # of what was trained, the method it was trained with
+                catalog.load(kind, spec)
     assert file.read_text().startswith("# "), "says what it is for"
 
 
