@@ -104,6 +104,9 @@ class InParts(Method):
             return str(error)
         return straight(model)
 
+    def key_places(self, model: nn.Module, length: int) -> int:
+        return len({part.key for part in self.parts(Rope.of(model), length)})
+
     def notice(self, model: nn.Module, length: int) -> str | None:
         widest = _widest(text_config(model))
         if widest is None or widest >= length:

@@ -213,15 +213,16 @@ class Work:
             if len(self.steps)
         )
 
-    def bytes(self, shape: Shape, number: int, *, process: int = OVERHEAD) -> int:
+    def bytes(self, shape: Shape, number: int, *, places: int = 1, process: int = OVERHEAD) -> int:
         """Peak memory: what lives at once.
 
         Args:
             shape: of the model.
             number: bytes of a weight.
+            places: how often a method keeps each key.
             process: what is there before the model.
         """
-        key = 2 * shape.key_heads * shape.head_dim * number
+        key = (1 + places) * shape.key_heads * shape.head_dim * number
         keys = key * (self.depth + shape.layers * self.room)
         table = max(self.depth, self.room) * 2 * shape.head_dim * number
         rows = self.kept * shape.hidden * number + self.kept * 3 * 8

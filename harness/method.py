@@ -144,6 +144,10 @@ class Method(ABC):
         """Why this method cannot run here, in a phrase; None if it can."""
         return None
 
+    def key_places(self, model: "nn.Module", length: int) -> int:
+        """Where a key may be taken to stand: it is kept once for each. Memory is planned by it."""
+        return 1
+
     def notice(self, model: "nn.Module", length: int) -> str | None:
         """What a reader of the number must know (an assumption, a default); None if nothing."""
         return None
@@ -226,6 +230,9 @@ class Layered(Method):
 
     def unfit(self, model: "nn.Module", length: int) -> str | None:
         return next(filter(None, (layer.unfit(model, length) for layer in self.layers)), None)
+
+    def key_places(self, model: "nn.Module", length: int) -> int:
+        return max(layer.key_places(model, length) for layer in self.layers)
 
     def notice(self, model: "nn.Module", length: int) -> str | None:
         said = (layer.notice(model, length) for layer in self.layers)

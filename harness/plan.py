@@ -195,11 +195,12 @@ def _plan_model(options: Options, name: str, stand_in: bool) -> list[Planned]:
     for cell in grid([named], methods, list(corpora), list(options.lengths)):
         together = one_pass(cell.method, cell.task)
         unfit = made_of.unfit(cell.method, cell.length)
+        places = 1 if unfit else made_of.key_places(cell.method, cell.length)
         never = {"fits": False, "why": unfit, "seconds": 0.0} if unfit else {}
         found.append(
             Planned(
                 cell=cell,
-                **costs.of(cell.task, corpora[cell.task], cell.length, together) | never,
+                **costs.of(cell.task, corpora[cell.task], cell.length, together, places) | never,
                 model=spec,
                 dtype=exact,
                 corpus=corpora[cell.task],
@@ -241,12 +242,14 @@ class _Costs:
     def __post_init__(self) -> None:
         self.of, self._pass = cache(self._of), cache(self._pass)
 
-    def _of(self, task: str, corpus: str | None, length: int, together: bool) -> dict[str, Any]:
+    def _of(
+        self, task: str, corpus: str | None, length: int, together: bool, places: int
+    ) -> dict[str, Any]:
         """The numbers of a `Planned`."""
         own = self._pass(task, corpus, length)
         row = self._pass(task, corpus, max(self.lengths)) if together else own
         share = length / sum(set(self.lengths)) if together else 1.0
-        needs, whole = (w.bytes(self.shape, self.number) for w in (own, row))
+        needs, whole = (w.bytes(self.shape, self.number, places=places) for w in (own, row))
         why = f"needs {needs / 2**30:.1f} GiB, and {self.free / 2**30:.1f} are free"
         return {
             "tokens": own.tokens,
@@ -280,6 +283,7 @@ class _MadeOf:
         self._facts, self._alike = cache(self._facts), cache(self._alike)
         self._evaluator = cache(lambda task: catalog.load("tasks", task).evaluator_hash)
         self.unfit, self._method = cache(self._unfit), cache(self._method)
+        self.key_places = cache(lambda spec, n: self._method(spec).key_places(self.model, n))
 
     def __call__(self, cell: Cell) -> dict[str, Any]:
         at = self.longest if self._alike(cell.method) else cell.length

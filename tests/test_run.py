@@ -594,6 +594,13 @@ def test_a_folder_is_known_by_its_weights_not_by_where_it_lies(wish, folder):
     assert len({plan(replace(wish, models=(way,)))[0].cell.model for way in ways}) == 1
 
 
+def test_a_method_that_keeps_keys_twice_is_planned_with_them(wish):
+    specs = ("none", "rerope", "yarn+log-n,factor=2")
+    asked = replace(wish, methods=specs, tasks=("passkey",), lengths=(900,))
+    none, rerope, layered = (planned.bytes for planned in plan(asked))
+    assert rerope > none == layered
+
+
 def test_a_cell_larger_than_the_machine_is_not_begun(wish, tmp_path):
     options = replace(wish, methods=("none",), lengths=(600,), samples=1)
     (planned,) = plan(options)

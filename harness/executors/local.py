@@ -190,8 +190,9 @@ class Host:
         cell, shape = planned.cell, shape_of(live.card).shared(self.options.shards)
         task = reading(catalog.load("tasks", cell.task), planned.corpus)
         number = live.model.dtype.itemsize
+        places = catalog.load("methods", cell.method).key_places(live.model, cell.length)
         most = max(
-            Work.of([request], follows=task.follows).bytes(shape, number)
+            Work.of([request], follows=task.follows).bytes(shape, number, places=places)
             for request in task.requests(reader, cell.length)
         )
         return most <= _memory(live.device, self.options)
