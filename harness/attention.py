@@ -239,11 +239,9 @@ class Turned(Bend):
 
 def _widest(config: Any) -> int | None:
     """How far back the layers look that can be bent; None: as far as there is something."""
-    nested = (getattr(config, "rope_parameters", None) or {}).keys() - {"full_attention"}
-    kinds = getattr(config, "layer_types", None) or [""] * config.num_hidden_layers
-    pairs = zip(windows(config), kinds, strict=True)
-    found = [window for window, kind in pairs if kind not in nested]
-    return max(found) if all(found) else None
+    kept = _kept(config)
+    found = [window for i, window in enumerate(windows(config)) if i not in kept]
+    return max(found) if found and all(found) else None
 
 
 def straight(model: nn.Module) -> str | None:
@@ -270,11 +268,16 @@ def biased(model: nn.Module) -> bool:
 
 def bendable(model: nn.Module) -> list[nn.Module]:
     """Attention layers but for those of a type that keeps the checkpoint's own encoding."""
-    decoder, config = model.get_decoder(), text_config(model)
+    kept = _kept(text_config(model))
+    layers = attention_layers(model.get_decoder())
+    return [layer for layer in layers if layer.layer_idx not in kept]
+
+
+def _kept(config: Any) -> set[int]:
+    """Layers of a type that has an encoding of its own, by number."""
     nested = (getattr(config, "rope_parameters", None) or {}).keys() - {"full_attention"}
     types = getattr(config, "layer_types", None) or []
-    kept = {index for index, kind in enumerate(types) if kind in nested}
-    return [layer for layer in attention_layers(decoder) if layer.layer_idx not in kept]
+    return {index for index, kind in enumerate(types) if kind in nested}
 
 
 @contextmanager

@@ -137,13 +137,10 @@ def by_perplexity(
             "longer ones with: measure it there."
         )
     points = [p for p in points if p.length >= start]
-    tested = points[
-        : 1 + next((i for i, p in enumerate(points[1:]) if p.value > most), len(points))
-    ]
-    lengths = [point.length for point in tested]
-    worse = [_worse(points[0], point, items or {}) for point in tested[1:]]
-    reached = _contiguous(lengths, [True, *(low <= 0 for low, _ in worse)])
-    surely = _contiguous(lengths, [True, *(high <= 0 for _, high in worse)])
+    lengths, first = [p.length for p in points], points[0]
+    worse = [(p.value <= most, *_worse(first, p, items or {})) for p in points[1:]]
+    reached = _contiguous(lengths, [True, *(may and low <= 0 for may, low, _ in worse)])
+    surely = _contiguous(lengths, [True, *(may and high <= 0 for may, _, high in worse)])
     return Reach(reached, surely, reached, rule, reached == points[-1].length)
 
 

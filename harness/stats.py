@@ -60,6 +60,14 @@ def mean_interval(
     return float(mean - margin), float(mean + margin)
 
 
+def score_interval(
+    values: "Sequence[float]", clusters: Sequence[Hashable] | None = None
+) -> tuple[float | None, float | None]:
+    """That of scores from 0 to 1; none where all are alike, from which no spread is seen."""
+    low, high = (min(max(end, 0.0), 1.0) for end in mean_interval(values, clusters))
+    return (None, None) if high - low <= ROUNDING else (low, high)
+
+
 def bootstrap_mean(
     values: "Sequence[float] | np.ndarray",
     clusters: Sequence[Hashable] | None = None,

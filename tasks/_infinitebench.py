@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any, ClassVar, Literal
 
 from harness.metrics.infinitebench import MEASURES, judge
-from harness.stats import ROUNDING, mean_interval, wilson
+from harness.stats import score_interval, wilson
 from harness.task import Outcome, Reader, Request, Sample, Score, Task, Text
 
 from . import _infinitebench_draws as draws
@@ -121,9 +121,7 @@ class InfiniteBench(Task):
         if set(scores) <= {0, 1} and (len(set(books)) == len(books) or len(set(scores)) == 1):
             low, high = wilson(fmean(scores) * len(set(books)), len(set(books)))
         elif len(set(books)) > 1:
-            low, high = (min(max(x, 0.0), 1.0) for x in mean_interval(scores, books))
-        if low is not None and high - low <= ROUNDING:  # nothing was seen to vary
-            low, high = None, None
+            low, high = score_interval(scores, books)
         by_part: dict[str, list[float]] = {}
         for sample in samples:
             if part := sample.about.get("part"):

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from harness.metrics import longbench as official
 from harness.metrics.longbench import BINS, DATASETS, Backend
-from harness.stats import ROUNDING, mean_interval, wilson
+from harness.stats import score_interval, wilson
 from harness.task import Outcome, Reader, Request, Sample, Score, Task, Text
 
 from ._middle import within
@@ -175,9 +175,7 @@ class LongBench(Task):
         if {*values} <= {0.0, 1.0}:
             low, high = wilson(sum(values), len(values))
         elif len(values) > 1:
-            low, high = (min(max(x, 0.0), 1.0) for x in mean_interval(values))
-        if low is not None and high - low <= ROUNDING:  # nothing was seen to vary
-            low, high = None, None
+            low, high = score_interval(values)
         parts = by_length(samples) if self.extended else {}
         return Score(value=fmean(values), low=low, high=high, n=len(values), parts=parts)
 

@@ -41,7 +41,7 @@ class Grid(InEssays):
     @property
     def version(self) -> int:  # type: ignore[override]
         """A single answer's first number counts, whatever is said before it, since the second."""
-        return super().version + (self._of_one_number)
+        return super().version + self._of_one_number
 
     @property
     def _of_one_number(self) -> bool:

@@ -134,9 +134,8 @@ class Host:
         What does not fit even then says so.
         """
         cells = [p.cell for p in planned]
-        needed = max(planned[-1].bytes, planned[-1].alone or 0)
-        if len(planned) == 1:
-            needed = planned[0].alone or needed
+        longest = planned[-1]  # whose bytes may be those of the row
+        needed = longest.alone if len(planned) == 1 and longest.alone else longest.bytes
         tries = steps(live.device, self.options, needed)
         if not tries and len(planned) > 1:  # the longest is too long, and others may not be
             for one in planned:
