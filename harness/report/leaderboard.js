@@ -101,7 +101,7 @@
       : [make("span", { class: "title" }, `${section.model} · ${section.title}`)];
     const under = [section.metric, section.metric && (section.higher ? "higher is better" : "lower is better")];
     if (section.original) under.push(`original length ${short(section.original)}`);
-    if (section.alone) under.push("the model as it is was not measured: each row is held against itself");
+    if (section.alone) under.push("the model as it is was not measured on inputs that it reads: each row is held against itself, and none is ranked");
     const source = section.published && /^https?:/.test(section.source)
       ? make("a", { href: section.source, rel: "noreferrer" }, "source") : null;
     if (section.published) under.unshift("published, not ranked");
@@ -128,7 +128,7 @@
       row.noted ? "with a note: see its details" : "",
     ].filter(Boolean).join(" · ");
     const cell = (name, label, ...inside) => make("td", { role: "cell", class: inside[0] === "" || inside[0] === "·" ? `${name} blank` : name, "data-label": label }, ...inside);
-    const rank = cell("rank", "Rank", row.rank === null ? "" : String(row.rank));
+    const rank = cell("rank", "Rank", row.rank === null ? "" : row.ranked);
     const name = cell("name", "Method", row.name, under ? make("small", {}, under) : "");
     if (published) {
       name.colSpan = 2;
@@ -141,7 +141,7 @@
       cell("curve", "Over length", look(row)),
       cell("claim number", "Claimed", row.claim),
       cell("tax number", "Tax", row.tax === null ? "·" : tax, row.taxes ? make("small", {}, row.taxes) : ""),
-      cell("budget number", "Trained on", row.budget, row.budget && row.window ? make("small", {}, `at ${row.window}`) : ""),
+      cell("budget number", "Trained on", row.budget, row.window ? make("small", {}, `at ${row.window}`) : ""),
       cell("copy", "Command", make("button", { type: "button", "data-copy": row.command, "aria-label": `Copy the command of ${row.name} on ${row.model}, ${row.section.title}` }, "Copy")));
   }
 

@@ -9,10 +9,20 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.cell import Cell, Result
+from harness import checkpoints
+from harness.cell import Cell, Result, in_any_dtype
 from harness.lengths import label
 from harness.pairing import aligned
-from harness.report.reach import Held, budget, claimed, curve, held, higher_is_better, unextended
+from harness.report.reach import (
+    Held,
+    against,
+    budget,
+    claimed,
+    curve,
+    held,
+    higher_is_better,
+    unextended,
+)
 from harness.report.sheet import MARKS, Entry, Sheet, apart_by_name, named, sheets
 from harness.stats import paired
 
@@ -120,21 +130,22 @@ def _table(
     metric = next((r.metric for r in group.every if r.metric), "")
     higher = higher_is_better(cell.task, metric)
     rows, whole = _rows(group.shown), _rows(group.every)
-    plain = next((list(row.values()) for row in whole.values() if _plain(row)), None)
+    as_it_is = next((list(row.values()) for row in whole.values() if _plain(row)), None)
+    plain = against(as_it_is and curve(as_it_is), original)
     marks = _marked(sheet.lengths, rows, higher)
     lines = []
     for name, entries in sheet.rows.items():
         key = name if name in rows else name.removesuffix("*")
         row = whole[key]
-        against = curve(plain) if plain and not _plain(row) else None
+        other = None if _plain(row) else plain
         last = row[max(row)]
         factor = next((r.factor for r in row.values() if r.factor), None)
         lines.append(
             Line(
                 name=name,
                 train_length=budget(last.trained)[1],
-                claimed=claimed(last.cell.method, factor, original, max(row)),
-                held=held(curve(list(row.values())), against, original, higher, threshold),
+                claimed=claimed(last.cell, factor, original),
+                held=held(curve(list(row.values())), other, original, higher, threshold),
                 entries=entries,
                 results=[rows[key].get(n) for n in sheet.lengths],
                 marks=marks[key],
@@ -195,9 +206,9 @@ def alike(a: Result, b: Result) -> bool:
 
 
 def _explained(
-    lines: Sequence[Line], higher: bool, threshold: float | None, against: bool
+    lines: Sequence[Line], higher: bool, threshold: float | None, common: bool
 ) -> Iterator[str]:
-    """`against`: the model as it is was measured, and not each row is held against itself."""
+    """`common`: the model as it is was measured, and not each row is held against itself."""
     marks = {mark for line in lines for mark in line.marks}
     if "best" in marks:
         yield f"bold  the best of its column; {'higher' if higher else 'lower'} is better"
@@ -206,9 +217,12 @@ def _explained(
         kept = all(result and result.items for result in ties)
         yield f"{TIED}  {PAIRED}{'' if kept else OVERLAP}"
     if any(line.claimed for line in lines):
-        yield "claimed  the original length times the factor"
+        ours = [r.cell.model for line in lines for r in line.results if r]
+        said = any(checkpoints.find(in_any_dtype(model)) for model in ours)
+        page = ", or what a checkpoint's page says" if said else ""
+        yield f"claimed  the original length times the factor{page}"
     if any(line.held for line in lines):
-        own = SCORE.format("the model as it is" if against else "the row itself")
+        own = SCORE.format("the model as it is" if common else "the row itself")
         score = own if threshold is None else f"a score of {threshold:g}"
-        loss = PERPLEXITY + (AS_GOOD if against else "")
+        loss = PERPLEXITY + (AS_GOOD if common else "")
         yield f"effective  the longest length that holds: {score if higher else loss}"
