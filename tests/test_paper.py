@@ -540,16 +540,34 @@ def test_words_stay_what_they_are_in_latex():
     assert escaped("yarn ×4 · é 文") == r"yarn $\times$4 $\cdot$ é U+6587"  # noqa: RUF001
 
 
-def test_every_method_says_where_it_was_published_and_what_that_is_called():
-    for name in catalog.names("methods"):
-        found = source("methods", name)
-        if found is None:
-            continue  # a test of the methods asks for the line
-        assert found.year.startswith("20") and found.url.startswith("https://")
-        assert found.entry.count("{") == found.entry.count("}")
-        assert found.key in found.entry.splitlines()[0]
-        if name in style.ORDER[:15]:
-            assert TITLES[found.number].split(":")[0] in found.entry.replace("\\", "")
+def test_whatever_has_a_source_has_its_title_too():
+    found = {
+        (kind, name): source(kind, name)
+        for kind in ("methods", "tasks")
+        for name in catalog.names(kind)
+    }
+    assert {name for (_, name), where in found.items() if where is None} == {"perplexity"}
+    for where in filter(None, found.values()):
+        assert where.year.startswith("20") and where.url.startswith("https://")
+        assert where.entry.count("{") == where.entry.count("}")
+        assert where.key in where.entry.splitlines()[0]
+        assert f"title = {{{{{escaped(TITLES[where.number])}}}}}" in where.entry
+
+
+def test_of_a_method_over_another_both_are_named_with_their_papers(measured):
+    store = Store(measured / "results")
+    store.write(result("leaky-rerope+log-n"))
+    store.write(result("mine@0123abcd+yarn,factor=4"))
+    report(measured, "--paper", measured / "paper")
+    items = (measured / "paper" / "methods.tex").read_text().splitlines()
+    (logs,) = (item for item in items if r"{log-n}" in item)
+    assert r"\texttt{log-n}] Log-n: the more keys" in logs
+    assert r"\citep{chiang2022-2202.12172}" in logs
+    assert any(r"\citep{su2023-9708}" in item for item in items)
+    assert r"\item[\texttt{mine@0123abcd}] Not of this project." in items
+    assert not any("+" in item for item in items)
+    page = (measured / "paper" / "references.bib").read_text()
+    assert "Overcoming a Theoretical Limitation" in page and page.count("@misc{peng2023") == 1
 
 
 def test_where_something_was_published_is_read_from_its_file():

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 GENERATED = "% Made by `harness report --paper`: changes here are lost.\n"
 Cited = tuple[Kind, str, Source | None]
 """Kind, name and where it is from."""
+UNKNOWN = "Not of this project"
+"""What is said of a method or task whose file lies elsewhere."""
 BENCHMARKS = ("longbench", "infinitebench")
 """Whose rows are shown as bars, a group for each dataset."""
 MAIN = r"""% Written once by `harness report --paper`: it is yours; what it reads is made anew.
@@ -222,8 +224,11 @@ def _pictures(given: Inputs, left_out: list[str]) -> Iterator[Picture]:
 
 
 def _sources(results: Sequence[Result]) -> Iterator[Cited]:
-    """Kind, name and source of every method and task that has a result, in order."""
-    methods = sorted({split(r.cell.method)[0] for r in results})
+    """Kind, name and source of every method and task that has a result, in order.
+
+    Of `yarn+log-n` both: each was published by itself.
+    """
+    methods = sorted({part for r in results for part in split(r.cell.method)[0].split("+")})
     tasks = sorted({split(r.cell.task)[0] for r in results})
     for name in methods:
         yield "methods", name, source("methods", name)
@@ -234,7 +239,7 @@ def _sources(results: Sequence[Result]) -> Iterator[Cited]:
 def _methods(cited: Sequence[Cited]) -> str:
     """A list of what was compared, each with its idea and its paper."""
     lines = [
-        rf"\item[\texttt{{{escaped(name)}}}] {escaped(idea(kind, name))}"
+        rf"\item[\texttt{{{escaped(name)}}}] {escaped(idea(kind, name) or UNKNOWN)}"
         + (rf"~\citep{{{found.key}}}." if found else ".")
         for kind, name, found in cited
     ]
