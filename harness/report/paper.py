@@ -178,7 +178,7 @@ def paper(given: Inputs) -> Report:
 def page(given: Inputs) -> Report:
     """A picture for each model and task, for a page to show: maps of depth, or a curve.
 
-    And one of all trainings, and of each search, where there are any.
+    And one of the trainings of each base, and of the searches of each kind, where there are any.
     """
     groups: dict[tuple[str, str], list[Result]] = {}
     for r in given.results:
