@@ -1,5 +1,7 @@
 """What others printed, held against plain copies of their pages: tests/golden/published."""
 
+import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -14,6 +16,7 @@ from harness.lengths import label, lengths
 from harness.metrics.longbench import GROUPS
 from harness.published import CLAIM, published, table
 from harness.report.beside import beside
+from harness.report.printed import latex
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "results" / "published"
@@ -451,6 +454,50 @@ def test_the_verb_puts_lengths_across(capsys):
     assert row.split()[2:] == ["yarn", "×32", "16k", "6.61", "5.94", "5.96", "6.08", "6.22"]  # noqa: RUF001
 
 
+def in_form(capsys, form, where):
+    return printed(capsys, "--results", ROOT / "results", "--format", form, "--where", where).out
+
+
+def test_a_published_table_is_markdown_with_its_source_and_doubts(capsys):
+    page = in_form(capsys, "markdown", "table=clex-llama-2,yarn-passkey")
+    assert page.count("### ") == 2 and "### CLEX README · language modelling" in page
+    assert "|  | method | trained at | 4k | 8k | 16k | 32k | 64k |\n|---|--:|--:|" in page
+    assert r"| Naive FT | naive-ft | 16k | 5.98 | 5.93 | 5.91 | 18.31 | \> 100 |" in page
+    assert f"- <{of('clex-llama-2')[0].source}>" in page
+    assert "- doubt: whole sequences, read at t = n // 4096" in page
+
+
+def test_a_published_table_is_latex_that_stands_in_a_paper(capsys):
+    page = in_form(capsys, "latex", "table=clex-llama-2,clex-longbench")
+    assert page.count(r"\toprule") == page.count(r"\bottomrule") == 2
+    assert r"\label{tab:published-clex-llama-2}" in page
+    assert r"Yarn (s=16) & yarn $\times$16 & 16k & 6.5 & 5.71 & 5.73 & 5.99 & 8.51 \\" in page
+    assert rf"\url{{{of('clex-llama-2')[0].source}}}. \emph{{task}}: perplexity." in page
+    assert not any(r"\url" in line for line in page.splitlines() if line.startswith(r"\caption"))
+    assert r"\emph{metric}: Avg.: average of six groups; Single-Document QA, " in page
+    assert "≈" not in page and r"\textbf" not in page
+    rows = [line for line in page.splitlines() if line.endswith(r"\\")]
+    assert {line.count(" & ") for line in rows} == {7, 9}
+
+
+def test_an_address_with_words_of_latex_stays_text(tmp_path):
+    evil = GOOD.replace("example.org/page", r"example.org/\input{x}%#")
+    page = latex(table(written(tmp_path, evil)))
+    assert (
+        r"\input" not in page and r"\url" not in page and r"\textbackslash{}input\{x\}\%\#" in page
+    )
+
+
+def test_comma_separated_published_numbers_are_all_that_is_known_of_each(capsys):
+    lines = [*csv.DictReader(io.StringIO(in_form(capsys, "csv", "table=clex-llama-2")))]
+    assert len(lines) == len(of("clex-llama-2")) == 60
+    bound = next(line for line in lines if line["name"] == "Naive FT" and line["column"] == "64k")
+    assert (bound["printed"], bound["value"], bound["bound"]) == ("> 100", "100.0", ">")
+    assert bound["source"].startswith("https://") and bound["doubts"].count(" | ") == 1
+    scaled = next(line for line in lines if line["name"] == "Yarn (s=32)")
+    assert (scaled["method"], scaled["method_parameters"]) == ("yarn", "factor=32")
+
+
 @pytest.mark.parametrize(
     ("where", "count"),
     [
@@ -475,6 +522,7 @@ def test_the_verb_says_what_it_lacks(capsys, tmp_path):
     for argv, why in [
         (["--results", tmp_path], "There are no published tables in"),
         (["--results", ROOT / "results", "--where", "colour=red"], "have no 'colour'"),
+        (["--json", "--format", "csv"], "give one of them"),
     ]:
         with pytest.raises(SystemExit) as done:
             main(["published", *map(str, argv)])

@@ -25,7 +25,7 @@ from harness.report.figures import (
 )
 from harness.report.figures.saved import MARK, behind, marked, save
 from harness.report.figures.style import DOUBLE, Picture, slug
-from harness.report.latex import explained, tabular
+from harness.report.latex import NARROWED, explained, tabular
 from harness.report.paper_table import PaperTable, paper_tables
 from harness.report.tex import escaped
 
@@ -252,10 +252,6 @@ def _float(one: Picture) -> str:
         f"\\begin{{{kind}}}[tp]\n\\centering\n\\includegraphics{{figures/{one.name}}}\n"
         f"\\caption{{{escaped(one.caption)}}}\n\\label{{fig:{one.name}}}\n\\end{{{kind}}}\n"
     )
-
-
-NARROWED = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}"
-"""Behind it, what is made smaller where it is wider than the page."""
 
 
 def _table(name: str, table: PaperTable) -> str:
