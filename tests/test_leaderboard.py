@@ -628,6 +628,19 @@ def test_a_browser_says_of_published_rows_that_they_are_not_ranked(opened):
 
 @pytest.mark.slow
 @BROWSER
+def test_a_browser_shows_a_number_for_several_lengths_once_under_what_was_printed(opened):
+    choose(opened, "source", "published")
+    choose(opened, "task", "passkey")
+    said = "[...document.querySelectorAll('.look')].map(b => b.getAttribute('aria-label'))"
+    (row,) = (words for words in opened.run(said) if "LongRoPE-LLaMA2" in words)
+    many = "4k, 8k, 16k, 64k, 100k, 128k, 160k, 256k, 512k"
+    assert row.endswith(f": {many} 100%, 1024k 100%, 1800k 100%, 2048k 60%")
+    place = f"[...document.querySelectorAll('.look')].find(b => b.textContent.includes('{many}'))"
+    assert opened.run(f"{place}.querySelector('.own').getAttribute('d').split('L').length") == 12
+
+
+@pytest.mark.slow
+@BROWSER
 def test_a_browser_tells_by_mouse_and_by_keyboard_where_a_number_comes_from(opened):
     assert opened.run("tip.hidden")
     opened.point("tr.row .look")

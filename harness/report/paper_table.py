@@ -2,17 +2,19 @@
 
 It is a sheet with more said of its rows, and with the best of each column marked, and what cannot
 be told from it: the 95 % interval of the difference, item by item, has 0 in it; or, where items
-were not kept, the two intervals overlap.
+were not kept, or the value is no mean of them, the two intervals overlap.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import log
 from typing import Literal
 
 from harness import checkpoints
 from harness.cell import Cell, Result, in_any_dtype
+from harness.effective import ALIKE
 from harness.lengths import label
-from harness.pairing import aligned
+from harness.pairing import NATS, aligned
 from harness.report.reach import (
     Held,
     against,
@@ -32,7 +34,7 @@ SCORE = "85 % of what {} scores on short inputs"
 PERPLEXITY = "perplexity not significantly worse than the row's own at the original length"
 AS_GOOD = ", and at most 1 / 0.85 times that of the model as it is there"
 PAIRED = "cannot be told from it: the interval of the paired difference has 0 in it"
-OVERLAP = "; where items were not kept, the two intervals overlap"
+OVERLAP = "; where items were not kept, or the value is not their mean, the two intervals overlap"
 LEADS = ("method", "trained at", "claimed", "effective")
 NOTHING = MARKS["missing"]
 Windows = Callable[[Cell], int | None]
@@ -194,15 +196,37 @@ def _mark(result: Result, best: Result) -> Mark:
 
 def alike(a: Result, b: Result) -> bool:
     """Whether the two cannot be told apart; False where nothing is known of how sure they are."""
-    try:
-        difference = paired(*aligned(a, b, lambda result: result.items))
-    except (LookupError, ValueError):
-        difference = None
-    if difference and difference.low is not None and difference.high is not None:
-        return difference.low <= 0 <= difference.high
+    if ends := _paired(a, b):
+        low, high = ends
+        return low <= 0 <= high
     if a.low is None or a.high is None or b.low is None or b.high is None:
         return False
     return a.low <= b.high and b.low <= a.high
+
+
+def _paired(a: Result, b: Result) -> tuple[float, float] | None:
+    """The interval of the difference of the two values, from their items; None: they give none.
+
+    A value that averages groups, or weighs its documents, differs otherwise than they do.
+    """
+    try:
+        found = paired(*aligned(a, b, lambda result: result.items))
+        values = [log(r.value or 0) if r.metric in NATS else r.value or 0 for r in (a, b)]
+    except (LookupError, ValueError):
+        return None
+    if found.low is None or found.high is None:
+        return None
+    same = abs(found.mean - (values[0] - values[1])) <= ALIKE
+    return (found.low, found.high) if same else None
+
+
+def _ties(lines: Sequence[Line]) -> Iterator[tuple[Result, Result]]:
+    """Each that cannot be told from the best of its column, and that best."""
+    for column in zip(*(zip(x.marks, x.results, strict=True) for x in lines), strict=True):
+        best = next((result for mark, result in column if mark == "best"), None)
+        for mark, result in column:
+            if mark == "tied" and result and best:
+                yield result, best
 
 
 def _explained(
@@ -213,8 +237,7 @@ def _explained(
     if "best" in marks:
         yield f"bold  the best of its column; {'higher' if higher else 'lower'} is better"
     if "tied" in marks:
-        ties = [r for line in lines for r, m in zip(line.results, line.marks, strict=True) if m]
-        kept = all(result and result.items for result in ties)
+        kept = all(_paired(*tie) for tie in _ties(lines))
         yield f"{TIED}  {PAIRED}{'' if kept else OVERLAP}"
     if any(line.claimed for line in lines):
         ours = [r.cell.model for line in lines for r in line.results if r]
