@@ -171,6 +171,8 @@ class Task(ABC):
     """Words that end an answer, beside the end token."""
     counts: ClassVar[str] = ""
     """What counts as an answer, in a phrase."""
+    packages: ClassVar[Mapping[str, str]] = {}
+    """Modules that grading imports and that may not be there, with what to `pip install`."""
     evaluator_hash: ClassVar[str | None] = None
     """sha256 of another model's losses, where those decide what is scored."""
 

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from harness.metrics.text import SUMMARIES
 from harness.task import Reader, Request
 
 from ._infinitebench import InfiniteBench
@@ -161,3 +162,4 @@ class Dialogue(FromFile):
 
     name = "longdialogue_qa_eng"
     size = "200 of 103.6k tokens"
+    packages = SUMMARIES

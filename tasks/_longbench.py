@@ -82,6 +82,11 @@ class LongBench(Task):
         return STOPS.get(self.dataset, ())
 
     @property
+    def packages(self) -> Mapping[str, str]:  # type: ignore[override]
+        """For answers in Chinese jieba."""
+        return official.packages(self.dataset)
+
+    @property
     def name(self) -> str:
         """Of its file."""
         return f"{self.dataset}_e" if self.extended else self.dataset

@@ -45,6 +45,11 @@ class Every(LongBench):
         """Of the dataset that has most."""
         return max(member.max_new_tokens for member in self.members().values())
 
+    @property
+    def packages(self) -> Mapping[str, str]:  # type: ignore[override]
+        """Of all datasets."""
+        return {k: v for m in self.members().values() for k, v in m.packages.items()}
+
     def members(self) -> dict[str, LongBench]:
         """Each dataset as a task of its own, asked as this is."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
