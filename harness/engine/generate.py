@@ -6,7 +6,8 @@ its position, so that one buffer a layer, as long as the longest prompt and its 
 branch: an answer is written past the end of its prompt, where the next branch goes over it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,10 @@ from harness.engine.tree import Tree
 from harness.task import Request, Text
 
 Spell = Callable[[Sequence[int]], str]
+Written = tuple[int, ...]
+"""The tokens of an answer."""
+Tell = Callable[[int, Written], None]
+"""Told of an answer, and of which request it is, as soon as it is written."""
 
 
 def continuations(
@@ -28,9 +33,13 @@ def continuations(
     block: int,
     step: Callable[[float], None],
     text: Spell | None = None,
+    ends: Collection[int] = (),
+    marks: Collection[int] = (),
+    written: Mapping[int, Written] = MappingProxyType({}),
+    tell: Tell = lambda i, answer: None,
     memory: OnDevice = ON_DEVICE,
     ranks: Alone = ALONE,
-) -> list[tuple[int, ...]]:
+) -> list[Written]:
     """The greedy continuation of each prompt.
 
     It ends before an end token, which is no text, with the token that completes one of its stop
@@ -42,6 +51,10 @@ def continuations(
         block: most tokens that pass a layer together.
         step: told how many tokens of prompts were read since the last call.
         text: how tokens read; needed where something stops at words.
+        ends: end tokens, beside those of the model.
+        marks: tokens that are no text either: they end nothing, and are left out of an answer.
+        written: answers that are known, by the place of their request: nothing is read for them.
+        tell: told of each other answer.
         memory: where keys lie.
         ranks: who reads the prompts along; each writes by itself.
 
@@ -50,13 +63,18 @@ def continuations(
     """
     tree = Tree.of([request.tokens for request in requests])
     room = max(len(r.tokens) + _asked(r).max_new_tokens for r in requests)
-    writer = _Writer(model, room, text, memory, ranks)
+    writer = _Writer(model, room, text, end_tokens(model) | {*ends}, memory, ranks)
     ending: dict[int, list[int]] = {}
-    for i, path in enumerate(tree.paths):
-        ending.setdefault(path[-1].row, []).append(i)
+    asked = [i for i in range(len(requests)) if i not in written]
+    for i in asked:
+        ending.setdefault(tree.paths[i][-1].row, []).append(i)
+    needed = {run.row for i in asked for run in tree.paths[i]}
     tokens = torch.from_numpy(tree.tokens).to(model.device)
-    outcomes: list[tuple[int, ...]] = [()] * len(requests)
+    outcomes: list[Written] = [written.get(i, ()) for i in range(len(requests))]
     for run in tree.runs:
+        if run.row not in needed:
+            step(run.length)
+            continue
         answered = ending.get(run.row, [])
         hidden, end = None, run.row + run.length
         wanted = torch.tensor([end - 1] if answered else [])
@@ -67,7 +85,9 @@ def continuations(
             step(piece.read)
         for i in answered:
             assert hidden is not None
-            outcomes[i] = writer.write(requests[i], hidden[0, -1:])
+            said = writer.write(requests[i], hidden[0, -1:])
+            outcomes[i] = tuple(token for token in said if token not in marks)
+            tell(i, outcomes[i])
     return ranks.agreed(outcomes)
 
 
@@ -75,12 +95,18 @@ class _Writer:
     """A model and the keys of what it has read so far, of all layers."""
 
     def __init__(
-        self, model: nn.Module, room: int, text: Spell | None, memory: OnDevice, ranks: Alone
+        self,
+        model: nn.Module,
+        room: int,
+        text: Spell | None,
+        ends: set[int],
+        memory: OnDevice,
+        ranks: Alone,
     ) -> None:
         self.stack = Stack(model, room, memory)
         self.head = Head(model, self.stack.norm)
         self.keys = [Keys(room, memory, ranks) for _ in self.stack.layers]
-        self.ends, self.text = end_tokens(model), text
+        self.ends, self.text = ends, text
 
     def read(
         self,
@@ -101,7 +127,7 @@ class _Writer:
             hidden = self.stack.run(index, hidden, row, keys)
         return hidden
 
-    def write(self, request: Request, hidden: Tensor | None) -> tuple[int, ...]:
+    def write(self, request: Request, hidden: Tensor | None) -> Written:
         """The continuation of a prompt that was read to its end.
 
         Args:
