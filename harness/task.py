@@ -176,6 +176,17 @@ class Task(ABC):
     evaluator_hash: ClassVar[str | None] = None
     """sha256 of another model's losses, where those decide what is scored."""
 
+    def evaluated_by(self) -> dict[str, Any] | None:
+        """The cell whose losses decide what is scored, where that is known."""
+        return None
+
+    def asked_as(self, reader: Reader) -> str | None:
+        """How its parameter `prompt` comes out, `base` or `chat`; None: it has none."""
+        kind = getattr(self, "prompt", None)
+        if kind == "auto":
+            return "chat" if reader.chats else "base"
+        return kind if kind in ("base", "chat") else None
+
     @abstractmethod
     def requests(self, reader: Reader, length: int) -> Iterator[Request]:
         """The questions, none longer than `length` tokens.

@@ -15,8 +15,8 @@ from harness.metrics.longbench import BINS, DATASETS, Backend
 from harness.stats import score_interval, wilson
 from harness.task import Outcome, Reader, Request, Sample, Score, Task, Text
 
-from ._middle import within
-from ._prompt import Kind, spelled
+from ._middle import enough, within
+from ._prompt import Kind, talks
 from ._records import field, records, texts
 
 STOPS = {"samsum": ("\nDialogue",)}
@@ -94,6 +94,10 @@ class LongBench(Task):
     @property
     def kind(self) -> Kind:
         return self.prompt if forms()[self.dataset].conversation else "base"
+
+    def asked_as(self, reader: Reader) -> str | None:
+        """Few-shot examples and code are never a conversation, whatever `prompt` says."""
+        return "chat" if talks(reader, self.kind) else "base"
 
     @property
     def local(self) -> bool:
@@ -226,8 +230,7 @@ def room(reader: Reader, kind: Kind, form: str, length: int, answer: int, name: 
         ValueError: the length has no such room; says what length would do.
     """
     words = re.split(r"\{\w+\}|\$\w+\$", form)
-    ends = max(len(reader.tokens(words[0])), len(reader.tokens("".join(words[1:]))))
-    needed = len(spelled(reader, kind, "")) + 2 * ends + answer + 2
+    needed = enough(reader, kind, words[0], "".join(words[1:]), answer)
     if length < needed:
         raise ValueError(
             f"{name} needs at least {-(-needed // 100) * 100:,} tokens with this tokenizer, and "

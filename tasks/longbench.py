@@ -55,6 +55,16 @@ class Every(LongBench):
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: type(of(name, self.extended))(**given) for name in self.datasets}
 
+    def asked_as(self, reader: Reader) -> str | None:
+        """Of a model that chats both: it depends on the dataset."""
+        ways = {member.asked_as(reader) for member in self.members().values()}
+        return " and ".join(sorted(filter(None, ways)))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Those of all datasets."""
+        for member in self.members().values():
+            yield from member.rows()
+
     def requests(self, reader: Reader, length: int) -> Iterator[Request]:
         for member in self.members().values():
             yield from member.requests(reader, length)

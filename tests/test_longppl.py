@@ -97,6 +97,18 @@ def test_by_its_own_losses_a_model_scores_as_by_itself(tmp_path, live, reader):
     assert set(done.losses) == {name for name in done.losses if "-from-" not in name}
 
 
+def test_a_result_says_whose_losses_decide(tmp_path, live, reader):
+    alone, path = stored(tmp_path, live, reader)
+    by = SMALL.replace("self", "by") + f",losses={path}"
+    assert catalog.load("tasks", by).evaluated_by() is None
+    path.with_suffix(".json").write_text(alone.model_dump_json())
+    [done] = finished(live, reader, by)
+    told = {"model": "toy", "method": "none", "task": SMALL, "length": 400}
+    assert done.result.provenance["evaluated_by"] == told
+    path.with_suffix(".json").write_text("[1]")
+    assert catalog.load("tasks", by).evaluated_by() is None
+
+
 def test_every_method_is_scored_on_the_same_tokens(tmp_path, live, reader):
     alone, path = stored(tmp_path, live, reader)
     by = SMALL.replace("self", "by") + f",losses={path}"
