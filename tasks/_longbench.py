@@ -157,6 +157,15 @@ class LongBench(Task):
             cut=request.cut,
         )
 
+    def parts(self, judged: Sequence[tuple[float, Mapping[str, Any]]]) -> dict[str, float]:
+        """By length, of LongBench-E: a judged row is a score, and what it is of."""
+        told = all(isinstance(about.get("length"), int) for _, about in judged)
+        return by_length(judged) if self.extended and told else {}
+
+    def columns(self, scores: Mapping[str, float]) -> dict[str, float]:
+        """The leaderboard's averages, of scores by dataset: those that nothing is missing of."""
+        return official.averages(scores)
+
     def judge(self, prediction: str, gold: Any, row: Mapping[str, Any]) -> tuple[float, str | None]:
         """As the official eval.py: `gold` lists all true answers, `row` has `all_classes`."""
         right = [gold] if isinstance(gold, str) else gold
@@ -185,7 +194,7 @@ class LongBench(Task):
             low, high = wilson(sum(values), len(values))
         elif len(values) > 1:
             low, high = score_interval(values)
-        parts = by_length(samples) if self.extended else {}
+        parts = self.parts([(sample.score, sample.about) for sample in samples])
         return Score(value=fmean(values), low=low, high=high, n=len(values), parts=parts)
 
 
@@ -215,11 +224,11 @@ def of(dataset: str, extended: bool = False) -> LongBench:
     return type("LongBench", (LongBench,), about | {"metric": facts.called})()
 
 
-def by_length(samples: Sequence[Sample]) -> dict[str, float]:
+def by_length(judged: Sequence[tuple[float, Mapping[str, Any]]]) -> dict[str, float]:
     """LongBench-E's bins, those with a question in them."""
     bins: dict[str, list[float]] = {bin: [] for bin in BINS}
-    for sample in samples:
-        bins[official.bin_of(sample.about["length"])].append(sample.score)
+    for score, about in judged:
+        bins[official.bin_of(about["length"])].append(score)
     return {bin: fmean(scores) for bin, scores in bins.items() if scores}
 
 

@@ -87,13 +87,17 @@ class Every(LongBench):
         Raises:
             ValueError: a dataset has none.
         """
-        samples = [Sample(id="", score=score, about=dict(row)) for score, row in judged]
+        samples = _samples(judged)
         if without := {*self.datasets} - {sample.about.get("dataset") for sample in samples}:
             raise ValueError(
                 f"An {self.metric} needs all {len(self.datasets)} datasets, and there is no row of "
                 f"{', '.join(sorted(without))}: score each by its name."
             )
         return self.score(samples).value
+
+    def parts(self, judged: Sequence[tuple[float, Mapping[str, Any]]]) -> dict[str, float]:
+        """What its average is made of."""
+        return self.score(_samples(judged)).parts
 
     def score(self, samples: Sequence[Sample]) -> Score:
         groups = grouped(samples, lambda sample: sample.about["dataset"])
@@ -150,6 +154,10 @@ class EveryExtended(Every):
             n=len(samples),
             parts=parts,
         )
+
+
+def _samples(judged: Sequence[tuple[float, Mapping[str, Any]]]) -> list[Sample]:
+    return [Sample(id="", score=score, about=dict(row)) for score, row in judged]
 
 
 def grouped(samples: Sequence[Sample], key: Callable[[Sample], Any]) -> dict[Any, list[float]]:
