@@ -437,7 +437,8 @@ def _task(spec: str, options: Options, stand_in: bool = False) -> str:
         wish["reach"] = max(options.lengths)
     if not stand_in and (corpus := _corpus(spec, options)) and (field := place_of(task)):
         wish[field] = label_of(task, corpus)
-    return catalog.canonical("tasks", catalog.extended(spec, wish))
+    spec = catalog.extended(spec, wish | task.by_content())
+    return catalog.canonical("tasks", spec)
 
 
 def _corpus(spec: str, options: Options) -> str | None:

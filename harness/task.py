@@ -176,6 +176,10 @@ class Task(ABC):
     evaluator_hash: ClassVar[str | None] = None
     """sha256 of another model's losses, where those decide what is scored."""
 
+    def by_content(self) -> dict[str, str]:
+        """Its parameters that name a file, each by what is in it: `harness.contents` has it."""
+        return {}
+
     def evaluated_by(self) -> dict[str, Any] | None:
         """The cell whose losses decide what is scored, where that is known."""
         return None

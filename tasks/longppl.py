@@ -34,6 +34,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from harness import contents
 from harness.stats import mean_interval
 from harness.task import Document, Losses, Reader, Request, Sample, Score
 
@@ -169,7 +170,7 @@ class By(LongPPL):
 
     losses: str = ""
     """The .npz beside a result of longppl.self, of the same documents and of this length or a
-    longer one; its name stands in results, so that it should say whose they are."""
+    longer one; its name stands in results, with what is in it: it should say whose they are."""
 
     @property
     def evaluator_hash(self) -> str:  # type: ignore[override]
@@ -177,9 +178,17 @@ class By(LongPPL):
         with opened(self.losses) as file:
             return file_digest(file, "sha256").hexdigest()
 
+    def by_content(self) -> dict[str, str]:
+        if not self.losses or contents.where(self.losses):
+            return {}
+        with opened(self.losses) as file:
+            return {"losses": contents.keep_file(Path(file.name))}
+
     def evaluated_by(self) -> dict[str, Any] | None:
         """As the result says that lies beside the losses, if it does."""
-        place = Path(self.losses).expanduser().with_suffix(".json")
+        kept = contents.where(self.losses)
+        given = Path(self.losses).expanduser().with_suffix(".json")
+        place = contents.beside(self.losses) if kept else given
         with suppress(OSError, ValueError, KeyError, TypeError):
             cell = json.loads(place.read_bytes())["cell"]
             return {name: cell[name] for name in ("model", "method", "task", "length")}
@@ -211,7 +220,7 @@ def opened(path: str) -> BinaryIO:
             "Say whose key tokens: longppl.by,losses=FILE, the .npz beside a result of longppl.self"
         )
     try:
-        return Path(path).expanduser().open("rb")
+        return (contents.where(path) or Path(path).expanduser()).open("rb")
     except FileNotFoundError:
         raise LookupError(f"There is no file {path} with an evaluator's losses.") from None
 
