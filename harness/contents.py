@@ -1,7 +1,8 @@
-"""Small files that a method reads, by what is in them: `factors@1a2b3c4d`, wherever they lie.
+"""Files that a method or a task reads, by what is in them: `factors@1a2b3c4d`, wherever they lie.
 
 A result that named a path would be another one on another machine, and the same one after the file
-had changed. What is named so is kept beside the cache, and travels inside cell files.
+had changed. What is named so is kept beside the cache. Small texts travel inside cell files; of
+other files a cell file says where they are.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness import machine
-from harness.disk import write_whole
+from harness.disk import write_bytes_whole, write_whole
 
 NAME = r"[^/\\,@\x00]+"
 STAMPED = re.compile(NAME + "@[0-9a-f]{8}")
@@ -50,6 +51,52 @@ def find(stamped: str) -> str | None:
 
 
 _known: dict[str, str] = {}
+
+
+def keep_file(file: Path) -> str:
+    """Have this file at hand by its content, whatever is in it; what it is called.
+
+    With it goes the result that lies beside it as `.json`, which says what it is.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    raw = file.read_bytes()
+    name = re.sub(r"[,@\\\x00]", "-", file.stem)
+    stamped = f"{name}@{hashlib.sha256(raw).hexdigest()[:8]}"
+    _places[stamped] = file.absolute()
+    if where(stamped) != _place(stamped):
+        with suppress(OSError):  # a read-only cache: the file itself is there still
+            _place(stamped).parent.mkdir(parents=True, exist_ok=True)
+            write_bytes_whole(_place(stamped), raw)
+    if (about := file.with_suffix(".json")).is_file():
+        with suppress(OSError, UnicodeDecodeError):
+            write_whole(beside(stamped), about.read_text("utf-8"))
+    return stamped
+
+
+def point(stamped: str, place: Path) -> None:
+    """Say where a file of that name may be, if it is not at hand."""
+    _places.setdefault(stamped, place)
+
+
+def where(stamped: str) -> Path | None:
+    """Where the file of that name is; None: it is of no file that was named on this machine."""
+    if not STAMPED.fullmatch(stamped):
+        return None
+    for place in (_place(stamped), _places.get(stamped)):
+        with suppress(OSError):
+            if place and stamped.endswith(hashlib.sha256(place.read_bytes()).hexdigest()[:8]):
+                return place
+    return None
+
+
+def beside(stamped: str) -> Path:
+    """Where a result is that was kept with the file of that name."""
+    return _place(f"{stamped}.json")
+
+
+_places: dict[str, Path] = {}
 
 
 def _place(stamped: str) -> Path:

@@ -29,9 +29,18 @@ def write_whole(place: Path, text: str) -> None:
     Raises:
         OSError: the folder does not take it; what was there stays.
     """
+    write_bytes_whole(place, text.encode())
+
+
+def write_bytes_whole(place: Path, raw: bytes) -> None:
+    """The same of what is no text.
+
+    Raises:
+        OSError: the folder does not take it; what was there stays.
+    """
     beside = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
-        beside.write_text(text, "utf-8")
+        beside.write_bytes(raw)
         beside.replace(place)
     except BaseException as error:
         with suppress(OSError):

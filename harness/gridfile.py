@@ -166,12 +166,15 @@ def options(
         raise ValueError(_said(error, file, given)) from None
     grid = grid.model_copy(update=_files(grid, file, given))
     for word, kind in PARAMETERS.items():
-        names = grid.task if kind == "tasks" else grid.method
-        if getattr(grid, word) is not None and not _taken(word, kind, names):
+        if getattr(grid, word) is None:
+            continue
+        names = _members(grid.task) if kind == "tasks" else grid.method
+        if not _taken(word, kind, names):
             raise ValueError(
                 f"{_where(word, file, given)}: no {kind.removesuffix('s')} here takes it "
                 f"({', '.join(names)}); leave it out."
             )
+    _see_controls(grid, _where("no_context", file, given))
     own = None if "model" in words | given else _own_toy(grid)
     return Options(
         models=(own,) if own else grid.model,
@@ -260,6 +263,35 @@ def _files(grid: Grid, file: Path | None, flags: dict[str, Any]) -> dict[str, tu
                 f"with --{word} {code}."
             )
     return found
+
+
+def _members(tasks: Sequence[str]) -> tuple[str, ...]:
+    """Each task by itself, also of a benchmark's bare name."""
+    return tuple(member for spec in tasks for member in catalog.members("tasks", spec))
+
+
+def _see_controls(grid: Grid, where: str) -> None:
+    """Raises ValueError: a control is asked for, and some tasks have none; names those that do."""
+    if not grid.no_context:
+        return
+    every = {name: takes(catalog.load("tasks", name), "no_context") for name in _members(grid.task)}
+    if without := [name for name, has in every.items() if not has]:
+        having = ",".join(name for name, has in every.items() if has)
+        raise ValueError(
+            f"{where}: {', '.join(without)} cannot be asked without a text. Take --task {having}."
+        )
+
+
+def untaken(asked: Options) -> list[str]:
+    """Of words that some of the tasks take, and others leave as they were: a sentence for each."""
+    said = []
+    for word in ("prompt", "pair_lengths"):
+        if getattr(asked, word) is None:
+            continue
+        without = [n for n in _members(asked.tasks) if not takes(catalog.load("tasks", n), word)]
+        if without:
+            said.append(f"--{word.replace('_', '-')} changes nothing of {', '.join(without)}.")
+    return said
 
 
 def _taken(word: str, kind: catalog.Kind, names: Sequence[str]) -> bool:

@@ -17,11 +17,12 @@ from lm_eval.api.model import TemplateLM
 
 from harness import catalog
 from harness.asking import Asking, Question, answered
+from harness.conversation import rendered
 from harness.engine.evaluate import evaluate
 from harness.model import Live, load
 from harness.plugins import named
 from harness.probe import check_engine, prove
-from harness.reader import TokenReader, dated
+from harness.reader import TokenReader
 from harness.task import Outcome, Request
 
 MOST = 2**19
@@ -63,7 +64,8 @@ class HarnessLM(TemplateLM):
         if reason := chosen.unfit(live.model, length):
             raise ValueError(f"{method} cannot be put on {live.card.name}: {reason}.")
         self.live, self.tokenizer = live, live.tokenizer
-        self.asking = Asking(Parsing(live.tokenizer), length, start_token)
+        self.reader = Parsing(live.tokenizer)
+        self.asking = Asking(self.reader, length, start_token)
         self.applied = ExitStack()
         self.applied.enter_context(chosen.applied_to(live.model, length))
         prove(live.model, chosen, length)
@@ -129,14 +131,8 @@ class HarnessLM(TemplateLM):
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """As the tokenizer's own template has it; a start token that it writes is left to us."""
-        said = self.tokenizer.apply_chat_template(
-            chat_history,
-            chat_template=dated(self.tokenizer),
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-        )
-        return str(said).removeprefix(self.tokenizer.bos_token or "")
+        said = rendered(self.tokenizer, chat_history, answered=not add_generation_prompt)
+        return said.removeprefix(self.tokenizer.bos_token or "")
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
@@ -185,9 +181,12 @@ class HarnessLM(TemplateLM):
             Request(id=f"{one.task_name}-{one.doc_id}-{one.idx}-{i}", tokens=q.tokens, ask=q.ask)
             for i, (one, q) in enumerate(zip(instances, questions, strict=True))
         ]
-        outcomes: list[Outcome] = evaluate(self.live.model, asked, text=self.asking.reader.text)
+        reader = self.reader
+        outcomes: list[Outcome] = evaluate(
+            self.live.model, asked, text=reader.text, ends=reader.ends, marks=reader.marks
+        )
         found = [
-            answered([one], q.ask, q.counts, outcome, self.asking.reader)[0]
+            answered([one], q.ask, q.counts, outcome, reader)[0]
             for one, q, outcome in zip(instances, questions, outcomes, strict=True)
         ]
         for one, answer in zip(instances, found, strict=True):

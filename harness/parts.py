@@ -1,7 +1,7 @@
 """What a pass has read, kept until all of it is: a killed one goes on from its last whole document.
 
-Losses lie in the cache, by all that they depend on: weights, encoding, dtype, block, code. Whatever
-is otherwise is another folder, and read anew.
+Losses and written answers lie in the cache, by all that they depend on: weights, encoding, dtype,
+block, code. Whatever is otherwise is another folder, and read anew.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ OLD = 30 * 24 * 3600
 
 
 class Parts:
-    """The documents of one pass that were read, by an earlier start or this one."""
+    """What of one pass was read and written, by an earlier start or this one."""
 
     def __init__(self, provenance: dict[str, Any], *, keeps: bool = True) -> None:
         """Of one pass.
 
         Args:
-            provenance: all that the losses depend on, but for what is read.
+            provenance: all that they depend on, but for what is read.
             keeps: not of a pass that ranks share, who would have to agree on what is known.
         """
         said = json.dumps([CODE, provenance], sort_keys=True, default=str)
@@ -47,7 +47,7 @@ class Parts:
 
     def answers(
         self,
-        ask: Callable[[list[Request]], list[Outcome]],
+        ask: Callable[..., list[Outcome]],
         requests: Sequence[Request],
         *,
         apart: bool,
@@ -56,7 +56,8 @@ class Parts:
         """Ask group by group, and of each only what is not known; in the order of the requests.
 
         Args:
-            ask: reads some requests.
+            ask: reads some requests; of those that are written it takes `written` and `tell`, as
+                `harness.engine.evaluate` does.
             requests: of the pass.
             apart: each by itself.
             step: told of tokens that need not be read.
@@ -65,6 +66,9 @@ class Parts:
         found: dict[int, Outcome] = {}
         for group in every:
             some = [requests[i] for i in group]
+            if self.keeps and isinstance(some[0].ask, Text):
+                found.update(zip(group, self._written(ask, some), strict=True))
+                continue
             keeps = self.keeps and len(every) > 1 and all(isinstance(r.ask, Losses) for r in some)
             known = self._known(some) if keeps else None
             if known is None:
@@ -76,6 +80,20 @@ class Parts:
                 step(len(tree_of(some).tokens))
             found.update(zip(group, known, strict=True))
         return [found[i] for i in range(len(requests))]
+
+    def _written(self, ask: Callable[..., list[Outcome]], requests: list[Request]) -> list[Outcome]:
+        """Each is kept as soon as it is there: one may take minutes."""
+        known = {i: self._known([request]) for i, request in enumerate(requests)}
+        written = {i: tuple(map(int, held[0])) for i, held in known.items() if held is not None}
+        since = time.perf_counter()
+
+        def tell(i: int, answer: tuple[int, ...]) -> None:
+            nonlocal since
+            now = time.perf_counter()
+            self._keep([requests[i]], [np.array(answer, np.int64)], now - since)
+            since = now
+
+        return ask(requests, written=written, tell=tell)
 
     def drop(self) -> None:
         """Forget this pass, whose result is told, and those that nobody went on with."""
@@ -89,27 +107,26 @@ class Parts:
         try:
             place = self._place(requests)
             with place.open("rb") as file, np.load(file, allow_pickle=False) as held:
-                losses = [held[str(i)] for i in range(len(requests))]
+                found = [held[str(i)] for i in range(len(requests))]
                 self.spent += float(held["seconds"])
-                return losses
+                return found
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # none, or torn
             return None
 
-    def _keep(self, requests: Sequence[Request], losses: list[Any], seconds: float) -> None:
+    def _keep(self, requests: Sequence[Request], found: list[Any], seconds: float) -> None:
         """Where the cache takes none, the pass goes on without."""
         place = self._place(requests)
         beside = place.with_name(f".{uuid.uuid4().hex}.part")
         with suppress(OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
             with beside.open("wb") as file:
-                np.savez(file, seconds=seconds, **{str(i): held for i, held in enumerate(losses)})
+                np.savez(file, seconds=seconds, **{str(i): held for i, held in enumerate(found)})
             beside.replace(place)
 
     def _place(self, requests: Sequence[Request]) -> Path:
         digest = hashlib.sha256()
         for request in requests:
-            assert isinstance(request.ask, Losses)
-            asked = f"{len(request.tokens)} {request.ask.start} {request.ask.stop} "
+            asked = f"{len(request.tokens)} {request.ask!r} "
             digest.update(asked.encode() + np.asarray(request.tokens, np.int64).tobytes())
         return self.folder / f"{digest.hexdigest()}.npz"
 

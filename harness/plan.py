@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -121,6 +122,7 @@ def plan(options: Options, *, stand_in: bool = False) -> list[Planned]:
     Raises:
         ValueError: a malformed or impossible wish: a factor below 1, a length below the minimum.
         LookupError: an unknown name, or a corpus with too few tokens.
+        ModuleNotFoundError: what answers are scored by is not installed; says how to.
     """
     every = [member for spec in options.tasks for member in catalog.members("tasks", spec)]
     options = replace(options, tasks=tuple(every))
@@ -128,7 +130,20 @@ def plan(options: Options, *, stand_in: bool = False) -> list[Planned]:
         for spec in specs:
             if spec != OWN:
                 catalog.load(kind, spec)  # a slip in a name is said before any model is looked for
+    if not stand_in:
+        for spec in options.tasks:
+            _see_that_it_can_be_graded(spec)
     return [p for name in options.models for p in _plan_model(options, name, stand_in)]
+
+
+def _see_that_it_can_be_graded(spec: str) -> None:
+    """Now, and not after hours of decoding."""
+    for module, package in catalog.load("tasks", spec).packages.items():
+        if find_spec(module) is None:
+            raise ModuleNotFoundError(
+                f"Answers to {catalog.split(spec)[0]} are scored by {module}, which is not "
+                f"installed. Run: pip install '{package}'"
+            )
 
 
 @no_cycles()
@@ -422,7 +437,8 @@ def _task(spec: str, options: Options, stand_in: bool = False) -> str:
         wish["reach"] = max(options.lengths)
     if not stand_in and (corpus := _corpus(spec, options)) and (field := place_of(task)):
         wish[field] = label_of(task, corpus)
-    return catalog.canonical("tasks", catalog.extended(spec, wish))
+    spec = catalog.extended(spec, wish | task.by_content())
+    return catalog.canonical("tasks", spec)
 
 
 def _corpus(spec: str, options: Options) -> str | None:

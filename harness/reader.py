@@ -10,43 +10,45 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
+from harness.conversation import BETWEEN, rendered, special, thinking, turn_end
 from harness.corpora import Text, find
 from harness.task import Document
 
 if TYPE_CHECKING:
     import numpy as np
 
-TODAY = {"%A": "Friday", "%d": "26", "%b": "Jul", "%B": "July", "%m": "07", "%Y": "2024"}
-"""The day on which every conversation is held: that of Llama 3's templates, and never the real one,
-or a prompt would be another one tomorrow."""
-
-
-def dated(tokenizer: Any) -> str:
-    """The tokenizer's chat template, on the day on which every conversation is held."""
-    template: str = tokenizer.get_chat_template()
-    if "strftime_now" not in template:
-        return template
-    said = "".join(f".replace({code!r}, {word!r})" for code, word in TODAY.items())
-    return f"{{% macro strftime_now(form) %}}{{{{ form{said} }}}}{{% endmacro %}}{template}"
-
 
 class TokenReader:
     """How a model reads: a `harness.task.Reader` made from its tokenizer.
 
-    Every input starts with the tokenizer's start token, or where it has none, as Qwen's, with its
-    end token: of a base model, what stands between documents in training.
+    Every input starts with the tokenizer's start token. One that has none, as Qwen's, starts with
+    what stands between documents in training: `<|endoftext|>` if that is one of its special tokens,
+    else its end token, which where it holds conversations may be what ends a turn.
 
     Raises:
-        ValueError: the tokenizer has neither.
+        ValueError: the tokenizer has none of them.
     """
 
     def __init__(self, tokenizer: Any, cache: Path | None = None) -> None:
-        starts = [t for t in (tokenizer.bos_token_id, tokenizer.eos_token_id) if t is not None]
-        if not starts:
-            raise ValueError("The tokenizer has neither a start nor an end token to start with.")
         self.tokenizer = tokenizer
         self.cache = cache
-        self.bos = int(starts[0])
+        self.bos = _start(tokenizer)
+
+    @cached_property
+    def marks(self) -> frozenset[int]:
+        """Special tokens, which are no text: nobody is shown them in an answer."""
+        added = self.tokenizer.added_tokens_decoder.items()
+        return frozenset([i for i, t in added if t.special] + self.tokenizer.all_special_ids)
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """What ends an answer: the tokenizer's end token, and the token that ends a turn.
+
+        That is the special token which the template writes behind what an assistant has said. A
+        model's own generation config may know neither.
+        """
+        known = [self.tokenizer.eos_token_id, turn_end(self.tokenizer) if self.chats else None]
+        return frozenset(token for token in known if token is not None)
 
     @cached_property
     def spells_one_way(self) -> bool:
@@ -76,6 +78,11 @@ class TokenReader:
         with suppress(ValueError):
             return bool(self.tokenizer.get_chat_template())
         return False
+
+    @property
+    def thinking(self) -> str | None:
+        """What was done about a template that would have answers thought over; None: nothing."""
+        return thinking(self.tokenizer) if self.chats else None
 
     def chat(self, messages: Sequence[Mapping[str, str]], *, opening: str = "") -> list[int]:
         """A conversation by the tokenizer's template, up to where the assistant speaks.
@@ -115,17 +122,13 @@ class TokenReader:
                 "take a model that was trained on conversations."
             )
         try:
-            rendered: str = self.tokenizer.apply_chat_template(
-                messages, chat_template=dated(self.tokenizer), tokenize=False,
-                add_generation_prompt=True,
-            )  # fmt: skip
+            return rendered(self.tokenizer, messages)
         except (TemplateError, TypeError) as error:
             why = str(error).rstrip(".")
             raise ValueError(
                 f"The tokenizer's chat template refuses the conversation: {why}. Ask in plain "
                 "text, with --prompt base."
             ) from None
-        return rendered
 
     def _started_once(self, tokens: list[int]) -> list[int]:
         """With the start token at the beginning, if the tokenizer has one, however many it had."""
@@ -136,10 +139,7 @@ class TokenReader:
 
     @cached_property
     def _special(self) -> re.Pattern[str]:
-        """Finds special tokens in text, the longest first; of one group, that `split` keeps."""
-        added = self.tokenizer.added_tokens_decoder.values()
-        spellings = sorted((t.content for t in added if t.special), key=len, reverse=True)
-        return re.compile(f"({'|'.join(map(re.escape, spellings)) or '(?!)'})")
+        return special(self.tokenizer)
 
     def documents(self, corpus: str, *, reach: int, first: int) -> list[Document]:
         source = find(corpus)
@@ -191,6 +191,17 @@ class TokenReader:
             return _digest(backend.to_str().encode())
         parts = (type(self.tokenizer).__name__, sorted(self.tokenizer.get_vocab().items()))
         return _digest(repr(parts).encode())
+
+
+def _start(tokenizer: Any) -> int:
+    if tokenizer.bos_token_id is not None:
+        return int(tokenizer.bos_token_id)
+    added = tokenizer.added_tokens_decoder.items()
+    between = (i for i, t in added if t.special and t.content == BETWEEN)
+    token = next(between, tokenizer.eos_token_id)
+    if token is None:
+        raise ValueError("The tokenizer has neither a start nor an end token to start with.")
+    return int(token)
 
 
 def _unlike(name: str, found: list[Document]) -> str:

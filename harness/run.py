@@ -20,6 +20,7 @@ from harness import catalog, machine
 from harness.cell import Cell, Result, Status
 from harness.corpora import place_of, reading
 from harness.engine.evaluate import BLOCK, evaluate, tree_of
+from harness.engine.generate import end_tokens
 from harness.engine.kernels import kernel_for
 from harness.engine.offload import ON_DEVICE, OnDevice
 from harness.engine.parallel import ALONE, Alone, Shards
@@ -29,7 +30,7 @@ from harness.network import commit
 from harness.parts import Parts
 from harness.plugins import blamed
 from harness.probe import NotOn, prove
-from harness.task import Outcome, Request, Sample, Score, Task
+from harness.task import Outcome, Request, Sample, Score, Task, Text
 
 MOST_ITEMS = 1000
 """Of more, the scores lie only beside the result."""
@@ -92,13 +93,15 @@ def run(
                 encoding = prove(live.model, method, longest)
                 facts = method.provenance(live.model, longest)
             ways = {"block": block, "memory": memory, "ranks": ranks}
-            ask = partial(evaluate, live.model, **ways, step=step, text=reader.text)
+            spells = {"text": reader.text, "ends": reader.ends, "marks": reader.marks}
+            ask = partial(evaluate, live.model, **ways, step=step, **spells)
             provenance = (
                 _provenance(live, reader, method, task, facts)
                 | catalog.brought(methods=cells[0].method, tasks=cells[0].task)
                 | {"encoding": encoding, "block": block, "pass_length": longest}
                 | {"offload": memory.offloads, "ranks": ranks.size}
                 | _unusual(live.model, ranks, apart)
+                | _told(live.model, reader, task, asked)
             )
             parts = Parts(provenance, keeps=keep and ranks.size == 1)
             in_parts = partial(parts.answers, ask, apart=apart, step=step)
@@ -245,6 +248,22 @@ def _unusual(model: Any, ranks: Alone, apart: bool) -> dict[str, Any]:
         "placed": placed if len(placed) > 1 else None,
     }
     return {way: how for way, how in ways.items() if how}
+
+
+def _told(
+    model: Any, reader: Any, task: Task, asked: Sequence[Sequence[Request]]
+) -> dict[str, Any]:
+    """What not every task has to tell: how it was asked, what ended answers, who evaluated."""
+    told: dict[str, Any] = {}
+    if by := task.evaluated_by():
+        told["evaluated_by"] = by
+    if way := task.asked_as(reader):
+        told["asked_as"] = way
+        if "chat" in way and (thinking := reader.thinking):
+            told["thinking"] = thinking
+    if any(isinstance(request.ask, Text) for some in asked for request in some):
+        told["end_tokens"] = sorted({*reader.ends, *end_tokens(model)} - {None})
+    return told
 
 
 def _graded(task: Task, request: Request, outcome: Outcome, reader: Any) -> Sample:

@@ -7,7 +7,7 @@ One JSON object a line, with what was said (`prediction` or `pred`), what is rig
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -34,15 +34,23 @@ class Row:
 
 @dataclass(frozen=True)
 class Scored:
-    """A file of predictions."""
+    """A file of predictions, or all those of a model that make an average."""
 
     task: str
     metric: str
     model: str
     rows: list[Row]
     """In the file's order."""
-    value: float
-    """In percent: the mean, or the average that the metric's name says."""
+    value: float | None
+    """In percent: the mean, or the average that the metric's name says; None: not all is there."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """In percent: what the task tells apart, as lengths, or the columns of its leaderboard."""
+    questions: int | None = None
+    """Of the task; None: its data are not at hand, or have other ids."""
+    unanswered: int = 0
+    """Of them those that no row answers: the value knows nothing of them."""
+    repeated: int = 0
+    """Rows with the id of one before; each counts."""
     repaired: list[str] = field(default_factory=list)
     """Lines that were no JSON and were read without what stands behind the object."""
     unread: list[str] = field(default_factory=list)
@@ -50,9 +58,24 @@ class Scored:
 
     def about(self) -> dict[str, Any]:
         """As JSON, without the rows."""
-        return {
-            "task": self.task, "metric": self.metric, "value": self.value, "n": len(self.rows)
-        }  # fmt: skip
+        about = {
+            "task": self.task,
+            "metric": self.metric,
+            "value": self.value,
+            "n": len(self.rows),
+            "questions": self.questions,
+            "unanswered": None if self.questions is None else self.unanswered,
+            "repeated": self.repeated,
+        }
+        return about | ({"parts": self.parts} if self.parts else {})
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of predictions, and what is known of each of its rows beside what it says."""
+
+    file: Path
+    known: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,52 +101,115 @@ def score(spec: str, file: Path, model: str | None = None) -> Scored:
         ValueError: the task cannot be scored from a file, or a line lacks a field.
         FileNotFoundError: there is no such file.
     """
+    return _scored(spec, [Source(file)], model or file.absolute().parent.name)
+
+
+def folder(spec: str, place: Path) -> Iterator[Scored]:
+    """Every file of predictions below a folder: MODEL/preds_TASK.jsonl, or MODEL/TASK.jsonl.
+
+    Those of LongBench-E are in `pred_e/MODEL`, as its script leaves them, and those of LongBench v2
+    are named after the model. An average over datasets is made of the files of each, and behind a
+    benchmark's datasets come its averages.
+
+    Raises:
+        LookupError: there is none.
+        ValueError: two are of the same task and model.
+    """
+    files, found = sorted(place.rglob("*.jsonl")), list[Scored]()
+    for member in catalog.members("tasks", spec):
+        for model, sources in _sources(member, files).items():
+            found.append(_scored(member, sources, model))
+            yield found[-1]
+    if not found:
+        raise LookupError(
+            f"No file below {place} is named after a task of {spec}: name them TASK.jsonl or "
+            "preds_TASK.jsonl, in a folder for each model."
+        )
+    yield from _averages(spec, found)
+
+
+def _sources(member: str, files: Sequence[Path]) -> dict[str, list[Source]]:
+    """By model, the files of a task, or of each of those that it averages."""
+    task, spec = catalog.load("tasks", member), catalog.split(member)[0]
+    name = spec.partition(".")[2] or spec
+    found = {model: [Source(file)] for model, file in _of(task, name, files).items()}
+    if not found and hasattr(task, "members"):
+        for dataset, one in task.members().items():
+            for model, file in _of(one, one.name, files).items():
+                found.setdefault(model, []).append(Source(file, {"dataset": dataset}))
+    return found
+
+
+def _of(task: Any, name: str, files: Sequence[Path]) -> dict[str, Path]:
+    """By model, the files of one task."""
+    found: dict[str, Path] = {}
+    for file in files:
+        model = task.whose(file) if hasattr(task, "whose") else _whose(file, name)
+        if model is not None and (other := found.get(model)):
+            raise ValueError(
+                f"{other} and {file} are both of {name} and {model}: score one at a time."
+            )
+        if model is not None:
+            found[model] = file
+    return found
+
+
+def _whose(file: Path, name: str) -> str | None:
+    """The model whose predictions of this task a file has; None: it has others."""
+    folder = file.absolute().parent
+    stem = f"{file.stem}_e" if folder.parent.name == "pred_e" else file.stem
+    return folder.name if stem in (name, f"preds_{name}") else None
+
+
+def _averages(spec: str, found: Sequence[Scored]) -> Iterator[Scored]:
+    """Of each model those of a benchmark's averages that its files make."""
+    name = catalog.split(spec)[0]
+    task = catalog.load("tasks", found[0].task)
+    if "." in name or not hasattr(task, "columns"):
+        return
+    for model in dict.fromkeys(one.model for one in found):
+        own = [one for one in found if one.model == model]
+        values = {catalog.split(one.task)[0].partition(".")[2]: one.value for one in own}
+        if columns := task.columns(values):
+            rows = [row for one in own for row in one.rows]
+            average = columns.get("average")
+            yield Scored(name, "average", model, rows, average, parts=columns)
+
+
+def _scored(spec: str, sources: Sequence[Source], model: str) -> Scored:
+    """Every row of these files, as one."""
     task = judging(spec)
-    model = model or file.absolute().parent.name
-    found = list(lines(file))
-    if not any(line.row is not None for line in found):
-        raise ValueError(f"{file} has no predictions: write one JSON object a line.")
-    answers = _answers(task, found, file)
-    asked = [_asked(line, answers, file) for line in found]
-    rows = [_judged(task, line, of, model, file) for line, of in zip(found, asked, strict=True)]
+    local = getattr(task, "local", False)
+    known = {str(key): value for key, value in task.answers().items()} if local else {}
+    found, rows, asked = list[Line](), list[Row](), list[Question]()
+    repaired, unread, repeated = list[str](), list[str](), 0
+    for source in sources:
+        file, these = source.file, list(lines(source.file))
+        if not any(line.row is not None for line in these):
+            raise ValueError(f"{file} has no predictions: write one JSON object a line.")
+        answers = _answers(task, these, known, file)
+        questions = [_asked(line, answers, known, source) for line in these]
+        pairs = zip(these, questions, strict=True)
+        rows += [_judged(task, line, of, model, file) for line, of in pairs]
+        found, asked = found + these, asked + questions
+        names = _names(these)
+        repeated += len(names) - len({*names})
+        repaired += [f"line {n.number} of {file}: {n.repaired}" for n in these if n.repaired]
+        unread += [f"line {n.number} of {file}" for n in these if n.row is None]
+    missed = known.keys() - {*_names(found)}
     return Scored(
         task=catalog.canonical("tasks", spec),
         metric=task.metric,
         model=model,
         rows=rows,
         value=100 * _average(task, rows, asked),
-        repaired=[f"line {n.number} of {file}: {n.repaired}" for n in found if n.repaired],
-        unread=[f"line {n.number} of {file}" for n in found if n.row is None],
+        parts=_parts(task, rows, asked),
+        questions=len(known) if len(missed) < len(known) else None,
+        unanswered=len(missed) if len(missed) < len(known) else 0,
+        repeated=repeated,
+        repaired=repaired,
+        unread=unread,
     )
-
-
-def folder(spec: str, place: Path) -> Iterator[Scored]:
-    """Every file of predictions below a folder: MODEL/preds_TASK.jsonl, or MODEL/TASK.jsonl.
-
-    Those of LongBench-E are in `pred_e/MODEL`, as its script leaves them.
-
-    Raises:
-        LookupError: there is none.
-        ValueError: two are of the same task and model.
-    """
-    seen: dict[tuple[str, str], Path] = {}
-    for member in catalog.members("tasks", spec):
-        name = catalog.split(member)[0].partition(".")[2]
-        for file in sorted(place.rglob("*.jsonl")):
-            stem = f"{file.stem}_e" if file.absolute().parent.parent.name == "pred_e" else file.stem
-            if stem in (name, f"preds_{name}"):
-                model = file.absolute().parent.name
-                if other := seen.get((member, model)):
-                    raise ValueError(
-                        f"{other} and {file} are both of {name} and {model}: score one at a time."
-                    )
-                seen[member, model] = file
-                yield score(member, file)
-    if not seen:
-        raise LookupError(
-            f"No file below {place} is named after a task of {spec}: name them TASK.jsonl or "
-            "preds_TASK.jsonl, in a folder for each model."
-        )
 
 
 def judging(spec: str) -> Any:
@@ -172,15 +258,18 @@ def _line(number: int, raw: bytes) -> Line:
     return Line(number, row, f"{rest!r} behind the object" if rest else None)
 
 
-def _asked(line: Line, answers: Mapping[str, Any] | None, file: Path) -> Question:
+def _asked(
+    line: Line, answers: Mapping[str, Any] | None, known: Mapping[str, Any], source: Source
+) -> Question:
     """What is right, and what else the judge looks at."""
     if line.row is None:
         return None, {}
-    where = f"{file}, line {line.number}"
+    where = f"{source.file}, line {line.number}"
     if answers is None:
-        return _right(line.row, where), line.row
+        _, about = known.get(_name(line.row) or "", (None, {}))
+        return _right(line.row, where), {**about, **line.row, **source.known}
     right, about = _matching(line.row, answers, where)
-    return right, {**line.row, **about}
+    return right, {**line.row, **about, **source.known}
 
 
 def _judged(task: Any, line: Line, asked: Question, model: str, file: Path) -> Row:
@@ -207,6 +296,14 @@ def _average(task: Any, rows: list[Row], asked: list[Question]) -> float:
     return float(task.average([(row.score, about) for row, (_, about) in every]))
 
 
+def _parts(task: Any, rows: list[Row], asked: list[Question]) -> dict[str, float]:
+    """What the task tells apart, where every line can be read."""
+    if not hasattr(task, "parts") or any(not about for _, about in asked):
+        return {}
+    judged = [(row.score, about) for row, (_, about) in zip(rows, asked, strict=True)]
+    return {name: 100 * value for name, value in task.parts(judged).items()}
+
+
 def _said(row: Mapping[str, Any], where: str) -> str:
     key = next((key for key in SAID if key in row), None)
     if key is None:
@@ -228,18 +325,19 @@ def _right(row: Mapping[str, Any], where: str) -> Any:
     return row[key]
 
 
-def _answers(task: Any, found: list[Line], file: Path) -> Mapping[str, Any] | None:
+def _answers(
+    task: Any, found: list[Line], known: Mapping[str, Any], file: Path
+) -> Mapping[str, Any] | None:
     """What is right by id, where the file does not say it and the task's own data are at hand."""
     rows = [line.row for line in found if line.row is not None]
-    if any(key in row for row in rows for key in RIGHT) or not getattr(task, "local", False):
+    if any(key in row for row in rows for key in RIGHT) or not known:
         return None
-    answers = {str(key): value for key, value in task.answers().items()}
-    if not any(_name(row) in answers for row in rows):
+    if not any(_name(row) in known for row in rows):
         raise LookupError(
             f"None of the {len(rows):,} predictions of {file} matches a question of {task.data}, "
-            f"whose ids are such as {', '.join(list(answers)[:3])}."
+            f"whose ids are such as {', '.join(list(known)[:3])}."
         )
-    return answers
+    return known
 
 
 def _matching(row: Mapping[str, Any], answers: Mapping[str, Any], where: str) -> Any:
@@ -248,6 +346,10 @@ def _matching(row: Mapping[str, Any], answers: Mapping[str, Any], where: str) ->
     if _name(row) not in answers:
         raise LookupError(f"{where}: there is no question with the id {_name(row)}.")
     return answers[_name(row)]
+
+
+def _names(found: list[Line]) -> list[str]:
+    return [name for line in found if line.row is not None and (name := _name(line.row))]
 
 
 def _name(row: Mapping[str, Any]) -> str | None:

@@ -171,8 +171,25 @@ class Task(ABC):
     """Words that end an answer, beside the end token."""
     counts: ClassVar[str] = ""
     """What counts as an answer, in a phrase."""
+    packages: ClassVar[Mapping[str, str]] = {}
+    """Modules that grading imports and that may not be there, with what to `pip install`."""
     evaluator_hash: ClassVar[str | None] = None
     """sha256 of another model's losses, where those decide what is scored."""
+
+    def by_content(self) -> dict[str, str]:
+        """Its parameters that name a file, each by what is in it: `harness.contents` has it."""
+        return {}
+
+    def evaluated_by(self) -> dict[str, Any] | None:
+        """The cell whose losses decide what is scored, where that is known."""
+        return None
+
+    def asked_as(self, reader: Reader) -> str | None:
+        """How its parameter `prompt` comes out, `base` or `chat`; None: it has none."""
+        kind = getattr(self, "prompt", None)
+        if kind == "auto":
+            return "chat" if reader.chats else "base"
+        return kind if kind in ("base", "chat") else None
 
     @abstractmethod
     def requests(self, reader: Reader, length: int) -> Iterator[Request]:

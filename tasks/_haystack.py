@@ -8,7 +8,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from harness.task import Reader
+from harness.task import Document, Reader
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 LONGEST_WORD = 40
@@ -29,11 +29,16 @@ class Hay:
     def of(cls, reader: Reader, corpus: str, length: int) -> "Hay":
         """A corpus's first document of at least so many tokens, twice as far if it goes so far.
 
+        Where none is so long, its first documents one after another, as many as are together.
+
         Raises:
             LookupError: the corpus has none, or no words in it.
         """
-        document = reader.documents(corpus, reach=length, first=1)[0]
-        hay = cls(reader.text(document.tokens[: 2 * length]))
+        try:
+            found = reader.documents(corpus, reach=length, first=1)
+        except LookupError:
+            found = together(reader, corpus, length)
+        hay = cls("\n\n".join(reader.text(document.tokens[: 2 * length]) for document in found))
         if not hay.words:
             raise LookupError(f"{corpus} has no words to hide anything in: take another corpus.")
         return hay
@@ -72,3 +77,26 @@ class Hay:
                 starts.append(offset + i)
                 since = 0
         return starts
+
+
+def together(reader: Reader, corpus: str, length: int) -> list[Document]:
+    """The first documents that have at least so many tokens together; all, where they have fewer.
+
+    Raises:
+        LookupError: there are none.
+    """
+    found, more = reader.documents(corpus, reach=1, first=1), 1
+    while more and tokens_of(found) < length:
+        try:
+            longer = reader.documents(corpus, reach=1, first=len(found) + more)
+        except LookupError:  # there are not so many
+            more //= 2
+            continue
+        if tokens_of(longer) <= tokens_of(found):  # the same text, dealt to more documents
+            break
+        found, more = longer, 2 * more
+    return found
+
+
+def tokens_of(documents: Sequence[Document]) -> int:
+    return sum(len(document.tokens) for document in documents)

@@ -16,7 +16,7 @@ from . import _infinitebench_draws as draws
 from ._infinitebench_draws import Drawn
 from ._infinitebench_prompts import BASE, CHAT
 from ._middle import within
-from ._prompt import Question, fitted
+from ._prompt import Question, fitted, talks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +56,15 @@ class InfiniteBench(Task):
 
     def text(self, reader: Reader, fill: Mapping[str, str]) -> str:
         """The prompt."""
-        return (CHAT if self.talks(reader) else BASE)[self.name].format(**fill)
+        return self.form(reader).format(**fill)
+
+    def form(self, reader: Reader) -> str:
+        """The prompt's template, as published."""
+        return (CHAT if self.talks(reader) else BASE)[self.name]
 
     def talks(self, reader: Reader) -> bool:
         """Whether it is asked as GPT-4 was."""
-        return self.prompt == "chat" or (self.prompt == "auto" and reader.chats)
+        return talks(reader, self.prompt)
 
     def request(
         self, reader: Reader, i: int, tokens: Any, right: Any, about: Mapping[str, Any], cut: int

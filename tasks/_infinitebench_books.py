@@ -3,18 +3,19 @@
 Questions stand in the files' order, so that those on one book follow one another and begin alike.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from harness.metrics.text import SUMMARIES
 from harness.task import Reader, Request
 
 from ._infinitebench import InfiniteBench
 from ._infinitebench_prompts import BASE
-from ._middle import within
+from ._middle import enough, within
 from ._records import HUB, field, records, texts
 
 LETTERS = "ABCD"
@@ -76,12 +77,27 @@ class FromFile(InfiniteBench):
                 f"{self.data} has {len(every):,} questions of {self.name}, and {self.samples:,} "
                 "samples were asked for: take fewer."
             )
+        self.see_room(reader, length, [self.fill(row) for row, _ in every])
         for i, (row, right) in enumerate(every):
             text = self.text(reader, self.fill(row))
             tokens, cut = within(reader, self.prompt, text, length)
             book = sha256(row["context"].encode()).hexdigest()[:8]
             about = {"question": row["id"], "book": book}
             yield self.request(reader, i, tokens, right, about, cut)
+
+    def see_room(self, reader: Reader, length: int, fills: Sequence[Mapping[str, str]]) -> None:
+        """Raises ValueError: a cut would go through a question; says what length would do."""
+        before, after = self.form(reader).split("{context}")
+        needed = max(
+            enough(reader, self.prompt, before.format(**fill), after.format(**fill))
+            for fill in fills
+        )
+        if length < needed:
+            raise ValueError(
+                f"{self.name} needs lengths of at least {-(-needed // 100) * 100:,} tokens with "
+                f"this tokenizer, or a cut would go through its questions; {length:,} were asked "
+                "for."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +168,7 @@ class Summary(FromFile):
     """Of a novel whose names were changed."""
 
     name = "longbook_sum_eng"
+    packages = SUMMARIES
     max_new_tokens = 1200
     size = "103 of 171.5k tokens"
 

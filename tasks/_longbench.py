@@ -15,8 +15,8 @@ from harness.metrics.longbench import BINS, DATASETS, Backend
 from harness.stats import score_interval, wilson
 from harness.task import Outcome, Reader, Request, Sample, Score, Task, Text
 
-from ._middle import within
-from ._prompt import Kind, spelled
+from ._middle import enough, within
+from ._prompt import Kind, talks
 from ._records import field, records, texts
 
 STOPS = {"samsum": ("\nDialogue",)}
@@ -82,6 +82,11 @@ class LongBench(Task):
         return STOPS.get(self.dataset, ())
 
     @property
+    def packages(self) -> Mapping[str, str]:  # type: ignore[override]
+        """For answers in Chinese jieba."""
+        return official.packages(self.dataset)
+
+    @property
     def name(self) -> str:
         """Of its file."""
         return f"{self.dataset}_e" if self.extended else self.dataset
@@ -89,6 +94,10 @@ class LongBench(Task):
     @property
     def kind(self) -> Kind:
         return self.prompt if forms()[self.dataset].conversation else "base"
+
+    def asked_as(self, reader: Reader) -> str | None:
+        """Few-shot examples and code are never a conversation, whatever `prompt` says."""
+        return "chat" if talks(reader, self.kind) else "base"
 
     @property
     def local(self) -> bool:
@@ -148,6 +157,15 @@ class LongBench(Task):
             cut=request.cut,
         )
 
+    def parts(self, judged: Sequence[tuple[float, Mapping[str, Any]]]) -> dict[str, float]:
+        """By length, of LongBench-E: a judged row is a score, and what it is of."""
+        told = all(isinstance(about.get("length"), int) for _, about in judged)
+        return by_length(judged) if self.extended and told else {}
+
+    def columns(self, scores: Mapping[str, float]) -> dict[str, float]:
+        """The leaderboard's averages, of scores by dataset: those that nothing is missing of."""
+        return official.averages(scores)
+
     def judge(self, prediction: str, gold: Any, row: Mapping[str, Any]) -> tuple[float, str | None]:
         """As the official eval.py: `gold` lists all true answers, `row` has `all_classes`."""
         right = [gold] if isinstance(gold, str) else gold
@@ -176,7 +194,7 @@ class LongBench(Task):
             low, high = wilson(sum(values), len(values))
         elif len(values) > 1:
             low, high = score_interval(values)
-        parts = by_length(samples) if self.extended else {}
+        parts = self.parts([(sample.score, sample.about) for sample in samples])
         return Score(value=fmean(values), low=low, high=high, n=len(values), parts=parts)
 
 
@@ -206,11 +224,11 @@ def of(dataset: str, extended: bool = False) -> LongBench:
     return type("LongBench", (LongBench,), about | {"metric": facts.called})()
 
 
-def by_length(samples: Sequence[Sample]) -> dict[str, float]:
+def by_length(judged: Sequence[tuple[float, Mapping[str, Any]]]) -> dict[str, float]:
     """LongBench-E's bins, those with a question in them."""
     bins: dict[str, list[float]] = {bin: [] for bin in BINS}
-    for sample in samples:
-        bins[official.bin_of(sample.about["length"])].append(sample.score)
+    for score, about in judged:
+        bins[official.bin_of(about["length"])].append(score)
     return {bin: fmean(scores) for bin, scores in bins.items() if scores}
 
 
@@ -221,8 +239,7 @@ def room(reader: Reader, kind: Kind, form: str, length: int, answer: int, name: 
         ValueError: the length has no such room; says what length would do.
     """
     words = re.split(r"\{\w+\}|\$\w+\$", form)
-    ends = max(len(reader.tokens(words[0])), len(reader.tokens("".join(words[1:]))))
-    needed = len(spelled(reader, kind, "")) + 2 * ends + answer + 2
+    needed = enough(reader, kind, words[0], "".join(words[1:]), answer)
     if length < needed:
         raise ValueError(
             f"{name} needs at least {-(-needed // 100) * 100:,} tokens with this tokenizer, and "

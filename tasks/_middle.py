@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.task import Reader
 
-from ._prompt import Kind, spelled
+from ._prompt import Kind, spelled, talks
 
 
 def within(
@@ -24,12 +24,18 @@ def within(
         ValueError: the length has no room for the beginning and the end of anything.
     """
     whole = tokens = spelled(reader, kind, text, prefix)
-    if len(whole) > length and (kind == "chat" or (kind == "auto" and reader.chats)):
+    if len(whole) > length and talks(reader, kind):
         tokens = _message_cut(reader, kind, text, length, prefix)
     elif len(whole) > length:
         half = length // 2
         tokens = [*whole[:half], *whole[len(whole) - half :]]
     return np.array(tokens, dtype=np.int64), len(whole) - len(tokens)
+
+
+def enough(reader: Reader, kind: Kind, before: str, after: str, answer: int = 0) -> int:
+    """The fewest tokens in which both ends of a prompt outlive a cut, and an answer has room."""
+    ends = max(len(reader.tokens(before)), len(reader.tokens(after)))
+    return len(spelled(reader, kind, "")) + 2 * ends + answer + 2
 
 
 def _message_cut(reader: Reader, kind: Kind, text: str, length: int, prefix: str = "") -> list[int]:

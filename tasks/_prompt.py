@@ -34,13 +34,18 @@ class Question:
     name: str = ""
 
 
+def talks(reader: Reader, kind: Kind) -> bool:
+    """Whether it is asked in a conversation."""
+    return kind == "chat" or (kind == "auto" and reader.chats)
+
+
 def spelled(reader: Reader, kind: Kind, text: str, prefix: str = "") -> list[int]:
     """The tokens of a prompt, the start token included.
 
     Raises:
         LookupError: a conversation is asked for and the tokenizer has no template.
     """
-    if kind == "chat" or (kind == "auto" and reader.chats):
+    if talks(reader, kind):
         return reader.chat([{"role": "user", "content": text}], opening=prefix.lstrip())
     return [reader.bos, *reader.tokens(text + prefix)]
 

@@ -22,7 +22,8 @@ def records(data: str, name: str, published: str) -> Iterator[tuple[str, dict[st
 
     Raises:
         LookupError: it is not there; says how to point to files.
-        ValueError: a line is no JSON object, or the .zip is torn; names file and line.
+        ValueError: a line is no JSON object, the file has none, or the .zip is torn; names file
+            and line.
     """
     place = fetched(data, published) if data.startswith(HUB) else Path(data).expanduser()
     inside = [f"{folder}{name}{ending}" for folder in ("", "data/") for ending in ENDINGS]
@@ -69,10 +70,14 @@ def rows(raw: bytes, file: str) -> Iterator[tuple[str, dict[str, Any]]]:
     else:
         lines = ((f"{file}, line {n}", line) for n, line in enumerate(text.split("\n"), 1))
         numbered = ((where, parsed(line, where)) for where, line in lines if line.strip())
+    empty = True
     for where, row in numbered:
         if not isinstance(row, dict):
             raise ValueError(f"{where}: this is no JSON object.")
+        empty = False
         yield where, row
+    if empty:
+        raise ValueError(f"{file} has no rows: get it anew, or name another with data=PATH.")
 
 
 def parsed(text: str, where: str) -> Any:

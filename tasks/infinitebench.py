@@ -5,6 +5,9 @@ Zhang et al. 2024, https://arxiv.org/abs/2402.13718; https://github.com/OpenBMB/
 Prompts are as long as the length, and the answer comes after: the published code leaves it no room.
 Answers are read whole, up to their end token, by `scorer=official`, as the published script has it
 with its slips, or by `scorer=fixed`, without them; the metric's name says which.
+
+Unless it says otherwise, each asks ten questions, and those that are made here are as long as the
+cell. The published sizes are `sized=published` and as many `samples` as `size` says.
 """
 
 from ._infinitebench import CodeRun, KeyValue, MathCalc, MathFind, NumberString, PassKey

@@ -45,10 +45,25 @@ class Every(LongBench):
         """Of the dataset that has most."""
         return max(member.max_new_tokens for member in self.members().values())
 
+    @property
+    def packages(self) -> Mapping[str, str]:  # type: ignore[override]
+        """Of all datasets."""
+        return {k: v for m in self.members().values() for k, v in m.packages.items()}
+
     def members(self) -> dict[str, LongBench]:
         """Each dataset as a task of its own, asked as this is."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         return {name: type(of(name, self.extended))(**given) for name in self.datasets}
+
+    def asked_as(self, reader: Reader) -> str | None:
+        """Of a model that chats both: it depends on the dataset."""
+        ways = {member.asked_as(reader) for member in self.members().values()}
+        return " and ".join(sorted(filter(None, ways)))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Those of all datasets."""
+        for member in self.members().values():
+            yield from member.rows()
 
     def requests(self, reader: Reader, length: int) -> Iterator[Request]:
         for member in self.members().values():
@@ -72,13 +87,17 @@ class Every(LongBench):
         Raises:
             ValueError: a dataset has none.
         """
-        samples = [Sample(id="", score=score, about=dict(row)) for score, row in judged]
+        samples = _samples(judged)
         if without := {*self.datasets} - {sample.about.get("dataset") for sample in samples}:
             raise ValueError(
                 f"An {self.metric} needs all {len(self.datasets)} datasets, and there is no row of "
                 f"{', '.join(sorted(without))}: score each by its name."
             )
         return self.score(samples).value
+
+    def parts(self, judged: Sequence[tuple[float, Mapping[str, Any]]]) -> dict[str, float]:
+        """What its average is made of."""
+        return self.score(_samples(judged)).parts
 
     def score(self, samples: Sequence[Sample]) -> Score:
         groups = grouped(samples, lambda sample: sample.about["dataset"])
@@ -135,6 +154,10 @@ class EveryExtended(Every):
             n=len(samples),
             parts=parts,
         )
+
+
+def _samples(judged: Sequence[tuple[float, Mapping[str, Any]]]) -> list[Sample]:
+    return [Sample(id="", score=score, about=dict(row)) for score, row in judged]
 
 
 def grouped(samples: Sequence[Sample], key: Callable[[Sample], Any]) -> dict[Any, list[float]]:

@@ -62,6 +62,8 @@ class LongBenchV2(Task):
     offline: ClassVar[bool] = False
     size: ClassVar[str] = "503 questions"
     form: ClassVar[str] = "zero-shot"
+    ending: ClassVar[str] = ""
+    """Of a published file's name, behind the model's."""
     prefix: ClassVar[str] = ""
     """What the answer begins with."""
     max_new_tokens = 128
@@ -89,8 +91,23 @@ class LongBenchV2(Task):
         return not self.data.startswith("hf:")
 
     def answers(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        """What is right, by `_id`; and what else of the question a judge looks at: nothing."""
-        return {row["_id"]: (row["answer"], {}) for row in self.rows()}
+        """What is right, by `_id`; and what the parts are told by."""
+        return {r["_id"]: (r["answer"], {kind: r[kind] for kind in KINDS}) for r in self.rows()}
+
+    def whose(self, file: Path) -> str | None:
+        """The model of a file of predictions: the published scripts name it so, and the form."""
+        model, form = re.fullmatch(r"(.+?)(_cot|_no_context|_rag_\d+)?", file.stem).groups()  # type: ignore[union-attr]
+        ending = "_no_context" if self.no_context else self.ending
+        return str(model) if (form or "") == ending else None
+
+    def parts(self, judged: Sequence[tuple[float, Mapping[str, Any]]]) -> dict[str, float]:
+        """Means by difficulty, length and domain, of rows that say theirs."""
+        groups: dict[str, list[float]] = {}
+        for kind in KINDS:
+            for score, about in judged:
+                if isinstance(name := about.get(kind), str):
+                    groups.setdefault(name, []).append(score)
+        return {name: fmean(scores) for name, scores in groups.items()}
 
     def rows(self) -> Iterator[dict[str, str]]:
         """All of the file.
@@ -135,11 +152,7 @@ class LongBenchV2(Task):
     def score(self, samples: Sequence[Sample]) -> Score:
         hits = sum(s.score for s in samples)
         low, high = wilson(round(hits), len(samples))
-        groups: dict[str, list[float]] = {}
-        for kind in KINDS:
-            for sample in samples:
-                groups.setdefault(sample.about[kind], []).append(sample.score)
-        parts = {name: fmean(scores) for name, scores in groups.items()}
+        parts = self.parts([(sample.score, sample.about) for sample in samples])
         silent = sum(s.about["chosen"] is None for s in samples)
         parts["compensated"] = (hits + silent / len(LETTERS)) / len(samples)
         return Score(value=hits / len(samples), low=low, high=high, n=len(samples), parts=parts)
@@ -156,10 +169,16 @@ class ZeroShot(LongBenchV2):
         return self.sample(request, said, chosen(said))
 
     def judge(self, prediction: str, gold: Any, row: Mapping[str, Any]) -> tuple[float, str | None]:
-        """Of what was written: `response` in the authors' files, whose `pred` is a letter."""
+        """Of what was written: `response` in the authors' files, whose `pred` is a letter.
+
+        Where a file has nothing else, a letter alone is the choice.
+        """
         if gold not in tuple(LETTERS):
             raise ValueError("the answer to a question of LongBench v2 is A, B, C or D")
-        choice = chosen(str(row.get("response") or prediction))
+        written, alone = row.get("response"), prediction.strip()
+        if not written and alone in tuple(LETTERS):
+            return float(alone == gold), alone
+        choice = chosen(str(written or prediction))
         return float(choice == gold), choice
 
 
@@ -167,6 +186,7 @@ class ChainOfThought(ZeroShot):
     """The model reasons, and its reasoning is put to it again, without the text."""
 
     form = "cot"
+    ending = "_cot"
     max_new_tokens = 1024
     counts = "the letter in the second answer, which is written after the reasoning"
     conclusion: ClassVar[int] = 128

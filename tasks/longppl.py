@@ -10,7 +10,8 @@ documents' together, as published; thresholds and windows are the published code
 by     the evaluator's losses are given: those stored beside a result of longppl.self, for one
        model as it was measured, and the same key tokens for every method. To compare with.
 self   the evaluator is the model itself, with the method under test. It finds key tokens, and
-       stores the losses that `by` reads: `<length>.npz`, copied to a name without commas. Its own
+       stores the losses that `by` reads: `<length>.npz`, copied to a name without commas; where
+       `<length>.json` is copied beside it, results say whose losses they are. Its own
        value says little between methods: whatever a method breaks is not key to it, and the value
        is below e^beta by choice. Its `share of key tokens` says how much the long context told.
 
@@ -18,19 +19,22 @@ Two things differ: each short window begins with the start token, and tokens are
 position, so that the evaluator must read with the same tokenizer.
 """
 
+import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import file_digest
 from math import e
 from os import fstat
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import Any, BinaryIO, ClassVar
 from zipfile import BadZipFile
 
 import numpy as np
 
+from harness import contents
 from harness.stats import mean_interval
 from harness.task import Document, Losses, Reader, Request, Sample, Score
 
@@ -166,13 +170,29 @@ class By(LongPPL):
 
     losses: str = ""
     """The .npz beside a result of longppl.self, of the same documents and of this length or a
-    longer one; its name stands in results, so that it should say whose they are."""
+    longer one; its name stands in results, with what is in it: it should say whose they are."""
 
     @property
     def evaluator_hash(self) -> str:  # type: ignore[override]
         """sha256 of the losses: what was measured by others is not the same cell."""
         with opened(self.losses) as file:
             return file_digest(file, "sha256").hexdigest()
+
+    def by_content(self) -> dict[str, str]:
+        if not self.losses or contents.where(self.losses):
+            return {}
+        with opened(self.losses) as file:
+            return {"losses": contents.keep_file(Path(file.name))}
+
+    def evaluated_by(self) -> dict[str, Any] | None:
+        """As the result says that lies beside the losses, if it does."""
+        kept = contents.where(self.losses)
+        given = Path(self.losses).expanduser().with_suffix(".json")
+        place = contents.beside(self.losses) if kept else given
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            cell = json.loads(place.read_bytes())["cell"]
+            return {name: cell[name] for name in ("model", "method", "task", "length")}
+        return None
 
     def requests(self, reader: Reader, length: int) -> Iterator[Request]:
         stored(self.losses)
@@ -200,7 +220,7 @@ def opened(path: str) -> BinaryIO:
             "Say whose key tokens: longppl.by,losses=FILE, the .npz beside a result of longppl.self"
         )
     try:
-        return Path(path).expanduser().open("rb")
+        return (contents.where(path) or Path(path).expanduser()).open("rb")
     except FileNotFoundError:
         raise LookupError(f"There is no file {path} with an evaluator's losses.") from None
 

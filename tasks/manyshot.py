@@ -237,7 +237,9 @@ class FromFile(ManyShot):
             return
         if not place.is_file():
             raise LookupError(f"There is no file {self.data}.")
-        for n, line in enumerate(place.read_text("utf-8", errors="replace").splitlines(), 1):
+        for n, line in enumerate(place.read_text("utf-8-sig", errors="replace").splitlines(), 1):
+            if not line.strip():
+                continue
             label, _, text = line.partition("\t" if place.suffix == ".tsv" else " ")
             if not (label.strip() and text.strip()):
                 raise ValueError(f"{self.data}, line {n}: this is no label and text.")

@@ -57,6 +57,7 @@ MAY_SEE = {
     "harness/network.py": set(),
     "harness/asking.py": {"harness.task"},
     "tasks": {
+        "harness.contents",
         "harness.task",
         "harness.stats",
         "harness.metrics",

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import types
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
@@ -205,6 +205,35 @@ def test_a_flag_that_no_task_knows_is_refused(capsys, tmp_path, word):
     assert f"grid.yaml, {word}: no task here takes it" in mistake(capsys, "run", file)
     file.write_text(f"method: pi\ntask: perplexity\nlengths: 4k\n{word}: 3\n")
     assert f"grid.yaml, {word}: takes a valid boolean" in mistake(capsys, "run", file)
+
+
+def test_a_control_is_asked_of_tasks_that_have_one_alone(capsys, tmp_path):
+    words = ("run", "-m", "none", "-l", "4k", "--no-context")
+    said = mistake(capsys, *words, "-t", "infinitebench")
+    assert "--no-context: infinitebench.passkey, infinitebench.number_string," in said
+    controls = said[said.index("Take --task ") :].split()[2].rstrip(".").split(",")
+    assert len(controls) == 4 and "infinitebench.longbook_qa_eng" in controls
+    assert options({"task": controls, "method": "none", "lengths": "4k", "no_context": True})
+    said = mistake(capsys, *words, "-t", "passkey,longbench.qasper")
+    assert "passkey cannot be asked without a text. Take --task longbench.qasper." in said
+
+
+def test_a_word_that_some_tasks_leave_as_they_are_is_said():
+    asked = options(
+        {"task": "needle,perplexity,passkey", "method": "none", "lengths": "4k", "prompt": "base"}
+    )
+    assert gridfile.untaken(asked) == ["--prompt changes nothing of perplexity, passkey."]
+    assert gridfile.untaken(replace(asked, prompt=None)) == []
+
+
+def test_what_an_answer_is_scored_by_is_missed_before_a_model_is_read(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jieba", None)
+    said = mistake(
+        capsys, "run", "--model", "no/such-model", "-m", "none", "-t", "longbench.dureader",
+        "-l", "4k",
+    )  # fmt: skip
+    assert "scored by jieba, which is not installed" in said
+    assert "pip install 'context-harness[longbench]'" in said
 
 
 @pytest.mark.parametrize("task", catalog.names("tasks"))

@@ -34,6 +34,7 @@ class Bytes:
 
     def __init__(self, name="bytes"):
         self.backend_tokenizer, self.texts = Backend(name), []
+        self.added_tokens_decoder = {}
 
     def __call__(self, text, **_):
         self.texts.append(text)

@@ -241,6 +241,27 @@ def test_it_stops_before_an_end_token(counting, ends, monkeypatch):
     assert said(counting, stop=("caf",)) == [10]
 
 
+def test_it_stops_before_the_tokenizers_end_token_too_and_leaves_out_what_is_no_text(counting):
+    asked = [Request(id="", tokens=np.array([1, 5, 9]), ask=Text(max_new_tokens=12))]
+    assert evaluate(counting, asked, ends={14}) == [(10, 11, 12, 13)]
+    assert evaluate(counting, asked, ends={14}, marks={11, 13}) == [(10, 12)]
+
+
+def test_what_is_written_already_is_told_and_not_written_again(counting):
+    prompts = [[1, 5, 9], [1, 5, 9, 20], [1, 7, 30]]
+    asked = [
+        Request(id=f"{i}", tokens=np.array(prompt), ask=Text(max_new_tokens=4))
+        for i, prompt in enumerate(prompts)
+    ]
+    told, read = {}, []
+    whole = evaluate(counting, asked, tell=told.__setitem__)
+    assert told == dict(enumerate(whole))
+    del told[1]
+    again = evaluate(counting, asked, written=told, tell=told.__setitem__, step=read.append)
+    assert again == whole and told[1] == whole[1]
+    assert sum(read) == len(tree_of(asked).tokens)
+
+
 def test_a_model_without_an_end_token_writes_all_it_may(counting, monkeypatch):
     monkeypatch.setattr(counting.generation_config, "eos_token_id", None)
     assert said(counting, max_new_tokens=1) == [10]

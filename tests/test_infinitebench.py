@@ -405,3 +405,15 @@ def test_options_of_which_none_is_right_are_refused(books):
 def test_more_samples_than_there_are_questions_are_refused(books):
     with pytest.raises(LookupError, match="has 6 questions of longbook_sum_eng, and 7 samples"):
         asked("longbook_sum_eng", data=books, samples=7)
+
+
+@pytest.mark.parametrize("prompt", ["base", "chat"])
+@pytest.mark.parametrize("name", READ)
+def test_no_cut_goes_through_a_question(name, prompt, books):
+    fields = {"data": books, "samples": 6, "prompt": prompt}
+    with pytest.raises(ValueError, match=rf"{name} needs lengths of at least") as error:
+        asked(name, 40, Talking(), **fields)
+    enough = int(re.search(r"at least ([\d,]+) tokens", str(error.value))[1].replace(",", ""))
+    for request in asked(name, enough, Talking(), **fields):
+        pieces = re.split(r"\{\w+\}", (BASE if prompt == "base" else CHAT)[name])
+        assert all(piece in text(request) for piece in pieces) and request.cut > 0

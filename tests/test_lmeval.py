@@ -454,6 +454,25 @@ def test_fetching_says_what_it_needs_and_what_works_without(capsys):
     assert capsys.readouterr().out.endswith(": json is in the cache\n")
 
 
+def test_what_is_fetched_for_an_average_is_what_its_datasets_are_in(capsys, monkeypatch):
+    asked = []
+
+    def fetched(data, name, published):
+        asked.append((name, published))
+        return iter(())
+
+    monkeypatch.setattr("harness.tasks._longbench.records", fetched)
+    assert main_code("data", "fetch", "longbench.all") == 0
+    assert asked[0] == ("narrativeqa", "data.zip")
+    assert capsys.readouterr().out.endswith("THUDM/LongBench is in the cache\n")
+
+
+@pytest.mark.parametrize("name", ["manyshot.file", "nolima.own_onehop", "babilong.published_qa1"])
+def test_what_reads_a_file_of_ones_own_says_that_it_is_to_be_given(capsys, name):
+    assert main_code("data", "fetch", name) == 0
+    assert capsys.readouterr().out.endswith("which is to be given as a file\n")
+
+
 def test_offline_is_said_to_every_library_that_asks(monkeypatch):
     import datasets.config
     import huggingface_hub.constants

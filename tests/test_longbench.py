@@ -317,6 +317,25 @@ def test_examples_and_code_are_never_put_in_a_conversation(name, data):
     assert wrapped == {"auto": not plain, "base": False, "chat": not plain}
 
 
+def test_a_task_says_whether_it_became_a_conversation(data):
+    def way(name, reader, **given):
+        return replace(task(f"longbench.{name}", data), **given).asked_as(reader())
+
+    assert [way("hotpotqa", r) for r in (Talking, Bytes)] == ["chat", "base"]
+    assert [way("lcc", Talking, prompt=p) for p in ("auto", "chat")] == ["base", "base"]
+    assert [way("all", r) for r in (Talking, Bytes)] == ["base and chat", "base"]
+    assert catalog.load("tasks", "longbench-v2,prompt=base").asked_as(Talking()) == "base"
+    assert catalog.load("tasks", "perplexity").asked_as(Talking()) is None
+
+
+def test_what_scores_chinese_is_said_before_anything_is_asked():
+    needs = {n for n in EVERY if catalog.load("tasks", n).packages}
+    assert needs == {f"longbench.{n}" for n in ("multifieldqa_zh", "dureader", "vcsum")}
+    assert "jieba" in catalog.load("tasks", "longbench.all").packages
+    assert not catalog.load("tasks", "longbench.all_e").packages
+    assert "rouge_score" in catalog.load("tasks", "infinitebench.longbook_sum_eng").packages
+
+
 def test_a_template_that_is_not_there_is_said(data):
     with pytest.raises(LookupError, match="no chat template"):
         next(task("longbench.hotpotqa,prompt=chat", data).requests(Bytes(), 3000))
@@ -430,6 +449,14 @@ def test_a_row_that_is_none_is_refused(line, why, data):
     (data / "trec.jsonl").write_text(line + "\n")
     with pytest.raises(ValueError, match=why):
         list(task("longbench.trec", data).rows())
+
+
+@pytest.mark.parametrize("name", ["longbench.trec", "longbench-v2"])
+def test_a_file_without_rows_is_named(name, tmp_path):
+    file = tmp_path / ("trec.jsonl" if name == "longbench.trec" else "data.json")
+    file.write_text("[]" if file.suffix == ".json" else "\n\n")
+    with pytest.raises(ValueError, match=rf"{file.name} has no rows"):
+        list(task(name, tmp_path).requests(Bytes(), 3000))
 
 
 def test_data_that_is_not_there_says_how_to_point_to_it(tmp_path, monkeypatch):
@@ -577,6 +604,14 @@ def test_predictions_of_the_official_layout_of_version_2_are_judged():
     assert asked.judge(line["pred"], line["answer"], line) == (1, "B")
     with pytest.raises(ValueError, match="A, B, C or D"):
         asked.judge("", "E", {})
+
+
+def test_a_letter_alone_is_a_choice_where_nothing_else_was_kept():
+    asked = catalog.load("tasks", "longbench-v2")
+    for said, found in (("B", (1, "B")), (" B\n", (1, "B")), ("C", (0, "C")), ("E", (0, None))):
+        assert asked.judge(said, "B", {"pred": said}) == found
+    assert asked.judge("B", "B", {"response": "I do not know"}) == (0, None)
+    assert asked.judge("It is B", "B", {}) == (0, None)
 
 
 @pytest.mark.parametrize("name", ["choice_C", "answer", "difficulty"])

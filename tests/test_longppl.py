@@ -1,15 +1,18 @@
 """LongPPL: the tokens it picks are those of the published code, and they can be held fixed."""
 
+import re
 from math import exp
 
 import numpy as np
 import pytest
 import torch
 
-from harness import catalog
+from harness import catalog, contents
 from harness.cell import Cell
 from harness.cli import main
+from harness.executors.work import Work
 from harness.model import load
+from harness.plan import Options, Planned
 from harness.reader import TokenReader
 from harness.run import run
 from harness.stats import mean_interval
@@ -97,6 +100,18 @@ def test_by_its_own_losses_a_model_scores_as_by_itself(tmp_path, live, reader):
     assert set(done.losses) == {name for name in done.losses if "-from-" not in name}
 
 
+def test_a_result_says_whose_losses_decide(tmp_path, live, reader):
+    alone, path = stored(tmp_path, live, reader)
+    by = SMALL.replace("self", "by") + f",losses={path}"
+    assert catalog.load("tasks", by).evaluated_by() is None
+    path.with_suffix(".json").write_text(alone.model_dump_json())
+    [done] = finished(live, reader, by)
+    told = {"model": "toy", "method": "none", "task": SMALL, "length": 400}
+    assert done.result.provenance["evaluated_by"] == told
+    path.with_suffix(".json").write_text("[1]")
+    assert catalog.load("tasks", by).evaluated_by() is None
+
+
 def test_every_method_is_scored_on_the_same_tokens(tmp_path, live, reader):
     alone, path = stored(tmp_path, live, reader)
     by = SMALL.replace("self", "by") + f",losses={path}"
@@ -113,18 +128,45 @@ def test_its_own_value_is_below_what_the_threshold_allows(live, reader):
         assert done.result.value < exp(3)
 
 
-def test_the_losses_of_another_evaluator_are_another_measurement(tmp_path, live, reader, capsys):
-    _, path = stored(tmp_path, live, reader)
-    by = SMALL.replace("self", "by") + f",losses={path}"
-    words = f"run -m none -t {by} -l 400 --device cpu --dtype float32 --results {tmp_path}/there"
-    with pytest.raises(SystemExit) as first:
-        main(words.split())
-    with np.load(path) as held:
-        np.savez(path, **{name: losses + 0.5 for name, losses in held.items()})
-    with pytest.raises(SystemExit) as second:
-        main(words.split())
-    assert not first.value.code and second.value.code == 2
-    assert "was measured with another evaluator than there is now" in capsys.readouterr().err
+def test_an_evaluator_is_known_by_its_losses_wherever_they_lie(tmp_path, live, reader, monkeypatch):
+    monkeypatch.setenv("CONTEXT_HARNESS_CACHE", str(tmp_path / "cache"))
+    alone, path = stored(tmp_path, live, reader)
+    path.with_suffix(".json").write_text(alone.model_dump_json())
+    store, by = Store(tmp_path / "there"), SMALL.replace("self", "by")
+
+    def cells(losses):
+        words = f"run -m none -t {by},losses={losses} -l 400 --device cpu --dtype float32"
+        with pytest.raises(SystemExit) as ended:
+            main([*words.split(), "--results", str(store.root)])
+        assert not ended.value.code
+        return {result.cell for result in store.results()}
+
+    (cell,) = cells(path)
+    named = re.search(r"losses=(keys@[0-9a-f]{8})", cell.task)[1]
+    assert store.get(cell).provenance["evaluated_by"]["task"] == SMALL
+    (tmp_path / "moved").mkdir()
+    moved = path.rename(tmp_path / "moved" / "keys.npz")
+    assert cells(moved) == cells(named) == {cell}
+    with np.load(moved) as held:
+        np.savez(moved, **{name: losses + 0.5 for name, losses in held.items()})
+    assert len(cells(moved)) == 2
+
+
+def test_a_worker_finds_an_evaluators_losses_where_they_were_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONTEXT_HARNESS_CACHE", str(tmp_path / "here"))
+    np.savez(tmp_path / "keys.npz", it=np.zeros(3))
+    spec = f"longppl.by,losses={tmp_path / 'keys.npz'}"
+    named = catalog.extended(spec, catalog.load("tasks", spec).by_content())
+    cell = Cell(model="toy", method="none", task=named, length=8192)
+    planned = Planned(cell=cell, tokens=9, seconds=1.0, bytes=1, fits=True)
+    said = Work.of([planned], Options(methods=(), tasks=(), lengths=())).model_dump_json()
+    monkeypatch.setenv("CONTEXT_HARNESS_CACHE", str(tmp_path / "elsewhere"))
+    monkeypatch.setattr(contents, "_places", {})
+    with pytest.raises(LookupError, match="no file keys@"):
+        catalog.load("tasks", named).evaluator({})
+    monkeypatch.setattr(contents, "_places", {})
+    Work.said(said)
+    assert catalog.load("tasks", named).evaluator({})["it"].tolist() == [0, 0, 0]
 
 
 @pytest.mark.slow

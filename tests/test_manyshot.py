@@ -151,3 +151,11 @@ def test_what_cannot_be_read_is_named(files, tmp_path):
     ):
         with pytest.raises((LookupError, ValueError), match=why):
             list(task(f"manyshot.file{data}").requests(Bytes(), 2000))
+
+
+@pytest.mark.parametrize("name", ["a.label", "b.tsv"])
+def test_a_mark_before_the_text_and_empty_lines_are_nothing(name, files, tmp_path):
+    plain = (files / name).read_text("utf-8")
+    (tmp_path / name).write_text("\ufeff" + plain.replace("\n", "\n\n", 9) + "\n", "utf-8")
+    both = (list(task(f"manyshot.file,data={place / name}").rows()) for place in (files, tmp_path))
+    assert next(both) == next(both)

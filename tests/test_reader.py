@@ -5,6 +5,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
+from harness.conversation import rendered
 from harness.reader import TokenReader
 
 TURNS = [{"role": "user", "content": "What is 6 x 7?"}]
@@ -180,7 +181,71 @@ def test_a_tokenizer_that_adds_the_start_token_to_every_text_does_not_here(style
 def test_a_tokenizer_without_a_start_token_begins_as_its_template_does():
     reader = TokenReader(qwen())
     first = reader.tokenizer.convert_ids_to_tokens(reader.chat(TURNS)[0])
-    assert first == "<|im_start|>" and reader.bos == reader.tokenizer.eos_token_id
+    assert first == "<|im_start|>"
+    assert reader.tokenizer.convert_ids_to_tokens(reader.bos) == "<|endoftext|>"
+    plain = bytewise(["</s>"], eos_token="</s>")
+    assert TokenReader(plain).bos == plain.eos_token_id
+    with pytest.raises(ValueError, match="neither a start nor an end token"):
+        TokenReader(bytewise(["<|pad|>"]))
+
+
+ENDS = {
+    "llama": {"<|eot_id|>"},
+    "mistral": {"</s>"},
+    "qwen": {"<|im_end|>"},
+    "smollm": {"<|im_end|>"},
+    "neox": {"<|endoftext|>"},
+}
+
+
+@every_style
+def test_an_answer_ends_where_the_tokenizer_or_the_template_ends_one(style):
+    tokenizer = STYLES[style]()
+    assert {*tokenizer.convert_ids_to_tokens([*TokenReader(tokenizer).ends])} == ENDS[style]
+
+
+def test_a_template_ends_a_turn_though_the_tokenizer_names_another_end():
+    """A fine-tune on conversations of a base model's tokenizer."""
+    tokenizer = qwen()
+    tokenizer.eos_token = "<|endoftext|>"
+    found = tokenizer.convert_ids_to_tokens([*TokenReader(tokenizer).ends])
+    assert {*found} == {"<|endoftext|>", "<|im_end|>"}
+    refuses = CHATML.replace("{% if add", "{{ raise_exception('no') }}{% if add")
+    assert len(TokenReader(qwen(refuses)).ends) == 1
+
+
+@every_style
+def test_special_tokens_are_no_text_and_words_are(style):
+    reader = TokenReader(STYLES[style]())
+    assert {reader.bos, *reader.ends} <= reader.marks
+    assert not reader.marks & {*reader.tokens("What is 6 x 7? The answer: 42 <s>")}
+
+
+# thoughts
+
+
+QWEN3 = CHATML.replace(
+    "{{ '<|im_start|>assistant\n' }}",
+    "{{ '<|im_start|>assistant\n' }}"
+    "{% if enable_thinking is defined and enable_thinking is false %}"
+    "{{ '<think>\n\n</think>\n\n' }}{% endif %}",
+)
+"""As Qwen3's, of which the model thinks aloud unless it is told not to."""
+R1 = CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}")
+"""As that of DeepSeek's R1, which begins a thought."""
+
+
+@pytest.mark.parametrize(("template", "done"), [(QWEN3, "off"), (R1, "closed"), (CHATML, None)])
+def test_an_answer_is_asked_for_without_a_thought_that_is_written_out(template, done):
+    reader = TokenReader(qwen(template))
+    closed = "<think>\n\n</think>\n\n" if done else ""
+    assert reader.thinking == done
+    assert reader.text(reader.chat(TURNS)) == WRITTEN["qwen"] + closed
+    opened = reader.chat(TURNS, opening="The answer is")
+    assert reader.text(opened) == f"{WRITTEN['qwen']}{closed}The answer is"
+    again = rendered(reader.tokenizer, [*TURNS, {"role": "assistant", "content": "It is"}],
+                     answered=True)  # fmt: skip
+    assert again.endswith("It is")
 
 
 @every_style

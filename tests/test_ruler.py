@@ -381,3 +381,25 @@ def test_anybodys_predictions_can_be_judged():
     assert task("ruler.qa_1").judge("b", ["b", "c"], {}) == (1.0, "b")
     with pytest.raises(ValueError, match="is none"):
         task("ruler.vt").judge("b", [""], {})
+
+
+def test_essays_that_are_shorter_than_the_length_are_taken_together_and_begin_again(tmp_path):
+    """Which is what the published script does with Paul Graham's."""
+    from harness.reader import TokenReader
+    from harness.tasks._haystack import Hay
+
+    reader = TokenReader(toy().tokenizer)
+    for i in range(5):
+        (tmp_path / f"{i}.txt").write_text(f"Essay {i} begins here. It goes on. " * 30)
+    (one, few, every) = (Hay.of(reader, f"text:{tmp_path}", n) for n in (200, 1500, 100_000))
+    whole = [f"Essay {i}" in " ".join(every.words) for i in range(5)]
+    assert all(whole) and len(every.words) == 5 * 30 * 7
+    assert len(one.words) < len(few.words) < len(every.words)
+    assert few.words == every.words[: len(few.words)]
+    spec = f"ruler.niah_single_2,samples=1,corpus=text:{tmp_path}"
+    (request,) = task(spec).requests(reader, 20_000)
+    assert len(request.tokens) > 19_000
+    with pytest.raises(LookupError, match="has 0 documents"):
+        (tmp_path / "none").mkdir()
+        (tmp_path / "none" / "a.txt").write_text("")
+        Hay.of(reader, f"text:{tmp_path / 'none'}", 200)

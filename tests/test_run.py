@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from harness import catalog, machine, parts
 from harness import run as run_module
 from harness.cell import Cell
 from harness.cli import main
-from harness.engine import evaluate
+from harness.engine import evaluate, generate
 from harness.executors import local
 from harness.model import load
 from harness.plan import Options, missing, plan
@@ -23,6 +24,7 @@ from harness.reader import TokenReader
 from harness.run import _fitting, run
 from harness.store import Store
 from harness.task import Losses, Request
+from harness.tasks._infinitebench import InfiniteBench
 from harness.tasks.perplexity import Perplexity
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -175,6 +177,38 @@ def test_what_was_read_is_kept_until_its_results_are(wish, tmp_path, groups, mon
     done(one, tmp_path / "again")
     assert groups == [1] * 3
     assert not [*(machine.cache_folder() / "parts").iterdir()]
+
+
+def test_answers_that_were_written_are_not_written_again(wish, tmp_path, monkeypatch):
+    """Neither of a pass that was killed nor of one whose grading failed."""
+    monkeypatch.setenv("CONTEXT_HARNESS_CACHE", str(tmp_path / "cache"))
+    written, write, most = [], generate._Writer.write, [1]
+
+    def counted(self, request, hidden):
+        if len(written) == most[0]:
+            raise KeyboardInterrupt
+        written.append(request.id)
+        return write(self, request, hidden)
+
+    monkeypatch.setattr(generate._Writer, "write", counted)
+    task = "infinitebench.passkey,samples=3"
+    one = replace(wish, methods=("yarn",), tasks=(task,), lengths=(900,), corpus=None, samples=None)
+    with pytest.raises(KeyboardInterrupt):
+        done(one, tmp_path / "stopped")
+    (first,), most[0] = written, 99
+    with monkeypatch.context() as patch:
+        patch.setattr(InfiniteBench, "grade", Mock(side_effect=ModuleNotFoundError("no scorer")))
+        (ungraded,) = done(one, tmp_path / "ungraded")
+    assert ungraded.status == "failed" and "no scorer" in ungraded.reason
+    assert len(written) == 3 == len({*written}) and written[0] == first
+    watch = Notes()
+    (again,) = done(one, tmp_path / "again", watch)
+    assert len(written) == 3 and watch.read == pytest.approx(watch.tokens)
+    assert not [*(machine.cache_folder() / "parts").iterdir()]
+    (fresh,) = done(one, tmp_path / "fresh")
+    assert len(written) == 6 and fresh.items == again.items
+    answers = [Store(tmp_path / f).samples(again.cell) for f in ("again", "fresh")]
+    assert answers[0] == answers[1]
 
 
 def test_a_length_that_is_too_long_leaves_the_shorter_ones_of_its_row(wish, tmp_path):

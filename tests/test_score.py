@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness import catalog, cli
-from harness.metrics.longbench import DATASETS
+from harness.metrics.longbench import DATASETS, EXTENDED, averages
 from harness.score import folder, score
 
 ROOT = Path(__file__).parents[1]
@@ -31,8 +31,8 @@ def run(capsys, *words):
 
 
 def test_json_is_one_object_with_the_rows_in_order(tmp_path, capsys):
-    miss = ROW | {"prediction": "no, 5"}
-    path = file(tmp_path, miss, ROW, ROW | {"prediction": ""}, ROW)
+    rows = [{"prediction": "no, 5"}, {}, {"prediction": ""}, {}]
+    path = file(tmp_path, *(ROW | row | {"id": i} for i, row in enumerate(rows)))
     code, out, err = run(capsys, "--task", "infinitebench.passkey", "--predictions", path, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out) == {
@@ -40,6 +40,9 @@ def test_json_is_one_object_with_the_rows_in_order(tmp_path, capsys):
         "metric": "accuracy-official",
         "value": 50.0,
         "n": 4,
+        "questions": None,
+        "unanswered": None,
+        "repeated": 0,
         "rows": [
             {"score": 0.0, "extracted": "5"},
             {"score": 1.0, "extracted": "01234"},
@@ -150,11 +153,52 @@ def test_predictions_without_what_is_right_are_matched_by_id(questions, tmp_path
     assert [row.score for row in found.rows] == [1, 0.5]
 
 
-def test_choices_are_matched_by_id_too(tmp_path):
+def test_questions_without_an_answer_and_answers_that_come_twice_are_counted(
+    questions, tmp_path, capsys
+):
+    spec = f"infinitebench.longbook_qa_eng,data={questions}"
+    path = file(tmp_path, *({"id": 4, "pred": "fox 4"} for _ in range(3)))
+    code, out, err = run(capsys, "-t", spec, "--predictions", path, "--json")
+    found = json.loads(out)
+    assert code == 0 and (found["questions"], found["unanswered"], found["repeated"]) == (2, 1, 2)
+    assert err.count("\n") == 1 and "1 of 2 questions unanswered, 2 repeated" in err
+    path = file(tmp_path, *({"id": i, "pred": "fox"} for i in (3, 4)))
+    found = score(spec, path)
+    assert (found.questions, found.unanswered, found.repeated) == (2, 0, 0)
+    found = score("infinitebench.passkey", file(tmp_path, ROW, ROW))
+    assert (found.questions, found.unanswered, found.repeated) == (None, 0, 1)
+
+
+def choices(n):
     names = ("question", "choice_A", "choice_B", "choice_C", "choice_D", "context")
     told = dict.fromkeys((*names, "difficulty", "length", "domain"), "it")
-    rows = [told | {"_id": f"q{i}", "answer": "AB"[i]} for i in range(2)]
+    return [told | {"_id": f"q{i}", "answer": "ABCD"[i % 4]} for i in range(n)]
+
+
+def test_choices_are_told_by_difficulty_length_and_domain_in_a_folder_by_model(tmp_path, capsys):
+    rows = [
+        row | {"difficulty": ("easy", "hard")[i % 2], "length": "long", "domain": "Code"}
+        for i, row in enumerate(choices(4))
+    ]
     (tmp_path / "data.json").write_text(json.dumps(rows))
+    said = [{"_id": row["_id"], "pred": row["answer"], "answer": row["answer"]} for row in rows]
+    said[1]["pred"] = "A"
+    file(tmp_path, *said, name="pred/one.jsonl")
+    file(tmp_path, *said, name="pred/one_cot.jsonl")
+    (found,) = folder(f"longbench-v2,data={tmp_path}/data.json", tmp_path / "pred")
+    assert (found.model, found.value, found.unanswered) == ("one", 75, 0)
+    assert found.parts == {"easy": 100, "hard": 50, "long": 75, "Code": 75}
+    (cot,) = folder("longbench-v2.cot", tmp_path / "pred")
+    assert (cot.model, cot.value, cot.parts) == ("one", 75, {})
+    file(tmp_path, *(row | line for row, line in zip(rows, said, strict=True)), name="p/two.jsonl")
+    code, out, _ = run(capsys, "-t", "longbench-v2", "--predictions", tmp_path / "p")
+    assert code == 0 and [line.split() for line in out.splitlines()[2:]] == [
+        ["easy", "100.00"], ["hard", "50.00"], ["long", "75.00"], ["Code", "75.00"],
+    ]  # fmt: skip
+
+
+def test_choices_are_matched_by_id_too(tmp_path):
+    (tmp_path / "data.json").write_text(json.dumps(choices(2)))
     said = [{"_id": f"q{i}", "pred": "The correct answer is (A)."} for i in range(2)]
     spec = f"longbench-v2.zero-shot,data={tmp_path}/data.json"
     found = score(spec, file(tmp_path, *said))
@@ -197,6 +241,51 @@ def test_an_average_of_datasets_is_no_mean_over_rows(tmp_path):
         score(
             "longbench.all_e", file(tmp_path, {k: v for k, v in rows[0].items() if k != "length"})
         )
+
+
+def published(place, name, score, **more):
+    """A file of the official script, whose rows do not say of which dataset they are."""
+    right = {"passage_retrieval_en": "Paragraph 1", "passage_retrieval_zh": "段落1"}.get(name, "1")
+    row = {"pred": right, "answers": [right], "all_classes": [right], "length": 9} | more
+    file(place, *[row] * score, *[row | {"pred": ""}] * (4 - score), name=f"{name}.jsonl")
+
+
+def test_a_folder_of_datasets_has_the_averages_of_the_leaderboard(tmp_path, capsys):
+    for name in DATASETS:
+        published(tmp_path / "pred" / "one", name, 1 if name == "qasper" else 4)
+        if name != "lsht":
+            published(tmp_path / "pred" / "two", name, 2)
+    *singles, one, two = folder("longbench", tmp_path)
+    assert len(singles) == 41 and [one.task, one.metric] == ["longbench", "average"]
+    scores = {name: 25 if name == "qasper" else 100 for name in DATASETS}
+    assert one.parts == pytest.approx(averages(scores)) and one.value == one.parts["average"]
+    assert two.value is None and two.parts["en average"] == pytest.approx(50)
+    assert not {"zh average", "average", "few-shot"} & two.parts.keys()
+    (whole,) = folder("longbench.all", tmp_path / "pred" / "one")
+    assert whole.value == pytest.approx(one.value) and len(whole.rows) == 84
+    with pytest.raises(ValueError, match="there is no row of lsht"):
+        list(folder("longbench.all", tmp_path / "pred" / "two"))
+    code, out, _ = run(capsys, "-t", "longbench", "--predictions", tmp_path)
+    lines = {line[:20].strip(): line.split()[-2:] for line in out.splitlines()}
+    assert code == 0 and lines["en average"][1] == "50.00" and lines["zh average"][1] == "-"
+    code, out, _ = run(capsys, "-t", "longbench", "--predictions", tmp_path, "--json")
+    assert json.loads(out)[-1]["value"] is None and "en code" in json.loads(out)[-1]["parts"]
+
+
+def test_a_folder_of_longbench_e_is_told_by_length(tmp_path):
+    for name in EXTENDED:
+        rows = [
+            {"pred": said, "answers": [right], "all_classes": [right], "length": length}
+            for length, hits in ((10, 1), (5000, 1), (9000, 0))
+            for right in ["Paragraph 1" if "retrieval" in name else "1"]
+            for said in (right if hits else "",)
+        ]
+        file(tmp_path, *rows, name=f"pred_e/one/{name}.jsonl")
+    (found,) = folder("longbench.qasper_e", tmp_path)
+    assert found.parts == {"0-4k": 100, "4-8k": 100, "8k+": 0}
+    (found,) = folder("longbench.all_e", tmp_path)
+    assert found.parts["4-8k average"] == pytest.approx(100) and found.parts["8k+ average"] == 0
+    assert found.value == pytest.approx(200 / 3)
 
 
 def test_rulers_own_files_are_read_and_a_number_is_no_answer(tmp_path):

@@ -323,9 +323,15 @@ def fetch(
         needs = wanted.needs() if hasattr(wanted, "needs") else [told]
         if dry_run:
             typer.echo(f"{spec}: {', '.join(needs)}")
-        elif not hasattr(wanted, "fetch") and not hasattr(wanted, "rows"):
+        elif not _fetched(wanted):
             typer.echo(f"{spec}: comes from {', '.join(needs)}, which is to be given as a file")
         else:
             # What reads rows from the hub leaves the file they came in in the cache.
             wanted.fetch() if hasattr(wanted, "fetch") else next(iter(wanted.rows()), None)
             typer.echo(f"{spec}: {', '.join(needs)} is in the cache")
+
+
+def _fetched(task: Any) -> bool:
+    """Whether its data come by themselves: not of what reads a file that is yet to be named."""
+    rows = hasattr(task, "rows") and getattr(task, "data", None) != ""
+    return rows or hasattr(task, "fetch")

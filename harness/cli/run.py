@@ -205,7 +205,7 @@ def run(
         offline()
     try:
         from harness.executors import chosen, launched
-        from harness.gridfile import names_models, options
+        from harness.gridfile import names_models, options, untaken
         from harness.store import Store
 
         if write_cells and (dry_run or as_json):
@@ -226,6 +226,8 @@ def run(
         asked = options(given, grid, trust_remote_code=trust_remote_code)
         if asked.models != ("toy",) and not names_models(given, grid):
             typer.echo(f"note: {asked.models[0]} is read; --model toy is as it is.", err=True)
+        for said in untaken(asked):
+            typer.echo(f"note: {said}", err=True)
         placed = {"offload": offload, "memory": _bytes(memory), "device_map": device_map}
         asked = replace(asked, **placed, shards=_shards(parallel, ranks, engine))
         store = Store(results, retry=retry)

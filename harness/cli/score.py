@@ -16,11 +16,13 @@ HELP = (
     "One JSON object a line: prediction or pred, and ground_truth, label or answers. A line with "
     "a stray word behind its object is read without it; one that cannot be read scores 0; both "
     "are named. A folder stands for all its files that are named after a task: "
-    "MODEL/preds_TASK.jsonl or MODEL/TASK.jsonl."
+    "MODEL/preds_TASK.jsonl or MODEL/TASK.jsonl, MODEL.jsonl of LongBench v2. Of a benchmark's "
+    "datasets the averages come last. With --task NAME,data=PATH, questions that nothing answers "
+    "are counted."
 )
 EXAMPLES = (
     "harness score --task infinitebench.passkey --predictions preds_passkey.jsonl --json\n\n"
-    "harness score --task infinitebench --predictions results/"
+    "harness score --task longbench --predictions pred/"
 )
 WIDEST = 72
 
@@ -65,23 +67,36 @@ def score(
         return
     for i, row in enumerate(found.rows, 1):
         print(f"{i:>5}  {row.score:<6.4g}  {_short(row.extracted)}")
-    print(f"{found.task}  {found.metric}  {_percent(found.value)} %  of {len(found.rows):,}")
+    value = "-" if found.value is None else _percent(found.value)
+    print(f"{found.task}  {found.metric}  {value} %  of {len(found.rows):,}")
+    wide = max(map(len, found.parts), default=0)
+    for name, value in found.parts.items():
+        print(f"  {name:{wide}}  {_percent(value)} %")
 
 
 def _table(every: "Sequence[Scored]") -> list[str]:
-    """A row for each task and a column for each model."""
+    """A row for each task and each of its parts, and a column for each model."""
     models = list(dict.fromkeys(s.model for s in every))
-    cells = {(s.task, s.model): _percent(s.value) for s in every}
-    tasks = list(dict.fromkeys((s.task, s.metric) for s in every))
-    widest = max(len(task) for task, _ in tasks)
-    measure = max(len(metric) for _, metric in tasks)
+    cells: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+    for s in every:
+        values = {"": s.value, **s.parts}
+        rows = cells.setdefault((s.task, s.metric), {})
+        for part, value in values.items():
+            rows.setdefault(part, {})[s.model] = "-" if value is None else _percent(value)
+    lines = [
+        (f"  {part}" if part else task, "" if part else metric, by_model)
+        for (task, metric), rows in cells.items()
+        for part, by_model in rows.items()
+    ]
+    widest = max(len(title) for title, _, _ in lines)
+    measure = max(len(metric) for _, metric, _ in lines)
     heads = "".join(f"  {model:>8}" for model in models)
     return [
         f"{'percent':{widest}}  {'':{measure}}{heads}",
         *(
-            f"{task:{widest}}  {metric:{measure}}"
-            + "".join(f"  {cells.get((task, m), '-'):>{max(8, len(m))}}" for m in models)
-            for task, metric in tasks
+            f"{title:{widest}}  {metric:{measure}}"
+            + "".join(f"  {by_model.get(m, '-'):>{max(8, len(m))}}" for m in models)
+            for title, metric, by_model in lines
         ),
     ]
 
@@ -98,6 +113,16 @@ def _notes(every: "Sequence[Scored]") -> None:
                 f"{len(found.unread)} not read",
                 file=sys.stderr,
             )
+        if found.unanswered or found.repeated:
+            print(f"note: {found.task}, {found.model}: {_lacking(found)}", file=sys.stderr)
+
+
+def _lacking(found: "Scored") -> str:
+    """What the value leaves out, and what it counts more than once."""
+    repeated = f"{found.repeated:,} repeated"
+    if found.questions is None:
+        return f"of {len(found.rows):,} predictions {repeated}"
+    return f"{found.unanswered:,} of {found.questions:,} questions unanswered, {repeated}"
 
 
 def _percent(value: float) -> str:

@@ -1,14 +1,15 @@
 """Answer requests: one pass over the tree of their inputs, then the head where it was asked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import nn
 
-from harness.engine.generate import Spell, continuations
+from harness.engine.generate import Spell, Tell, Written, continuations
 from harness.engine.head import Head
 from harness.engine.layers import Stack, engaged, sweep
 from harness.engine.offload import ON_DEVICE, OnDevice
@@ -30,6 +31,10 @@ def evaluate(
     block: int = BLOCK,
     step: Callable[[float], None] = lambda tokens: None,
     text: Spell | None = None,
+    ends: Collection[int] = (),
+    marks: Collection[int] = (),
+    written: Mapping[int, Written] = MappingProxyType({}),
+    tell: Tell = lambda i, answer: None,
     memory: OnDevice = ON_DEVICE,
     ranks: Alone = ALONE,
 ) -> list[Outcome]:
@@ -41,6 +46,10 @@ def evaluate(
         block: most tokens that pass a layer together.
         step: told how many tokens' worth of all layers was done since the last call.
         text: how tokens read, a reader's `text`; needed where a `Text` stops at words.
+        ends: tokens that end an answer, beside those that the model says, a reader's `ends`.
+        marks: tokens that are no text and are left out of answers, a reader's `marks`.
+        written: answers that are known, by the place of their `Text` among the requests.
+        tell: told of each other answer, and its place, as soon as it is written.
         memory: where hidden states and keys lie.
         ranks: who reads along: every rank is asked the same, and gets all that was answered.
 
@@ -54,8 +63,17 @@ def evaluate(
     with ranks.in_step(), engaged(model, memory):
         if free:
             asked = [requests[i] for i in free]
-            ways = {"block": block, "step": step, "text": text, "memory": memory, "ranks": ranks}
-            found += continuations(model, asked, **ways)
+            ways = {"block": block, "step": step, "memory": memory, "ranks": ranks}
+            found += continuations(
+                model,
+                asked,
+                **ways,
+                text=text,
+                ends=ends,
+                marks=marks,
+                written={n: written[i] for n, i in enumerate(free) if i in written},
+                tell=lambda n, answer: tell(free[n], answer),
+            )
         for some in scored:
             found += _score(model, [requests[i] for i in some], block, step, memory, ranks)
     by_place = dict(zip([*free, *chain.from_iterable(scored)], found, strict=True))

@@ -7,7 +7,8 @@ branch. Answers to prompts that differ only towards their ends are written side 
 keys of its own; any other past the end of its prompt, where the next branch goes over it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,10 @@ from harness.task import Request, Text
 Spell = Callable[[Sequence[int]], str]
 OWN = 256
 """Prompts that differ in no more than so many tokens at their ends are answered side by side."""
+Written = tuple[int, ...]
+"""The tokens of an answer."""
+Tell = Callable[[int, Written], None]
+"""Told of an answer, and of which request it is, as soon as it is written."""
 
 
 def continuations(
@@ -32,9 +37,13 @@ def continuations(
     block: int,
     step: Callable[[float], None],
     text: Spell | None = None,
+    ends: Collection[int] = (),
+    marks: Collection[int] = (),
+    written: Mapping[int, Written] = MappingProxyType({}),
+    tell: Tell = lambda i, answer: None,
     memory: OnDevice = ON_DEVICE,
     ranks: Alone = ALONE,
-) -> list[tuple[int, ...]]:
+) -> list[Written]:
     """The greedy continuation of each prompt.
 
     It ends before an end token, which is no text, with the token that completes one of its stop
@@ -46,6 +55,10 @@ def continuations(
         block: most tokens that pass a layer together.
         step: told how many tokens of prompts were read since the last call.
         text: how tokens read; needed where something stops at words.
+        ends: end tokens, beside those of the model.
+        marks: tokens that are no text either: they end nothing, and are left out of an answer.
+        written: answers that are known, by the place of their request: nothing is read for them.
+        tell: told of each other answer.
         memory: where keys lie.
         ranks: who reads the prompts along; each writes by itself.
 
@@ -54,15 +67,25 @@ def continuations(
     """
     tree = Tree.of([request.tokens for request in requests])
     room = max(len(r.tokens) + _asked(r).max_new_tokens for r in requests)
-    writer = _Writer(model, room, block, text, memory, ranks)
+    writer = _Writer(model, room, block, text, end_tokens(model) | {*ends}, memory, ranks)
     ending: dict[int, list[int]] = {}
-    for i, path in enumerate(tree.paths):
-        ending.setdefault(path[-1].row, []).append(i)
+    asked = [i for i in range(len(requests)) if i not in written]
+    for i in asked:
+        ending.setdefault(tree.paths[i][-1].row, []).append(i)
+    needed = {run.row for i in asked for run in tree.paths[i]}
     tokens = torch.from_numpy(tree.tokens).to(model.device)
-    outcomes: list[tuple[int, ...]] = [()] * len(requests)
+    outcomes: list[Written] = [written.get(i, ()) for i in range(len(requests))]
+
+    def done(found: Iterator[tuple[int, Written]]) -> None:
+        for i, said in found:
+            outcomes[i] = tuple(token for token in said if token not in marks)
+            tell(i, outcomes[i])
+
     for run in tree.runs:
-        for i, said in writer.due(run.position):
-            outcomes[i] = said
+        if run.row not in needed:
+            step(run.length)
+            continue
+        done(writer.due(run.position))
         answered = ending.get(run.row, [])
         hidden, end = None, run.row + run.length
         wanted = torch.tensor([end - 1] if answered else [])
@@ -73,10 +96,8 @@ def continuations(
             step(piece.read)
         for i in answered:
             assert hidden is not None
-            for place, said in writer.answer(i, requests[i], tree.paths[i], hidden[0, -1:]):
-                outcomes[place] = said
-    for i, said in writer.due(-1):
-        outcomes[i] = said
+            done(writer.answer(i, requests[i], tree.paths[i], hidden[0, -1:]))
+    done(writer.due(-1))
     return ranks.agreed(outcomes)
 
 
@@ -89,13 +110,14 @@ class _Writer:
         room: int,
         block: int,
         text: Spell | None,
+        ends: set[int],
         memory: OnDevice,
         ranks: Alone,
     ) -> None:
         self.stack = Stack(model, room, memory)
         self.head = Head(model, self.stack.norm)
         self.keys = [Keys(room, memory, ranks) for _ in self.stack.layers]
-        self.ends, self.text = end_tokens(model), text
+        self.ends, self.text = ends, text
         self.most = block if ranks.size == 1 and self.stack.side_by_side else 0
         """Tokens of which answers that are written side by side may have keys of their own."""
         self.waiting: list[Answer] = []
@@ -122,7 +144,7 @@ class _Writer:
 
     def answer(
         self, place: int, request: Request, path: Sequence[Run], hidden: Tensor
-    ) -> Iterator[tuple[int, tuple[int, ...]]]:
+    ) -> Iterator[tuple[int, Written]]:
         """Have a prompt that was just read answered, now or with others; the answers that are done.
 
         Args:
@@ -141,9 +163,9 @@ class _Writer:
             yield place, self.write(request, hidden)
             return
         own = keep(self.keys, start, end, room)
-        self.waiting.append(Answer(place, request, start, hidden, own, end - start))
+        self.waiting.append(Answer(place, request, start, hidden.clone(), own, end - start))
 
-    def due(self, position: int) -> Iterator[tuple[int, tuple[int, ...]]]:
+    def due(self, position: int) -> Iterator[tuple[int, Written]]:
         """Answers of those who wait, where what they share is about to be gone over from there."""
         if not self.waiting or position >= self.waiting[0].start:
             return
@@ -158,7 +180,7 @@ class _Writer:
             hidden = further(self.stack, self.keys, going) if going else hidden
         yield from ((one.place, tuple(one.written)) for one in answers)
 
-    def write(self, request: Request, hidden: Tensor | None) -> tuple[int, ...]:
+    def write(self, request: Request, hidden: Tensor | None) -> Written:
         """The continuation of a prompt that was read to its end, by itself.
 
         Args:

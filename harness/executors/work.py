@@ -52,6 +52,8 @@ class Work(BaseModel):
     """Where its text is."""
     named: dict[str, str] = {}
     """Small files that the method reads, by content."""
+    files: dict[str, str] = {}
+    """Where those are that the task reads by content."""
     cells: tuple[Share, ...] = Field(min_length=1)
     schema_version: Literal[1] = 1
 
@@ -74,15 +76,22 @@ class Work(BaseModel):
                 for value in catalog.split(first.cell.method)[1].values()
                 if (text := contents.find(value)) is not None
             },
+            files={
+                value: str(place)
+                for value in catalog.split(first.cell.task)[1].values()
+                if (place := contents.where(value)) is not None
+            },
             cells=shares,
         )
 
     @classmethod
     def said(cls, text: str | bytes) -> "Work":
-        """As it was written; the files that its method reads are at hand from here on."""
+        """As it was written; the files that it reads by content are at hand from here on."""
         work = cls.model_validate_json(text)
         for stamped, held in work.named.items():
             contents.keep(stamped.rpartition("@")[0], held)
+        for stamped, place in work.files.items():
+            contents.point(stamped, Path(place))
         return work
 
     def plan(self) -> list[Planned]:

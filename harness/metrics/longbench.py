@@ -20,6 +20,8 @@ Metric = Callable[[str, str, Sequence[str]], float]
 """Prediction, one true answer, all classes -> 0 to 1."""
 Language = Literal["en", "zh", "code"]
 Backend = Literal["difflib", "levenshtein"]
+SEGMENTER = {"jieba": "context-harness[longbench]"}
+"""What parts Chinese into words, and what to install for it."""
 
 
 # one answer
@@ -144,7 +146,7 @@ def segmenter() -> Any:
         except ModuleNotFoundError:
             raise ModuleNotFoundError(
                 "Chinese answers are scored by the words that jieba finds. "
-                "Run: pip install 'context-harness[longbench]'"
+                f"Run: pip install '{SEGMENTER['jieba']}'"
             ) from None
     jieba.setLogLevel(logging.WARNING)
     cutter = jieba.Tokenizer()
@@ -211,6 +213,11 @@ GROUPS = tuple(dict.fromkeys(d.group for d in DATASETS.values()))
 EXTENDED = tuple(name for name, dataset in DATASETS.items() if dataset.extended)
 BINS = ("0-4k", "4-8k", "8k+")
 """LongBench-E's, by `length`: words of English and code, characters of Chinese."""
+
+
+def packages(dataset: str) -> dict[str, str]:
+    """Modules that its metric imports, with what to install."""
+    return SEGMENTER if DATASETS[dataset].metric in (qa_f1_zh, rouge_zh) else {}
 
 
 def scored_text(dataset: str, prediction: str) -> str:

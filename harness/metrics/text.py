@@ -9,6 +9,8 @@ import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+SUMMARIES = {"rouge_score": "context-harness[infinitebench]"}
+"""What scores summaries, and what to install for it."""
 CHINESE_MARKS = "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏."  # noqa: E501, RUF001
 
 
@@ -57,7 +59,7 @@ def rouge_lsum(said: str, right: str) -> float:
         from rouge_score.rouge_scorer import RougeScorer
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
-            "Summaries are scored by rouge_score. Run: pip install 'context-harness[infinitebench]'"
+            f"Summaries are scored by rouge_score. Run: pip install '{SUMMARIES['rouge_score']}'"
         ) from None
     scorer = RougeScorer(["rougeLsum"], use_stemmer=False)
     return float(scorer.score(right, said)["rougeLsum"].fmeasure)
