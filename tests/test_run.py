@@ -191,6 +191,7 @@ def test_answers_that_were_written_are_not_written_again(wish, tmp_path, monkeyp
         return write(self, request, hidden)
 
     monkeypatch.setattr(generate._Writer, "write", counted)
+    monkeypatch.setattr(generate.Stack, "side_by_side", False)  # each by itself
     task = "infinitebench.passkey,samples=3"
     one = replace(wish, methods=("yarn",), tasks=(task,), lengths=(900,), corpus=None, samples=None)
     with pytest.raises(KeyboardInterrupt):

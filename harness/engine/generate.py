@@ -23,7 +23,8 @@ from harness.task import Request, Text
 
 Spell = Callable[[Sequence[int]], str]
 OWN = 256
-"""Prompts that differ in no more than so many tokens at their ends are answered side by side."""
+"""So many of a prompt's last tokens may be taken for its own, though others share some of them: then
+those that share less are answered with it."""
 Written = tuple[int, ...]
 """The tokens of an answer."""
 Tell = Callable[[int, Written], None]
