@@ -211,6 +211,26 @@ def test_answers_that_were_written_are_not_written_again(wish, tmp_path, monkeyp
     assert answers[0] == answers[1]
 
 
+CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}{{ enable_thinking }}"
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [(None, {"asked_as": "base"}), (CHAT, {"asked_as": "chat", "thinking": "off"})],
+)
+def test_a_result_says_how_it_was_asked_and_what_ended_answers(template, told, folder, monkeypatch):
+    live = load(str(folder), device="cpu", dtype="float32")
+    monkeypatch.setattr(live.tokenizer, "chat_template", template)
+    monkeypatch.setattr(live.model.generation_config, "eos_token_id", 7)
+    said = {}
+    for task in ("infinitebench.passkey,samples=1", "perplexity,samples=1"):
+        cell = Cell(model="m", method="none", task=task, length=600)
+        (finished,) = run(live, TokenReader(live.tokenizer), [cell], keep=False)
+        made = finished.result.provenance
+        said[task] = {k: made[k] for k in ("asked_as", "thinking", "end_tokens") if k in made}
+    assert [*said.values()] == [told | {"end_tokens": [1, 7]}, {}]
+
+
 def test_a_length_that_is_too_long_leaves_the_shorter_ones_of_its_row(wish, tmp_path):
     cells = plan(replace(wish, methods=("yarn",), samples=1))
     cells[1] = replace(cells[1], bytes=2**60, alone=2**60, fits=False)
