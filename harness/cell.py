@@ -9,6 +9,8 @@ from urllib.parse import quote, unquote
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from harness import checkpoints
+
 SCHEMA = 1
 SAFE = " ,=+@-_.~"
 """What stands in a path as it is."""
@@ -30,10 +32,12 @@ def in_any_dtype(model: str) -> str:
     return model.partition(COMPUTED)[0]
 
 
+@cache
 def base_of(model: str) -> str:
-    """The spec of the model that a trained one started from, computed in the same."""
+    """The spec of the model that a trained or published one started from, computed in the same."""
     name = in_any_dtype(model)
-    return name.partition("+")[0] + model.removeprefix(name)
+    published = checkpoints.find(name)
+    return (published.started if published else name.partition("+")[0]) + model.removeprefix(name)
 
 
 class Cell(BaseModel):
@@ -61,7 +65,10 @@ class Cell(BaseModel):
     @property
     def training(self) -> str:
         """What the trained model is called; empty where the model is a base."""
-        return re.sub(r"@[0-9a-f]{8}", "", in_any_dtype(self.model).partition("+")[2])
+        name = in_any_dtype(self.model)
+        if checkpoints.find(name):
+            return name.rpartition("/")[2]
+        return re.sub(r"@[0-9a-f]{8}", "", name.partition("+")[2])
 
     def of_model(self, name: str) -> bool:
         """Whether a person means its model by this name, whatever it was computed in."""

@@ -6,6 +6,7 @@ the range that the method is set to read; one whose encoding follows the length 
 fixed for each answer, and what was read is read again when that changes.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -28,6 +29,8 @@ from harness.plan import ENCODING, Options, settled, takes
 from harness.plugins import blamed, named
 from harness.probe import NotOn, prove
 
+WORD = re.compile(r"[+-]?[\d.]+(e[+-]?\d+)?|[A-Za-z][\w-]*", re.ASCII)
+"""A number or a word, and no place of a file."""
 FURTHER = 4.0
 """How many times further than trained a method is set to read, where nothing says how far."""
 Message = Mapping[str, str]
@@ -209,9 +212,10 @@ class Chat:
         length = len(tokens) + self.sampling.max_new_tokens
         if self.method.depends_on_length and (reason := self.method.unfit(self.live.model, length)):
             raise ValueError(
-                f"{reason} With room for the answer this is {length:,}: /clear, or another /method."
+                f"{reason} With room for the answer this is {length:,}: start anew (/clear), or "
+                "read by another method (/method)."
             )
-        return Turn(tuple(messages), tokens, length, self._beyond(len(tokens)))
+        return Turn(tuple(messages), tokens, length, self._beyond(len(tokens), length))
 
     def reply(self, turn: Turn, step: Callable[[int], None] = lambda tokens: None) -> Iterator[str]:
         """The answer, piece by piece. Stop taking pieces, and what was said so far is the answer.
@@ -334,13 +338,37 @@ class Chat:
         said = "".join(("\n" if m["role"] == "user" else "") + m["content"] for m in messages)
         return [self.reader.bos, *self.reader.tokens(said.removeprefix("\n"))]
 
-    def _beyond(self, tokens: int) -> str | None:
-        if self.reach is None or tokens <= self.reach:
+    def _beyond(self, tokens: int, length: int) -> str | None:
+        """What to know before an answer that would, as long as it may become, pass the range."""
+        if self.reach is None or length <= self.reach:
             return None
+        far = f"This is {tokens:,} tokens"
+        if tokens <= self.reach:
+            far += f", with room for the answer {length:,}"
         return (
-            f"This is {tokens:,} tokens, and {self.spec} is set to read {self.reach:,}: what is "
-            "said now may be noise. Start anew (/clear), or read by a method set further (/method)."
+            f"{far}, and {self.spec} is set to read {self.reach:,}: what is said beyond may be "
+            "noise. Start anew (/clear), or read by a method set further (/method)."
         )
+
+
+def check_named(method: str, started: str) -> None:
+    """Who reaches a page names no file: one of Python would run, any other be read.
+
+    Args:
+        method: what was typed there.
+        started: the method that the page was started with, whose file its owner named.
+
+    Raises:
+        ValueError: a part of it may name a file.
+    """
+    said, known = catalog.split(method), catalog.split(started)
+    words = {*said[0].split("+"), *said[1].values()}
+    if all(map(WORD.fullmatch, words - {*known[0].split("+"), *known[1].values()})):
+        return
+    raise ValueError(
+        "In the browser a method is one of the list, with numbers and words behind it, such as "
+        "yarn,factor=8. What lies in a file is named where the page is started, by --method."
+    )
 
 
 def trouble(error: Exception) -> str | None:

@@ -24,6 +24,9 @@ class Checkpoint(BaseModel):
     source: str
     """The page's address."""
     base: str
+    """What it was trained from, as its page calls it."""
+    started: str
+    """Where that is on the hub."""
     chat: bool = False
     """It was trained on conversations."""
     trained: int | None = None
@@ -41,14 +44,22 @@ class Checkpoint(BaseModel):
         """What a person types."""
         return self.name.lower()
 
+    @property
+    def phrase(self) -> str:
+        """What it was trained on, as `harness.trained` says it of models of this project."""
+        long = f": sequences of {self.trained:,}" if self.trained else ""
+        return f"{self.base} trained further, by {self.page}{long}"
+
 
 @cache
 def every() -> tuple[Checkpoint, ...]:
     """In the order of their pages."""
     import yaml
 
-    pages = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
-    return tuple(_read({**page, **row}) for page in pages for row in page.pop("models"))
+    said = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+    bases = said["bases"]
+    rows = ({**page, **row} for page in said["pages"] for row in page.pop("models"))
+    return tuple(_read({**row, "started": bases[row["base"]]}) for row in rows)
 
 
 def _read(row: dict[str, str]) -> Checkpoint:
@@ -56,6 +67,7 @@ def _read(row: dict[str, str]) -> Checkpoint:
     return Checkpoint.model_validate({**row, **spelled})
 
 
+@cache
 def find(name: str) -> Checkpoint | None:
     """The one of this name, or at this place on the hub; in capitals or not."""
     meant = name.lower()

@@ -14,15 +14,13 @@ from math import exp
 from harness import catalog
 from harness.cell import Result
 from harness.effective import ALIKE
-from harness.pairing import Items, aligned, comparable, meant, name
+from harness.pairing import NATS, Items, aligned, comparable, meant, name
 from harness.report.reach import higher_is_better
 from harness.stats import enough, holm, least_p, paired, sign_flip
 
 __all__ = ["between", "comparable", "compare", "floor", "matrix"]
 
 SIGNIFICANT = 0.05
-NATS = {"perplexity", "LongPPL"}
-"""Metrics whose items are mean losses."""
 Pair = tuple[Result, Result]
 
 

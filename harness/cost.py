@@ -134,6 +134,8 @@ class Work:
     """Tokens of the longest input that is scored: of one layer's keys."""
     room: int = 0
     """Of the longest prompt and its answer: the keys of all layers are kept for it."""
+    beside: int = 0
+    """Tokens of answers that are written side by side, with keys of their own in all layers."""
 
     @classmethod
     def of(cls, requests: "Sequence[Request]", block: int = 0, follows: int = 0) -> "Work":
@@ -185,6 +187,7 @@ class Work:
             told=told,
             depth=depth,
             room=max((len(r.tokens) + _written(r, follows) for r in later), default=0),
+            beside=min(size, sum(len(r.tokens) + _written(r, follows) for r in later)),
         )
 
     def flops(self, shape: Shape) -> float:
@@ -223,7 +226,7 @@ class Work:
             process: what is there before the model.
         """
         key = (1 + places) * shape.key_heads * shape.head_dim * number
-        keys = key * (self.depth + shape.layers * self.room)
+        keys = key * (self.depth + shape.layers * (self.room + self.beside))
         table = max(self.depth, self.room) * 2 * shape.head_dim * number
         rows = self.kept * shape.hidden * number + self.kept * 3 * 8
         asked = self.told * 6 * 8 + min(self.asked * shape.vocabulary, LOGITS) * 3 * 4

@@ -22,7 +22,7 @@ from harness.disk import write_whole
 from harness.lengths import label
 from harness.network import pinned
 from harness.report.reach import higher_is_better
-from harness.report.sheet import SHARES
+from harness.report.sheet import is_share
 from harness.store import Broken, Store
 
 OURS = "context-harness/"
@@ -174,7 +174,7 @@ def _log(results: list[Result], by: str, stamp: str) -> shapes.Log:
 
 def _evaluation(result: Result) -> shapes.Evaluation:
     higher = higher_is_better(result.cell.task, result.metric)
-    share = result.metric in SHARES
+    share = is_share(result.metric)
     interval = None
     if result.low is not None and result.high is not None:
         interval = shapes.Interval(lower=result.low, upper=result.high)

@@ -80,14 +80,24 @@ class Card:
         """
         return trained.read(self._mine)
 
+    @property
+    def published(self) -> checkpoints.Checkpoint | None:
+        """The checkpoint of others' lists that it is."""
+        return checkpoints.find(self.name) or checkpoints.find(self.place)
+
+    @property
+    def history(self) -> str | None:
+        """What it was trained on beyond its base, in a phrase; None: it is a base."""
+        told = self.trained or self.published
+        return told and told.phrase
+
     @cached_property
     def own_method(self) -> str | None:
         """The spec of what it was trained with, where it or a list of checkpoints says so."""
         if self.trained:
             return self.trained.method
-        published = checkpoints.find(self.name) or checkpoints.find(self.place)
-        if published:
-            return published.method
+        if self.published:
+            return self.published.method
         kind = (getattr(self._text, "rope_parameters", None) or {}).get("type")
         return kind if kind in WEIGHED else None
 

@@ -62,6 +62,8 @@ QUESTION = "\\nWhat is the door key? The door key is"
 @dataclass(frozen=True, kw_only=True)
 class {Name}(Task):
     metric = "accuracy"
+    counts = "the code and the full stop behind it, said at once"
+    max_new_tokens = 10
 
     samples: int = 10
     """Questions at each length."""
@@ -123,12 +125,15 @@ def write(kind: Literal["method", "task"], name: str, folder: Path) -> Path:
     kinds: tuple[catalog.Kind, ...] = ("methods", "tasks")
     if taken := [k for k in kinds if stem.replace("_", "-") in catalog.names(k)]:
         raise ValueError(f"{name} is a name in harness list {taken[0]} already: take another.")
-    file = folder / f"{stem}.py"
     title = "".join(part.capitalize() for part in stem.split("_"))
+    text = {"method": METHOD, "task": TASK}[kind]
+    if re.search(rf"\b{title}\b", text):
+        raise ValueError(f"A class {title} would hide what its own file needs: take another name.")
+    file = folder / f"{stem}.py"
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with file.open("x", encoding="utf-8") as opened:
-            opened.write({"method": METHOD, "task": TASK}[kind].format(Name=title))
+            opened.write(text.format(Name=title))
     except FileExistsError:
         raise ValueError(
             f"{file} is there already: take another name, or another folder with --into."

@@ -14,6 +14,8 @@ from harness.store import Store
 
 Scores = Mapping[str, float]
 Items = Callable[[Result], Scores]
+NATS = {"perplexity", "LongPPL"}
+"""Metrics whose items are mean losses."""
 
 
 def name(cell: Cell) -> str:

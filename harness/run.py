@@ -115,7 +115,7 @@ def run(
         return [one for cell in cells for one in run(live, reader, [cell], corpus=corpus, **ways)]
     shared = {
         "factor": facts.get("factor"),
-        "trained": live.card.trained and live.card.trained.phrase,
+        "trained": live.card.history,
         "peak_memory": machine.peak_memory(live.device),
         "provenance": provenance | memory.account(),
     }

@@ -6,6 +6,7 @@ tab has its own conversation, and the one that is continued is read again as far
 """
 
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import catalog
-from harness.chat import Chat, Message, trouble
+from harness.chat import Chat, Message, check_named, trouble
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -24,6 +25,8 @@ except ModuleNotFoundError:
 
 KEPT = 3600
 """Seconds that a dropped file lies in the temporary folder at most."""
+TYPED = re.compile(r" \(/\w+\)")
+"""Commands of the terminal, of which the page has buttons."""
 
 
 def serve(chat: Chat, host: str, port: int | None) -> None:
@@ -104,6 +107,7 @@ class Answers:
         self.chat = chat
         self._alone = threading.Lock()  # the model is one, and a stopped answer may linger
         self._picked = chat.spec
+        self._started = chat.spec
 
     def answer(
         self,
@@ -120,12 +124,13 @@ class Answers:
         try:
             with self._alone:
                 if method and method != self._picked:
+                    check_named(method, self._started)
                     self.chat.use(method)
                     self._picked = method
                 turn = self.chat.turn([*kept[: turns(history)], _user(message)])
                 pieces = self.chat.reply(turn)
             if turn.notice:
-                gr.Warning(turn.notice, title="Beyond its range", duration=None)
+                gr.Warning(TYPED.sub("", turn.notice), title="Beyond its range", duration=None)
             said = ""
             while (piece := self._next(pieces)) is not None:
                 said += piece
@@ -134,6 +139,7 @@ class Answers:
         except Exception as error:
             if not (said := trouble(error)):
                 raise
+            said = TYPED.sub("", said)
             gr.Warning(said, title="Not answered", duration=None)  # an error would cover the page
 
     def _next(self, pieces: Iterator[str]) -> str | None:

@@ -1,6 +1,6 @@
 """Any task of lm-eval by its name, `lm-eval:arc_easy`, asked through this project's engine.
 
-Gao et al., https://github.com/EleutherAI/lm-evaluation-harness
+Gao et al. 2024, https://github.com/EleutherAI/lm-evaluation-harness
 
 The length is what lm-eval calls max_length: longer inputs lose their left, and are counted. The
 number is the task's main metric, and the name in results says which: `lm-eval:arc_easy.acc_norm`;

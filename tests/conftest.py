@@ -9,8 +9,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, each with a
 # A shell has what it starts in the background ignore Ctrl-C, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+LONG = ("faults", "benchmarks", "search", "train", "executors", "smollm2", "docs", "parallel")
+"""Files that take longest: they are begun first, so that no process waits for one at the end."""
+
 if not (Path(__file__).parents[1] / "harness").is_dir():  # a wheel is tested, outside the checkout
     collect_ignore = ["test_architecture.py", "test_readme.py"]
+
+
+def pytest_collection_modifyitems(items):
+    """By file; within one, as they stand there."""
+    place = {f"test_{name}": i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "harness"
 HEAVY = {"torch", "transformers", "datasets", "matplotlib"}
 
 MAY_SEE = {
-    "harness/cell.py": {"harness.catalog"},
+    "harness/cell.py": {"harness.catalog", "harness.checkpoints"},
     "harness/catalog.py": {"harness.nearest", "harness.method", "harness.plugins"},
     "harness/plugins.py": {"harness.method", "harness.task"},
     "harness/lengths.py": set(),
@@ -128,6 +128,7 @@ def test_the_engine_knows_no_method_no_task_and_no_report():
 def test_reports_run_nothing_and_load_no_torch():
     allowed = ("harness.report", "harness.cell", "harness.catalog", "harness.lengths")
     allowed += ("harness.nearest", "harness.published", "harness.effective", "harness.pairing")
+    allowed += ("harness.checkpoints",)
     for path in files("harness/report"):
         strangers = {name for name in ours(path) if not name.startswith(allowed)}
         assert strangers <= {"harness.plan", "harness.stats", "harness.machine"}, path.name

@@ -69,7 +69,7 @@ def test_two_ranks_read_what_one_reads(figures):
 
 
 def test_half_the_memory_suffices_with_the_hosts(figures):
-    kept = figures("offload", "--lengths", "32k", "--method", "yarn")
+    kept = figures("offload", "--lengths", "16k", "--method", "yarn")
     assert kept["sides"]["half"]["offload"] and not kept["sides"]["whole"]["offload"]
     assert [row["reached"] for row in kept["rows"][1:]] == [True, True]
 

@@ -10,10 +10,13 @@ import yaml
 from test_clex import checkpoint
 
 from harness import catalog, model, network
+from harness.cell import Cell, Result, base_of
 from harness.checkpoints import Checkpoint, every, find, place
 from harness.cli import main
 from harness.gridfile import options
+from harness.pairing import comparable
 from harness.plan import settled
+from harness.report.reach import budget, claimed, unextended
 from harness.rope import Rope
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published"
@@ -107,6 +110,27 @@ def test_a_checkpoint_is_what_its_page_says_and_nothing_else():
         Checkpoint(name="A", page="p", source="s", base="b", method="none")
 
 
+# its results
+
+
+def test_its_results_stand_beside_those_of_its_base():
+    mine = Cell(model="DAMO-NLP-SG/CLEX-7B-16K", method="clex", task="passkey", length=9)
+    other = mine.model_copy(update={"model": "NousResearch/Yarn-Llama-2-7b-64k"})
+    assert mine.base == other.base == "meta-llama/Llama-2-7b-hf" == base_of(mine.base)
+    assert (mine.training, other.training) == ("CLEX-7B-16K", "Yarn-Llama-2-7b-64k")
+    assert base_of(f"{mine.model},dtype=float32") == f"{mine.base},dtype=float32"
+    assert mine.of_model("meta-llama/Llama-2-7b-hf") and not unextended(mine.model, "none")
+    scored = [Result(cell=cell, status="scored", value=1.0) for cell in (mine, other)]
+    assert "base models" not in (comparable(*scored) or "")
+
+
+def test_what_it_was_trained_on_and_claims_is_what_its_page_says():
+    cell = Cell(model="NousResearch/Yarn-Llama-2-7b-128k", method="none", task="t", length=9)
+    assert budget(find("yarn-llama-2-7b-128k").phrase) == (None, 65536)
+    assert budget(find("yarn-solar-10b-32k").phrase) == (None, None)
+    assert claimed(cell, None, 4096) == 131072
+
+
 # the method that is on
 
 
@@ -114,6 +138,7 @@ def test_its_name_finds_it_on_the_hub_with_its_method_on(hub):
     card = model.describe("clex-llama-2-7b-16k")
     assert (card.place, card.own_method) == ("DAMO-NLP-SG/CLEX-7B-16K", "clex")
     assert model.describe("DAMO-NLP-SG/CLEX-7B-16K").own_method == "clex"
+    assert card.history == "LLaMA-2-7B trained further, by CLEX README: sequences of 16,384"
     live = model.load("clex-llama-2-7b-16k", device="cpu", dtype="float32")
     found = catalog.load("methods", "clex").provenance(live.model, 3 * 512)
     assert (found["learned"], found["factor"], found["max_factor"]) == (True, 3, 8)

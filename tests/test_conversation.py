@@ -21,7 +21,7 @@ import torch
 from browser import Browser, chromium
 
 from harness import catalog
-from harness.chat import Chat, Sampling, trouble
+from harness.chat import Chat, Sampling, check_named, trouble
 from harness.cli import main
 from harness.cli.chat import COMMANDS, Pipe, Screen, Talk, whole
 from harness.engine.evaluate import evaluate
@@ -279,7 +279,7 @@ def test_beyond_its_range_it_says_so_before_it_answers(live, reader):
         assert chat.say("a" * 1000).notice is None
         assert "1,101 tokens, and pi,factor=2 is set to read 1,024" in chat.say("a" * 1100).notice
     with Chat(live, reader, "clex,max_factor=2", sampling=SHORT) as chat:
-        with pytest.raises(ValueError, match=r"reads up to 1,024 tokens.*this is 1,113: /clear"):
+        with pytest.raises(ValueError, match=r"reads up to 1,024 tokens.*is 1,113: start anew"):
             chat.say("a" * 1100)
         assert answered(chat, "a")
 
@@ -610,6 +610,23 @@ def test_at_a_real_terminal_ctrl_c_stops_and_once_more_leaves(terminal):
 # in a browser
 
 
+@pytest.mark.parametrize("typed", [
+    "yarn", "yarn,factor=8", "ntk+log-n,factor=2.5", "yarm", "longrope,start=official",
+    "mine@1a2b3c4d,factor=4", "longrope,factors=found.json",
+])  # fmt: skip
+def test_in_a_browser_a_method_is_a_name_with_numbers_and_words(typed):
+    check_named(typed, "mine@1a2b3c4d,factors=found.json")
+
+
+@pytest.mark.parametrize("typed", [
+    "./x.py", "x.py", "/tmp/gradio/1/x.py", "yarn+./x.py", "~/x.py.variant", "C:\\x.py",
+    "longrope,factors=/etc/passwd", "longrope,factors=other.json", "x@00000000",
+])  # fmt: skip
+def test_in_a_browser_nobody_names_a_file(typed):
+    with pytest.raises(ValueError, match="numbers and words behind it"):
+        check_named(typed, "longrope,factors=found.json")
+
+
 @pytest.fixture
 def page(tmp_path):
     """The toy model's page in Chromium."""
@@ -693,3 +710,12 @@ def test_in_a_browser_files_are_dropped_and_methods_picked(page, tmp_path):
     page.call("Input.insertText", text="def open(self):")
     page.press("Enter")
     reads(page, "Did you mean 'yarn'?")
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    page.run(f"({picker}.focus(), {picker}.select())")
+    page.call("Input.insertText", text=str(tmp_path / "mine.py"))
+    page.press("Enter")
+    page.run("document.querySelector('textarea').focus()")
+    page.call("Input.insertText", text="def close(self):")
+    page.press("Enter")
+    reads(page, "numbers and words behind it")
+    assert not (tmp_path / "ran").exists()

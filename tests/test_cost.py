@@ -53,7 +53,7 @@ def counted(blocks):
 def done(monkeypatch):
     """The blocks that layers really run, by what is asked of them."""
     found = {"inner": Counter(), "last": Counter(), "stored": Counter()}
-    run = Stack.run
+    run, one_each = Stack.run, Stack.one_each
 
     def watched(self, index, hidden, block, keys):
         top = index == len(self.layers) - 1
@@ -62,7 +62,13 @@ def done(monkeypatch):
             found[which][block.length, block.position] += 1
         return run(self, index, hidden, block, keys)
 
+    def each(self, index, hidden, positions, keys):
+        which = "last" if index == len(self.layers) - 1 else "inner"
+        found[which].update((1, position) for position in positions.tolist())
+        return one_each(self, index, hidden, positions, keys)
+
     monkeypatch.setattr(Stack, "run", watched)
+    monkeypatch.setattr(Stack, "one_each", each)
     return found
 
 

@@ -427,7 +427,8 @@ def cluster():
 
 
 def told(seconds=0.0, dies=None):
-    """A worker that tells when and where it measured; it may take longer, or die of a method.
+    """A worker that tells when and where it measured; it may take longer, or die of a method:
+    once, where a file is named that marks it, or each time.
 
     Made in here, so that it travels by value: workers do not see this file.
     """
@@ -437,9 +438,11 @@ def told(seconds=0.0, dies=None):
             import ray
 
             began, where = time.time(), ray.get_runtime_context().get_node_id()
-            if dies and dies[0] in asked and not (dies[1] and Path(dies[1]).exists()):
-                if dies[1]:
-                    Path(dies[1]).write_text(where)
+            for name, mark in (dies or {}).items():
+                if f'"method":"{name}' not in asked or (mark and Path(mark).exists()):
+                    continue
+                if mark:
+                    Path(mark).write_text(where)
                 os.kill(os.getpid(), 9)
             found = super().measure(asked)
             time.sleep(seconds)
@@ -483,17 +486,10 @@ def test_two_nodes_work_at_the_same_time_with_the_numbers_of_one_process(on, tmp
 
 
 @pytest.mark.slow
-def test_a_pass_whose_worker_dies_is_tried_elsewhere(on, tmp_path):
+def test_a_pass_whose_worker_dies_is_tried_elsewhere_and_failed_where_every_one_dies(on, tmp_path):
     mark = tmp_path / "died"
-    found, _ = on(told(dies=("pi", str(mark))))
-    assert len(found) == 4 and {r.status for r in found} == {"scored"}
-    assert mark.exists()
-
-
-@pytest.mark.slow
-def test_a_pass_that_every_worker_dies_of_is_failed_and_the_others_finish(on):
-    found, _ = on(told(dies=("pi", None)), retries=1)
-    assert len(found) == 4
+    found, _ = on(told(dies={"none": str(mark), "pi": None}), retries=1)
+    assert len(found) == 4 and mark.exists()
     for result in found:
         if result.cell.method.startswith("pi"):
             assert result.status == "failed" and "its worker died 2 times" in result.reason

@@ -110,13 +110,14 @@ def llama():
     return built("llama")
 
 
-def test_every_method_is_tried():
-    rotary = {
+def test_every_method_that_says_what_transformers_calls_it_is_tried():
+    said = {
         name
         for name in catalog.names("methods")
-        if isinstance(catalog.load("methods", name), Reencoding)
+        if isinstance(method := catalog.load("methods", name), Reencoding)
+        and type(method).native is not Reencoding.native
     }
-    assert {spec.split(",")[0] for spec in NATIVE} == rotary
+    assert said <= {spec.split(",")[0] for spec in NATIVE}
 
 
 @pytest.mark.parametrize("spec", NATIVE)

@@ -97,6 +97,7 @@ def numbers(root):
 
 # Killed
 
+KILLS = int(os.environ.get("HARNESS_KILLS", "20"))
 KILLED = """
 import json, os, random, signal, sys, time
 from pathlib import Path
@@ -157,9 +158,9 @@ def killed(folder, root, kills):
 
 
 @pytest.mark.slow
-def test_killed_fifty_times_a_grid_comes_to_the_table_of_an_undisturbed_one(folder, tmp_path):
-    count, rounds = killed(folder, tmp_path / "killed", 50)
-    assert sum(died and found < count for found, died in rounds) >= 40, "most came too late"
+def test_killed_again_and_again_a_grid_comes_to_the_table_of_an_undisturbed_one(folder, tmp_path):
+    count, rounds = killed(folder, tmp_path / "killed", KILLS)
+    assert sum(died and found < count for found, died in rounds) >= 0.8 * KILLS, "most too late"
     killed(folder, tmp_path / "calm", 0)
     assert numbers(tmp_path / "killed") == numbers(tmp_path / "calm")
     assert len(files(tmp_path / "killed")) == count
@@ -615,7 +616,7 @@ def bad_results(place, count):
     holds(law, RESULTS, count)
 
 
-FEW, MANY = 200, 20_000
+FEW, MANY = 200, int(os.environ.get("HARNESS_FUZZ", "4000"))
 
 
 def test_no_generated_command_line_brings_a_traceback(tmp_path):
@@ -635,5 +636,6 @@ def test_no_generated_result_file_is_taken_for_one_or_hides_another(tmp_path):
     ("law", "count"),
     [(bad_lines, MANY * 3 // 5), (bad_grids, MANY * 3 // 20), (bad_results, MANY // 4)],
 )
-def test_nor_do_twenty_thousand(tmp_path, law, count):
+def test_nor_do_thousands(tmp_path, law, count):
+    """Others each time; HARNESS_FUZZ=20000 draws as many as once before a release."""
     law(tmp_path, count)

@@ -77,7 +77,9 @@ def together_as_alone(model, asked, logits, block):
     logits.clear()
     alone = [outcome for r in asked for outcome in evaluate(model, [r], block=1000)]
     assert together == alone and {len(outcome) for outcome in alone} <= {*range(1, 7)}
-    torch.testing.assert_close(shared, torch.cat(logits), atol=1e-4, rtol=0)
+    apart = torch.cat(logits)
+    assert shared.shape == apart.shape
+    assert (shared[:, None] - apart).abs().amax(-1).amin(1).max() < 1e-4  # in another order
 
 
 # laws
@@ -110,6 +112,21 @@ def test_what_prompts_share_is_read_once_and_its_keys_are_kept_once(monkeypatch)
     evaluate(small("llama"), asked, step=read.append)
     assert sum(read) == len(tree_of(asked).tokens) == 90 + 25 + 5 + 5 + 40
     assert [keys.capacity for keys in made] == [90 + 25 + 5 + 6] * SHAPE["num_hidden_layers"]
+
+
+def test_answers_on_one_document_are_written_side_by_side(logits, monkeypatch):
+    """One pass of the layers gives each of them a token; by themselves where a method bends."""
+    monkeypatch.setattr(generate, "end_tokens", lambda model: set())
+    model, asked = small("llama"), questions()[1:5]
+    evaluate(model, asked)
+    assert [len(rows) for rows in logits] == [4] * 6
+    logits.clear()
+    evaluate(model, asked, block=40)  # room for one and no more
+    assert [len(rows) for rows in logits] == [1] * 24
+    with catalog.load("methods", "log-n").applied_to(model, LENGTH):
+        logits.clear()
+        evaluate(model, asked)
+    assert [len(rows) for rows in logits] == [1] * 24
 
 
 def test_answers_come_in_the_order_of_the_questions():

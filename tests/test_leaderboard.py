@@ -14,6 +14,7 @@ from unittest.mock import Mock
 import pytest
 from browser import Browser, chromium
 
+from harness import catalog
 from harness.archive import columns
 from harness.catalog import canonical
 from harness.cell import Cell, Result
@@ -22,9 +23,9 @@ from harness.lengths import label
 from harness.published import published
 from harness.report.beside import beside
 from harness.report.board import COLUMNS, board, fewer
-from harness.report.page import command, fitting, html
+from harness.report.page import command, fitting, html, percent
 from harness.report.ranking import ranking, refreshed, summary
-from harness.report.reach import Curve, budget, held, higher_is_better, tax
+from harness.report.reach import MOST, Curve, budget, held, higher_is_better, tax
 from harness.report.table import escaped
 from harness.store import Store
 from harness.trained import Trained
@@ -123,7 +124,8 @@ def test_methods_are_ranked_by_how_far_they_read_and_share_a_rank_where_it_is_eq
         (4, "none", "4k"),
         (5, "pi ×8", "< 4k"),  # noqa: RUF001
     ]
-    assert section.plain.name == "none" and section.higher and section.lengths == [*LENGTHS]
+    assert section.common and section.higher and section.lengths == [*LENGTHS]
+    assert [row.name.split()[0] for row in section.rows if row.open] == ["ntk"]
 
 
 def test_a_method_that_reads_badly_everywhere_has_kept_nothing(tmp_path):
@@ -227,10 +229,44 @@ def test_where_nothing_finds_anything_no_row_reads_far_and_none_is_first(tmp_pat
 def test_where_the_model_as_it_is_was_not_measured_the_page_says_so(tmp_path):
     found = boarded(tmp_path, row("pi,factor=8", [0.8, 0.1]))
     page = ranking(found)
-    assert "measured: each row is held against itself" in page and "**4k**" not in page
+    assert "each row is held against itself, and none is ranked" in page and "**4k**" not in page
     assert data(html(found, [], lambda cell: None))["sections"][0]["alone"]
+    assert [row.rank for row in found.sections[0].rows] == [None]
     page = ranking(boarded(tmp_path, [*row("none", [0.8, 0.1]), *row("pi,factor=8", [0.8, 0.1])]))
     assert "held against itself" not in page and "**4k**" in page
+
+
+@pytest.mark.parametrize(("window", "ranks"), [(2048, [None, None]), (4096, [1, 1])])
+def test_what_the_model_as_it_is_scores_beyond_its_window_is_no_measure(window, ranks, tmp_path):
+    """A method that finds little everywhere reads far only beside who finds nothing there."""
+    root = folder(tmp_path, [*row("none", [0.2, 0.2]), *row("pi,factor=8", [0.18, 0.18])])
+    (section,) = board(columns(root, only=COLUMNS), lambda _: window).sections
+    assert [row.rank for row in section.rows] == ranks and section.common == (window == 4096)
+
+
+def test_who_was_not_measured_as_far_may_rank_higher(tmp_path):
+    results = [*EXAMPLE, *row("clex,max_factor=8", [0.95, 0.94])]
+    page = ranking(boarded(tmp_path, results))
+    assert "| ≤ 3 | clex, max\\_factor 8 | ≥ 8k" in page and "| ≤ 1 |" not in page
+    order = [line.split(" | ")[1] for line in page.splitlines() if line.startswith("| ≤ 3")]
+    assert len(order) == 2  # and before those that fail there
+
+
+def test_who_takes_the_factor_from_the_input_claims_nothing(tmp_path):
+    results = [*EXAMPLE, *row("clex,max_factor=8", [0.95]), *row("clex", [0.95])]
+    (section,) = boarded(tmp_path, results).sections
+    said = {row.cell.method: row.claimed for row in section.rows}
+    assert (said["none"], said["dynamic-ntk"], said["yarn,factor=8"]) == (4096, None, 32768)
+    assert said["clex,max_factor=8"] == 32768 and said["clex"] == 65536
+    assert catalog.load("methods", "clex").max_factor == MOST["clex"]
+
+
+@pytest.mark.parametrize(("share", "said"), [
+    (0.0, "0 %"), (0.004, "+0.4 %"), (-0.0008, "−0.08 %"), (1e-6, "0 %"),  # noqa: RUF001
+    (0.0996, "+10 %"), (0.19, "+19 %"), (30.0, "+3,000 %"),
+])  # fmt: skip
+def test_what_can_be_told_from_nothing_is_not_printed_as_nothing(share, said):
+    assert percent(share) == said
 
 
 def test_what_blew_up_is_ranked_and_said_to_be_much_worse(tmp_path):
@@ -367,6 +403,24 @@ def test_the_summary_has_methods_down_and_models_and_tasks_across(tmp_path):
     assert lines[0] == "| method | toy<br>passkey | toy<br>perplexity |"
     assert lines[2] == "| yarn | **≥ 32k** | **≥ 32k** |" and lines[-1] == r"| pi | \< 4k | \< 4k |"
     assert "| dynamic-ntk | **≥ 32k** | · |" in lines
+
+
+def test_of_several_settings_the_summary_names_the_best_and_ranks_methods(tmp_path):
+    others = [*row("yarn,factor=4", [0.9, 0.2]), *row("yarn,factor=16", [0.9, 0.2, 0.1])]
+    text = summary(boarded(tmp_path, EXAMPLE + others))
+    assert "| yarn | **≥ 32k** ×8 |" in text and "chosen by what it is judged by" in text  # noqa: RUF001
+    order = [line.split(" | ")[0] for line in text.splitlines()[2:7]]
+    assert order == ["| dynamic-ntk", "| yarn", "| ntk", "| none", "| pi"]
+
+
+def test_methods_of_few_columns_come_last_in_the_summary(tmp_path):
+    tasks = ("passkey.random", "passkey.strict", "passkey.yarn")
+    rows = (row(name, [0.9] * 4, task) for task in tasks for name in ("none", "yarn,factor=8"))
+    many = [one for found in rows for one in found]
+    text = summary(boarded(tmp_path, [*many, *row("rerope", [1.0] * 4, "passkey.yarn")]))
+    assert [line.split(" | ")[0] for line in text.splitlines()[2:5]] == [
+        "| none", "| yarn", "| rerope",
+    ]  # fmt: skip
 
 
 def test_a_table_without_the_model_as_it_is_ranks_nobody_in_the_summary(tmp_path):
@@ -570,6 +624,19 @@ def test_a_browser_says_of_published_rows_that_they_are_not_ranked(opened):
     groups = opened.run("[...document.querySelectorAll('.under')].map(g => g.textContent)")
     where = ["not ranked" in group for group in groups]
     assert where == sorted(where) and any(where) and not all(where)
+
+
+@pytest.mark.slow
+@BROWSER
+def test_a_browser_shows_a_number_for_several_lengths_once_under_what_was_printed(opened):
+    choose(opened, "source", "published")
+    choose(opened, "task", "passkey")
+    said = "[...document.querySelectorAll('.look')].map(b => b.getAttribute('aria-label'))"
+    (row,) = (words for words in opened.run(said) if "LongRoPE-LLaMA2" in words)
+    many = "4k, 8k, 16k, 64k, 100k, 128k, 160k, 256k, 512k"
+    assert row.endswith(f": {many} 100%, 1024k 100%, 1800k 100%, 2048k 60%")
+    place = f"[...document.querySelectorAll('.look')].find(b => b.textContent.includes('{many}'))"
+    assert opened.run(f"{place}.querySelector('.own').getAttribute('d').split('L').length") == 12
 
 
 @pytest.mark.slow

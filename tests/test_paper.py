@@ -156,7 +156,7 @@ FIGURES = {
     "cost": lambda: cost.draw(cost.passes(PASSES)),
     "front": lambda: front.draw([r for r in CURVES + TRAINED if r.cell.length == 16384]),
     "training": lambda: training.draw({"mine": [(1000 * i, 3.0) for i in range(1, 5)]}),
-    "search": lambda: search.draw([HISTORY]),
+    "search": lambda: search.draw({"toy": HISTORY}),
 }
 each_figure = pytest.mark.parametrize("draw", FIGURES.values(), ids=FIGURES)
 
@@ -293,6 +293,28 @@ def test_lengths_that_one_pass_read_are_one_point_at_its_longest():
     assert point.each == pytest.approx((4.096 + 8.192) / (3 * 8192))
 
 
+def test_what_was_read_by_other_means_is_a_line_of_its_own_and_says_so():
+    took = {"seconds": 2.0, "peak_memory": 10**9}
+    means = [
+        {"device": "AMD EPYC", "kernel": "torch-flash-cpu", "threads": 2, "ranks": 1},
+        {"device": "NVIDIA H200", "kernel": "torch-flash-cuda", "threads": 2, "ranks": 1},
+        {"device": "NVIDIA H200", "kernel": "flash-attn", "threads": 2, "ranks": 2},
+        {"device": "NVIDIA H200", "kernel": "flash-attn", "threads": 2, "offload": True},
+    ]
+    cells = [result("pi,factor=4", 4096, provenance=means[0], **took)]
+    cells += [result(at=4096, provenance=each, **took) for each in means]
+    assert [p.of for p in cost.passes(cells)] == [
+        "perplexity.whole, AMD EPYC, torch-flash-cpu, 2 threads",
+        "perplexity.whole, AMD EPYC, torch-flash-cpu, 2 threads",
+        "perplexity.whole, NVIDIA H200, torch-flash-cuda, 2 threads",
+        "perplexity.whole, NVIDIA H200, flash-attn, 2 threads, 2 ranks",
+        "perplexity.whole, NVIDIA H200, flash-attn, 2 threads, offloaded",
+    ]
+    assert {p.of for p in cost.passes(cells[:2])} == {"perplexity.whole, 2 threads"}
+    one_card = {p.of for p in cost.passes(cells[2:4])}
+    assert "perplexity.whole, flash-attn, 2 threads, 2 ranks" in one_card
+
+
 def test_a_benchmark_s_sides_of_one_length_are_a_line_each_and_of_several_lengths_one():
     took = {"seconds": 2.0, "peak_memory": 10**9}
     curve = {"script": "perplexity_curve", "settings": {"lengths": [1024, 3072]}}
@@ -345,7 +367,8 @@ def test_a_search_is_drawn_as_perplexity(tmp_path):
     ]
     place = tmp_path / "factors.search.json"
     place.write_text(json.dumps({"search": {"model": "toy", "target": 16384}, "history": history}))
-    (axes,) = search.draw([search.read(place)]).axes
+    (picture,) = search.pictures([place])
+    (axes,) = picture.figure.axes
     best, worst = axes.lines
     assert best.get_label() == "toy to 16k" and best.get_ydata() == pytest.approx(
         [exp(3), exp(2.5)]
@@ -354,6 +377,30 @@ def test_a_search_is_drawn_as_perplexity(tmp_path):
     place.write_text("{}")
     with pytest.raises(ValueError, match="no search's state"):
         search.read(place)
+
+
+def test_searches_of_unlike_models_targets_or_texts_are_pictures_of_their_own(tmp_path):
+    history = [{"best": 3.0, "worst_parent": 3.1, "evaluations": 64}]
+    kinds = {
+        "a": {"model": "toy", "target": 16384, "corpus": "stdlib:validation", "samples": 3},
+        "b": {"model": "toy", "target": 16384, "corpus": "stdlib:validation", "samples": 3},
+        "c": {"model": "toy", "target": 16384, "corpus": "stdlib:tests", "samples": 3},
+        "d": {"model": "toy", "target": 65536, "corpus": "stdlib:tests", "samples": 3},
+        "e": {"model": "other", "target": 16384, "corpus": "stdlib:tests", "samples": 3},
+    }
+    for name, about in kinds.items():
+        kept = json.dumps({"search": about, "history": history})
+        (tmp_path / f"{name}.search.json").write_text(kept)
+    made = {p.name: p for p in search.pictures(sorted(tmp_path.iterdir()))}
+    assert [*made] == [
+        "search-toy-to-16k-stdlib-validation-3-documents",
+        "search-toy-to-16k-stdlib-tests-3-documents",
+        "search-toy-to-64k", "search-other-to-16k",
+    ]  # fmt: skip
+    labels = [[line.get_label() for line in p.figure.axes[0].lines] for p in made.values()]
+    assert labels[0] == ["a", "a, last parent", "b", "b, last parent"]
+    assert labels[2] == ["toy to 64k", "toy to 64k, last parent"]
+    assert "other to 16k, on stdlib:tests, 3 documents" in made["search-other-to-16k"].caption
 
 
 def test_a_training_that_has_no_log_says_so(tmp_path):
@@ -497,7 +544,7 @@ def test_what_was_trained_and_searched_lies_among_the_results_and_is_drawn(measu
     (measured / "results" / "search" / "factors.search.json").write_text(json.dumps(kept))
     folder = measured / "figures"
     assert report(measured, "--figures", folder) == 0
-    assert {p.stem for p in folder.glob("*.png")} == {"training", "search"}
+    assert {p.stem for p in folder.glob("*.png")} == {"training", "search-toy-to-16k"}
     assert report(measured, "--figures", folder, "--check") == 0
 
 
@@ -540,16 +587,34 @@ def test_words_stay_what_they_are_in_latex():
     assert escaped("yarn ×4 · é 文") == r"yarn $\times$4 $\cdot$ é U+6587"  # noqa: RUF001
 
 
-def test_every_method_says_where_it_was_published_and_what_that_is_called():
-    for name in catalog.names("methods"):
-        found = source("methods", name)
-        if found is None:
-            continue  # a test of the methods asks for the line
-        assert found.year.startswith("20") and found.url.startswith("https://")
-        assert found.entry.count("{") == found.entry.count("}")
-        assert found.key in found.entry.splitlines()[0]
-        if name in style.ORDER[:15]:
-            assert TITLES[found.number].split(":")[0] in found.entry.replace("\\", "")
+def test_whatever_has_a_source_has_its_title_too():
+    found = {
+        (kind, name): source(kind, name)
+        for kind in ("methods", "tasks")
+        for name in catalog.names(kind)
+    }
+    assert {name for (_, name), where in found.items() if where is None} == {"perplexity"}
+    for where in filter(None, found.values()):
+        assert where.year.startswith("20") and where.url.startswith("https://")
+        assert where.entry.count("{") == where.entry.count("}")
+        assert where.key in where.entry.splitlines()[0]
+        assert f"title = {{{{{escaped(TITLES[where.number])}}}}}" in where.entry
+
+
+def test_of_a_method_over_another_both_are_named_with_their_papers(measured):
+    store = Store(measured / "results")
+    store.write(result("leaky-rerope+log-n"))
+    store.write(result("mine@0123abcd+yarn,factor=4"))
+    report(measured, "--paper", measured / "paper")
+    items = (measured / "paper" / "methods.tex").read_text().splitlines()
+    (logs,) = (item for item in items if r"{log-n}" in item)
+    assert r"\texttt{log-n}] Log-n: the more keys" in logs
+    assert r"\citep{chiang2022-2202.12172}" in logs
+    assert any(r"\citep{su2023-9708}" in item for item in items)
+    assert r"\item[\texttt{mine@0123abcd}] Not of this project." in items
+    assert not any("+" in item for item in items)
+    page = (measured / "paper" / "references.bib").read_text()
+    assert "Overcoming a Theoretical Limitation" in page and page.count("@misc{peng2023") == 1
 
 
 def test_where_something_was_published_is_read_from_its_file():

@@ -299,21 +299,36 @@ def test_the_first_rank_is_heard_by_all(tmp_path):
 # From the command line
 
 
-def cells(folder, place, *more, command=("-P", "-m", "harness")):
-    """What a run prints, without what differs from one run to the next."""
+def asked(folder, place):
     words = ["run", "--model", str(folder), "-m", "pi,none", "-t", "passkey,perplexity", "--json"]
     words += ["-l", "300,600", "--samples", "1", "--corpus", "stdlib", "--device", "cpu"]
-    words += ["--dtype", "float32", "--results", str(place), *more]
+    return [*words, "--dtype", "float32", "--results", str(place)]
+
+
+def cells(folder, place, *more, command=("-P", "-m", "harness")):
+    """What a run by several processes prints."""
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
     ran = subprocess.run(
-        [sys.executable, *command, *words],
+        [sys.executable, *command, *asked(folder, place), *more],
         capture_output=True,
         text=True,
         timeout=200,
         env=environment | {"OMP_NUM_THREADS": "1"},
     )
     assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout)
+    return lines(ran.stdout)
+
+
+def alone(folder, place, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(asked(folder, place))
+    assert not left.value.code
+    return lines(capsys.readouterr().out)
+
+
+def lines(said):
+    """Cells without what differs from one run to the next."""
+    found = json.loads(said)
     assert [cell["status"] for cell in found] == ["scored"] * 8
     return [(cell["method"], cell["task"], cell["length"], cell["value"]) for cell in found]
 
@@ -324,14 +339,15 @@ def matches(found, expected):
 
 
 @pytest.mark.slow
-def test_a_command_starts_its_ranks_or_is_torchruns(folder, tmp_path):
-    expected = cells(folder, tmp_path / "alone")
+def test_a_command_starts_its_ranks_or_is_torchruns(folder, tmp_path, capsys):
+    expected = alone(folder, tmp_path / "alone", capsys)
     matches(cells(folder, tmp_path / "started", "--ranks", "2"), expected)
     torchrun = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "harness")
     matches(cells(folder, tmp_path / "torchrun", command=torchrun), expected)
-    made_by = {r.provenance["ranks"] for r in Store(tmp_path / "torchrun").results()}
-    assert made_by == {2}
-    matches(cells(folder, tmp_path / "torchrun", command=torchrun), expected)  # nothing is left
+    kept = [*Store(tmp_path / "torchrun").results()]
+    assert {result.provenance["ranks"] for result in kept} == {2}
+    alone(folder, tmp_path / "torchrun", capsys)
+    assert [*Store(tmp_path / "torchrun").results()] == kept  # nothing was left to measure
 
 
 @pytest.mark.parametrize(
@@ -384,7 +400,7 @@ def test_a_command_starts_ranks_that_share_weights(folder, tmp_path, capsys):
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "even")
     shared = ("--ranks", "2", "--parallel", "tensor")
     found = cells(tmp_path / "even", tmp_path / "shared", *shared)
-    matches(found, cells(tmp_path / "even", tmp_path / "alone"))
+    matches(found, alone(tmp_path / "even", tmp_path / "alone", capsys))
     words = f"run --model {folder} -m none -t passkey -l 300 --results {tmp_path}/no"
     with pytest.raises(SystemExit) as left:
         main([*words.split(), *shared])

@@ -111,6 +111,16 @@ def test_a_new_task_keeps_the_laws(door):
     test_tasks.test_the_gold_answer_scores_full_and_silence_nothing(name)
     test_tasks.test_a_parameter_can_be_written_and_read_back(name)
     test_tasks.test_no_samples_are_refused(name)
+    test_tasks.test_it_declares_how_an_answer_ends_and_what_counts(name)
+    for reads in (test_tasks.Bytes, test_tasks.Talking, test_tasks.Spaced):
+        test_tasks.test_what_it_asks_is_what_it_declares(name, reads)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("task", "score"), ("method", "rope")])
+def test_a_name_that_would_hide_what_the_file_needs_is_refused(kind, name, tmp_path):
+    with pytest.raises(ValueError, match="take another name"):
+        write(kind, name, tmp_path)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_new_method_is_thirty_lines(rope):

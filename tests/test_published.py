@@ -1,5 +1,7 @@
 """What others printed, held against plain copies of their pages: tests/golden/published."""
 
+import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -13,6 +15,8 @@ from harness.cli import main
 from harness.lengths import label, lengths
 from harness.metrics.longbench import GROUPS
 from harness.published import CLAIM, published, table
+from harness.report.beside import beside
+from harness.report.printed import latex
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "results" / "published"
@@ -209,18 +213,35 @@ def test_a_method_is_this_projects_or_said_to_be_none_of_it():
         else:
             assert n.method == n.name and n.method not in catalog.names("methods")
     without = {n.name for n in EVERY if not n.counterpart}
-    assert without == {
-        *("GPT-4", "Kimi-Chat", "Claude 2"),
-        *("GPT-3.5-Turbo-16K", "Vicuna-v1.5-7B", "LongChat-v1.5-7B"),
+    assert without == {"GPT-4", "Kimi-Chat", "Claude 2", "GPT-3.5-Turbo-16K"}
+
+
+def test_a_linearly_scaled_model_is_position_interpolation_by_what_it_was_trained_at():
+    scaled = {
+        n.name: (n.parameters["factor"], n.train_length)
+        for n in of("clex-longbench")
+        if n.method == "pi"
     }
+    assert scaled == {"Vicuna-v1.5-7B": ("4", 4 * 4096), "LongChat-v1.5-7B": ("8", 8 * 4096)}
+    assert all(any("scales linearly" in d for d in n.doubts) for n in EVERY if n.name in scaled)
 
 
 def test_tasks_protocols_and_metrics_are_this_projects():
-    for task, protocol, metric in {(n.task, n.protocol, n.metric) for n in EVERY} - {
-        (CLAIM, None, "claimed length")
-    }:
+    whole = {(n.task, n.protocol, n.metric) for n in EVERY if n.part is None}
+    for task, protocol, metric in whole - {(CLAIM, None, "claimed length")}:
         assert catalog.load("tasks", protocol or task).metric == metric
         assert (protocol or task).partition(".")[0] == task.partition(".")[0]
+
+
+def test_a_part_has_not_the_metric_of_the_whole():
+    for n in (n for n in EVERY if n.part):
+        whole = catalog.load("tasks", n.protocol or n.task).metric
+        assert n.metric == "average of the group's datasets" != whole
+
+
+def test_a_mean_over_subjects_is_not_taken_for_one_over_questions():
+    doubted = [n.column for n in EVERY if any("mean over subjects" in d for d in n.doubts)]
+    assert doubted == ["MMLU"] * 2
 
 
 # known answers
@@ -292,6 +313,30 @@ def test_a_row_has_the_names_of_a_measured_one():
     measured = {"base", "method", "method_parameters", "factor", "task", "protocol", "metric"}
     assert measured | {"corpus", "length", "value", "trained", "model"} <= row.keys() & KNOWN.keys()
     assert json.loads(json.dumps(row)) == row
+
+
+# beside a leaderboard
+
+
+def points(stem, name):
+    (section,) = beside(of(stem))
+    return next(row["points"] for row in section["rows"] if row["name"] == name)
+
+
+def test_a_number_for_several_lengths_is_told_once_and_drawn_over_all_of_them():
+    row = points("longrope-passkey", "LongRoPE-LLaMA2-2048k")
+    assert [label(p[0]) for p in row][:2] == ["4k", "8k"] and len(row) == 9 + 3
+    assert {(p[1], p[3]) for p in row[:9]} == {("100%", 100.0)}
+    assert [p[6] for p in row[:9]] == ["4k, 8k, 16k, 64k, 100k, 128k, 160k, 256k, 512k", *[""] * 8]
+    assert [(label(p[0]), p[1], p[6:]) for p in row[9:]] == [
+        ("1024k", "100%", []), ("1800k", "100%", []), ("2048k", "60%", []),
+    ]  # fmt: skip
+
+
+def test_a_length_that_is_printed_otherwise_is_shown_as_printed():
+    row = points("longrope-proof-pile", "LongRoPE-LLaMA2-2048k")
+    assert [p[6:] for p in row] == [[]] * 6 + [["262244"]]
+    assert (row[0][0], row[-1][0]) == (4096, 262144)
 
 
 # files that are wrong
@@ -409,6 +454,50 @@ def test_the_verb_puts_lengths_across(capsys):
     assert row.split()[2:] == ["yarn", "×32", "16k", "6.61", "5.94", "5.96", "6.08", "6.22"]  # noqa: RUF001
 
 
+def in_form(capsys, form, where):
+    return printed(capsys, "--results", ROOT / "results", "--format", form, "--where", where).out
+
+
+def test_a_published_table_is_markdown_with_its_source_and_doubts(capsys):
+    page = in_form(capsys, "markdown", "table=clex-llama-2,yarn-passkey")
+    assert page.count("### ") == 2 and "### CLEX README · language modelling" in page
+    assert "|  | method | trained at | 4k | 8k | 16k | 32k | 64k |\n|---|--:|--:|" in page
+    assert r"| Naive FT | naive-ft | 16k | 5.98 | 5.93 | 5.91 | 18.31 | \> 100 |" in page
+    assert f"- <{of('clex-llama-2')[0].source}>" in page
+    assert "- doubt: whole sequences, read at t = n // 4096" in page
+
+
+def test_a_published_table_is_latex_that_stands_in_a_paper(capsys):
+    page = in_form(capsys, "latex", "table=clex-llama-2,clex-longbench")
+    assert page.count(r"\toprule") == page.count(r"\bottomrule") == 2
+    assert r"\label{tab:published-clex-llama-2}" in page
+    assert r"Yarn (s=16) & yarn $\times$16 & 16k & 6.5 & 5.71 & 5.73 & 5.99 & 8.51 \\" in page
+    assert rf"\url{{{of('clex-llama-2')[0].source}}}. \emph{{task}}: perplexity." in page
+    assert not any(r"\url" in line for line in page.splitlines() if line.startswith(r"\caption"))
+    assert r"\emph{metric}: Avg.: average of six groups; Single-Document QA, " in page
+    assert "≈" not in page and r"\textbf" not in page
+    rows = [line for line in page.splitlines() if line.endswith(r"\\")]
+    assert {line.count(" & ") for line in rows} == {7, 9}
+
+
+def test_an_address_with_words_of_latex_stays_text(tmp_path):
+    evil = GOOD.replace("example.org/page", r"example.org/\input{x}%#")
+    page = latex(table(written(tmp_path, evil)))
+    assert (
+        r"\input" not in page and r"\url" not in page and r"\textbackslash{}input\{x\}\%\#" in page
+    )
+
+
+def test_comma_separated_published_numbers_are_all_that_is_known_of_each(capsys):
+    lines = [*csv.DictReader(io.StringIO(in_form(capsys, "csv", "table=clex-llama-2")))]
+    assert len(lines) == len(of("clex-llama-2")) == 60
+    bound = next(line for line in lines if line["name"] == "Naive FT" and line["column"] == "64k")
+    assert (bound["printed"], bound["value"], bound["bound"]) == ("> 100", "100.0", ">")
+    assert bound["source"].startswith("https://") and bound["doubts"].count(" | ") == 1
+    scaled = next(line for line in lines if line["name"] == "Yarn (s=32)")
+    assert (scaled["method"], scaled["method_parameters"]) == ("yarn", "factor=32")
+
+
 @pytest.mark.parametrize(
     ("where", "count"),
     [
@@ -433,6 +522,7 @@ def test_the_verb_says_what_it_lacks(capsys, tmp_path):
     for argv, why in [
         (["--results", tmp_path], "There are no published tables in"),
         (["--results", ROOT / "results", "--where", "colour=red"], "have no 'colour'"),
+        (["--json", "--format", "csv"], "give one of them"),
     ]:
         with pytest.raises(SystemExit) as done:
             main(["published", *map(str, argv)])

@@ -182,31 +182,32 @@ def test_what_was_read_is_kept_until_its_results_are(wish, tmp_path, groups, mon
 def test_answers_that_were_written_are_not_written_again(wish, tmp_path, monkeypatch):
     """Neither of a pass that was killed nor of one whose grading failed."""
     monkeypatch.setenv("CONTEXT_HARNESS_CACHE", str(tmp_path / "cache"))
-    written, write, most = [], generate._Writer.write, [1]
+    asked, answer, most = [], generate._Writer.answer, [5]
 
-    def counted(self, request, hidden):
-        if len(written) == most[0]:
+    def counted(self, place, request, *more):
+        if len(asked) == most[0]:
             raise KeyboardInterrupt
-        written.append(request.id)
-        return write(self, request, hidden)
+        asked.append(request.id)
+        return answer(self, place, request, *more)
 
-    monkeypatch.setattr(generate._Writer, "write", counted)
-    task = "infinitebench.passkey,samples=3"
-    one = replace(wish, methods=("yarn",), tasks=(task,), lengths=(900,), corpus=None, samples=None)
+    monkeypatch.setattr(generate._Writer, "answer", counted)
+    one = replace(wish, methods=("yarn",), lengths=(900,), corpus=None, samples=None)
+    one = replace(one, tasks=("infinitebench.passkey,samples=6",))
     with pytest.raises(KeyboardInterrupt):
         done(one, tmp_path / "stopped")
-    (first,), most[0] = written, 99
+    kept, most[0] = len([*tmp_path.rglob("*.npz")]), 99
     with monkeypatch.context() as patch:
         patch.setattr(InfiniteBench, "grade", Mock(side_effect=ModuleNotFoundError("no scorer")))
         (ungraded,) = done(one, tmp_path / "ungraded")
     assert ungraded.status == "failed" and "no scorer" in ungraded.reason
-    assert len(written) == 3 == len({*written}) and written[0] == first
+    assert 0 < kept < 5 and len(asked) == 5 + 6 - kept
+    asked.clear()
     watch = Notes()
     (again,) = done(one, tmp_path / "again", watch)
-    assert len(written) == 3 and watch.read == pytest.approx(watch.tokens)
+    assert asked == [] and watch.read == pytest.approx(watch.tokens)
     assert not [*(machine.cache_folder() / "parts").iterdir()]
     (fresh,) = done(one, tmp_path / "fresh")
-    assert len(written) == 6 and fresh.items == again.items
+    assert len(asked) == 6 and fresh.items == again.items
     answers = [Store(tmp_path / f).samples(again.cell) for f in ("again", "fresh")]
     assert answers[0] == answers[1]
 

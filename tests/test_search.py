@@ -747,11 +747,11 @@ def test_a_model_is_extended_through_a_training_by_the_command(flags, corpus, tm
 
 
 @pytest.mark.slow
-def test_the_benchmark_finds_the_same_parents_on_all_sides(tmp_path):
+def test_the_benchmark_finds_the_same_parents_on_all_sides(folder, tmp_path):
     kept = tmp_path / "figures.json"
-    words = "--model toy --lengths 5k --candidates 5 --parents 2 --documents 2"
-    script = "benchmarks/longrope_search.py"
-    command = [sys.executable, script, *words.split(), "--json", str(kept)]
+    words = "--lengths 1k --candidates 5 --parents 2 --documents 2"
+    command = [sys.executable, "benchmarks/longrope_search.py", "--model", str(folder)]
+    command += [*words.split(), "--json", str(kept)]
     root = Path(__file__).parents[1]
     subprocess.run(command, cwd=root, check=True, stdout=subprocess.DEVNULL)
     rows = {row["what"]: row for row in json.loads(kept.read_text())["rows"]}

@@ -1,5 +1,7 @@
 import csv
 import io
+from math import exp
+from statistics import fmean
 
 import pytest
 from rich.console import Console
@@ -71,7 +73,7 @@ def test_methods_stand_down_lengths_across_and_before_them_what_was_claimed_and_
         "yarn ×8            ·       32k       ≥ 16k    90 % ≈    90 %     85 %\n"  # noqa: RUF001
         "bold  the best of its column; higher is better\n"
         "≈  cannot be told from it: the interval of the paired difference has 0 in it; where items "
-        "were not kept, the two\nintervals overlap\n"
+        "were not kept, or the value is\nnot their mean, the two intervals overlap\n"
         "claimed  the original length times the factor\n"
         "effective  the longest length that holds: 85 % of what the model as it is scores on short "
         "inputs\n"
@@ -100,17 +102,38 @@ def test_a_column_of_one_has_no_best():
     assert marks(table) == {"none": ["", ""]} and not any("bold" in n for n in table.notes)
 
 
+def read(method, losses, wide):
+    """A perplexity, and each document's mean loss."""
+    items = {str(i): loss for i, loss in enumerate(losses)}
+    return result(method, 4096, exp(fmean(losses)), "perplexity.whole", wide=wide, items=items)
+
+
 def test_items_tell_apart_what_intervals_do_not_and_the_other_way_round():
-    items = {str(i): 2.0 + 0.3 * i for i in range(9)}
-    steady = {key: value + 0.1 + 0.01 * (int(key) % 2) for key, value in items.items()}
-    a, b, c = (
-        result(m, 4096, v, "perplexity.whole", wide=5, items=i)
-        for m, v, i in (("pi", 20.0, items), ("ntk", 22.0, steady), ("yarn", 21.0, {}))
+    losses = [2.0 + 0.3 * i for i in range(9)]
+    a = read("pi", losses, wide=5)
+    steady = read("ntk", [loss + 0.1 + 0.01 * (i % 2) for i, loss in enumerate(losses)], wide=5)
+    assert not alike(a, steady)
+    assert alike(a, steady.model_copy(update={"items": {}})), "the intervals overlap"
+    wild = read("none", [loss + 2 * (-1) ** i for i, loss in enumerate(losses)], wide=1)
+    assert alike(read("pi", losses, wide=1), wild)
+
+
+def test_items_whose_mean_is_not_the_value_tell_nothing_of_it():
+    """Two groups count alike, and one of them has a single item."""
+    many = {f"many-{i}": 0.5 for i in range(19)}
+    a = result("pi", 4096, 0.5, "longbench.all", wide=0.05, items={**many, "few": 0.5})
+    b = result("ntk", 4096, 0.75, "longbench.all", wide=0.05, items={**many, "few": 1.0})
+    assert not alike(a, b)
+    assert alike(a.model_copy(update={"high": 0.72}), b)
+    even = b.model_copy(update={"value": 0.525})
+    assert alike(a, even), "here it is their mean"
+    (table,) = tables([a.model_copy(update={"high": 0.72}), b])
+    assert any(
+        "the value is not their mean, the two intervals overlap" in note for note in table.notes
     )
-    assert not alike(a, b) and alike(a, c), "without items the intervals overlap"
-    wild = {key: value + 2 * (-1) ** int(key) for key, value in items.items()}
-    d = result("none", 4096, 40.0, "perplexity.whole", wide=1, items=wild)
-    assert alike(a.model_copy(update={"low": 19.0, "high": 21.0}), d)
+    (table,) = tables([a, even])
+    assert not any("overlap" in note for note in table.notes)
+    assert {mark for line in table.lines for mark in line.marks} == {"best", "tied"}
 
 
 def test_what_has_no_interval_is_not_called_alike():

@@ -176,7 +176,7 @@ def test_the_toy_that_longrope_trained_names_its_base_and_has_its_factors():
 
 @pytest.mark.slow
 def test_the_toy_that_longrope_trained_finds_keys_where_the_toy_does_not(tmp_path, capsys):
-    words = "run --task passkey --lengths 16k --json --results"
+    words = "run --task passkey --lengths 16k --samples 2 --json --results"
     found = {}
     for name, more in {"trained": "-m longrope", "plain": "-m none --model toy"}.items():
         with pytest.raises(SystemExit):

@@ -79,7 +79,7 @@ def attend_in_parts(
             if after[0] > first[0]:
                 rows = view.q[:, :, start:stop]
                 part = _strip(kernel, rows, view.k, v, (first, after), scale, memory)
-                found = part if found is None else _merge(part, found)
+                found = part if found is None else merged(part, found)
         assert found is not None, "a query sees no key"
         outs.append(found[0].to(q.dtype))
     return outs[0] if len(outs) == 1 else torch.cat(outs, 2)
@@ -144,7 +144,7 @@ def _strip(
     if edge < high:
         for piece in memory.pieces(k[:, :, edge:high], v[:, :, edge:high]):
             middle = kernel.call(q, *piece, False, scale)
-            found = middle if found is None else _merge(middle, found)
+            found = middle if found is None else merged(middle, found)
     assert found is not None
     if not falls:
         return found
@@ -153,14 +153,14 @@ def _strip(
     ending = (memory.here(x[:, :, low:edge]) for x in (k, v))
     back = (x.flip(2) for x in (q[:, :, :-1], *ending))
     tail = tuple(x.flip(2) for x in kernel.call(*back, True, scale))
-    ahead = _merge(tail, tuple(x[:, :, :-1] for x in found))
+    ahead = merged(tail, tuple(x[:, :, :-1] for x in found))
     out, lse = (
         torch.cat([x, y[:, :, -1:].to(x.dtype)], 2) for x, y in zip(ahead, found, strict=True)
     )
     return out, lse
 
 
-def _merge(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def merged(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Two attentions over disjoint keys, as one over both; its output is float32."""
     (out_a, lse_a), (out_b, lse_b) = a, b
     share = torch.sigmoid(lse_b - lse_a)[..., None]

@@ -81,8 +81,9 @@ class Stack:
         self.layers = getattr(decoder, self.family.layers)[: decoder.config.num_hidden_layers]
         self.norm = getattr(decoder, self.family.norm)
         self.types = layer_types(decoder)
-        bends = {x.layer_idx: getattr(x, "bend", None) for x in attention_layers(decoder)}
-        self.bends = [bends.get(index) for index in range(len(self.layers))]
+        attending = {x.layer_idx: x for x in attention_layers(decoder)}
+        self.attending = [attending.get(index) for index in range(len(self.layers))]
+        self.bends = [getattr(x, "bend", None) for x in self.attending]
         self.device, self.dtype = model.device, self.embedding.weight.dtype
         rotary = getattr(decoder, "rotary_emb", None)
         self.tables = {t: self._table(rotary, t, length) for t in set(self.types) if rotary}
@@ -105,24 +106,46 @@ class Stack:
     def run(self, index: int, hidden: Tensor, block: Block, keys: Keys) -> Tensor | None:
         """One layer's output for a block of its input, (1, T, hidden); None if not wanted."""
         rows = slice(block.row, block.row + block.length)
-        positions = slice(block.position, block.position + block.length)
+        stretch = slice(block.position, block.position + block.length)
         keys.start, keys.only, keys.bend = block.position, not block.wanted, self.bends[index]
         keys.shares = block.shares
         table = self.tables.get(self.types[index], ())
+        turn = tuple(self.memory.here(part[:, stretch]) for part in table)
+        at = torch.arange(stretch.start, stretch.stop, device=self.device)
         try:
-            out = self.layers[index](
-                self.memory.here(hidden[:, rows]),
-                attention_mask=None,
-                position_ids=torch.arange(positions.start, positions.stop, device=self.device)[
-                    None
-                ],
-                position_embeddings=tuple(self.memory.here(part[:, positions]) for part in table),
-                use_cache=True,
-                **{self.family.cache: keys},
-                **self.family.extra,
-            )
+            return self._through(index, self.memory.here(hidden[:, rows]), at, turn, keys)
         except KeysStored:
             return None
+
+    def one_each(self, index: int, hidden: Tensor, positions: Tensor, keys: Any) -> Tensor:
+        """The same for a row of each of several inputs, at positions of their own, (1, n, hidden).
+
+        Args:
+            index: of the layer.
+            hidden: its input, (1, n, hidden).
+            positions: of the rows, (n,).
+            keys: takes a key and a value of each, and attends in its own way, by `attend`.
+        """
+        table = self.tables.get(self.types[index], ())
+        turn = tuple(part[:, positions] for part in table)
+        self.attending[index].apart = keys
+        try:
+            return self._through(index, hidden, positions, turn, keys)
+        finally:
+            del self.attending[index].apart
+
+    def _through(
+        self, index: int, hidden: Tensor, at: Tensor, turn: tuple[Tensor, ...], keys: Any
+    ) -> Tensor:
+        out = self.layers[index](
+            hidden,
+            attention_mask=None,
+            position_ids=at[None],
+            position_embeddings=turn,
+            use_cache=True,
+            **{self.family.cache: keys},
+            **self.family.extra,
+        )
         return out[0] if isinstance(out, tuple) else out
 
     def _table(self, rotary: nn.Module, layer_type: str | None, length: int) -> tuple[Tensor, ...]:
@@ -137,6 +160,12 @@ class Stack:
             for part, some in zip(parts, found, strict=True):
                 part[:, start : start + len(at)] = some
         return parts
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether `one_each` can run: attention is reached, nothing bends it, keys are near."""
+        reached = not (self.family.calls_sdpa or self.family.biased) and all(self.attending)
+        return reached and not any(self.bends) and not self.memory.offloads
 
     @property
     def row_cost(self) -> float:
@@ -208,6 +237,9 @@ def attention(
 ) -> tuple[Tensor, None]:
     """What the layers call; one that a method has bent attends by way of that bend."""
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if (apart := getattr(module, "apart", None)) is not None:
+        out = apart.attend(query, scale=scale, window=sliding_window, softcap=softcap)
+        return out.transpose(1, 2), None
     plain = Plain(sliding_window, softcap, memory)
     bend = getattr(module, "bend", None)
     if bend is None:

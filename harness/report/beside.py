@@ -3,11 +3,11 @@
 They were made by other code on other samples, so they stand in sections of their own.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from harness.lengths import label
+from harness.lengths import label, lengths
 from harness.published import Published
 from harness.report.reach import LOWER
 
@@ -58,21 +58,34 @@ def _row(numbers: Sequence[Published]) -> Data:
         "tax": None,
         "tokens": None,
         "window": label(first.train_length) if first.train_length else "",
-        "points": [_point(n) for n in _once(numbers)],
+        "points": [*_points(numbers)],
         "facts": _facts(numbers),
     }
 
 
-def _once(numbers: Sequence[Published]) -> list[Published]:
-    """A number that holds for several lengths is printed once."""
-    return list({(n.column, n.task): n for n in numbers}.values())
+def _points(numbers: Sequence[Published]) -> Iterator[list[Any]]:
+    """A number that holds for several lengths is told once, and drawn from the first to the last.
+
+    Length or column, what was printed, what came out again, value and no interval; and the column,
+    where it says something else than the length, or nothing, of what is only drawn.
+    """
+    for _, those in groupby(numbers, key=lambda n: (n.column, n.task)):
+        cell = list(those)
+        for i, number in enumerate(cell):
+            said = [] if len(cell) == 1 and _is_the_length(number) else ["" if i else number.column]
+            yield [*_point(number), *said]
+
+
+def _is_the_length(number: Published) -> bool:
+    """Whether the column is nothing but the length, however written."""
+    try:
+        return number.length is None or lengths(number.column) == [number.length]
+    except ValueError:
+        return False
 
 
 def _point(number: Published) -> list[Any]:
-    """Length or column, what was printed, what came out again, value and no interval.
-
-    A bound is no value: it is printed, and not drawn.
-    """
+    """A bound is no value: it is printed, and not drawn."""
     where = number.length if number.length is not None else number.column
     again = "" if number.regenerated is None else f"again {number.regenerated:.4g}"
     return [where, number.printed, again, None if number.bound else number.value, None, None]

@@ -28,33 +28,40 @@ TITLES = {
     "2108.12409": (
         "Train Short, Test Long: Attention with Linear Biases Enables Input Length Extrapolation"
     ),
+    "2202.12172": "Overcoming a Theoretical Limitation of Self-Attention",
     "2305.16300": "Landmark Attention: Random-Access Infinite Context Length for Transformers",
     "2305.16843": "Randomized Positional Encodings Boost Length Generalization of Transformers",
-    "2306.15595": (
-        "Extending Context Window of Large Language Models via Positional Interpolation"
-    ),
+    "2305.19466": "The Impact of Positional Encoding on Length Generalization in Transformers",
+    "2306.15595": "Extending Context Window of Large Language Models via Positional Interpolation",
     "2308.12950": "Code Llama: Open Foundation Models for Code",
-    "2308.14508": ("LongBench: A Bilingual, Multitask Benchmark for Long Context Understanding"),
+    "2308.14508": "LongBench: A Bilingual, Multitask Benchmark for Long Context Understanding",
+    "2308.16137": "LM-Infinite: Zero-Shot Extreme Length Generalization for Large Language Models",
     "2309.00071": "YaRN: Efficient Context Window Extension of Large Language Models",
     "2309.10400": (
         "PoSE: Efficient Context Window Extension of LLMs via Positional Skip-wise Training"
     ),
     "2309.12307": "LongLoRA: Efficient Fine-tuning of Long-Context Large Language Models",
+    "2309.17453": "Efficient Streaming Language Models with Attention Sinks",
     "2310.16450": "CLEX: Continuous Length Extrapolation for Large Language Models",
+    "2401.01325": "LLM Maybe LongLM: Self-Extend LLM Context Window Without Tuning",
     "2402.13718": "InfiniteBench: Extending Long Context Evaluation Beyond 100K Tokens",
     "2402.13753": "LongRoPE: Extending LLM Context Window Beyond 2 Million Tokens",
+    "2402.17463": "Training-Free Long-Context Scaling of Large Language Models",
     "2404.06654": "RULER: What's the Real Context Size of Your Long-Context Language Models?",
-    "2406.10149": (
-        "BABILong: Testing the Limits of LLMs with Long Context Reasoning-in-a-Haystack"
-    ),
+    "2406.10149": "BABILong: Testing the Limits of LLMs with Long Context Reasoning-in-a-Haystack",
     "2407.21783": "The Llama 3 Herd of Models",
     "2410.02694": "HELMET: How to Evaluate Long-Context Language Models Effectively and Thoroughly",
+    "2410.06205": "Round and Round We Go! What makes Rotary Positional Encodings useful?",
     "2410.23771": "What is Wrong with Perplexity for Long-context Language Modeling?",
     "2412.15204": (
         "LongBench v2: Towards Deeper Understanding and Reasoning on Realistic Long-context "
         "Multitasks"
     ),
     "2502.05167": "NoLiMa: Long-Context Evaluation Beyond Literal Matching",
+    "9708": "Transformer Upgrade Path: 12, Infinite Extrapolation of ReRoPE?",
+    "LLMTest_NeedleInAHaystack": "Needle In A Haystack - Pressure Testing LLMs",
+    "archive": "Open LLM Leaderboard (2023-2024)",
+    "lm-evaluation-harness": "The Language Model Evaluation Harness",
 }
 """By the last part of the address; a file says who and when, not what a paper is called."""
 
@@ -100,7 +107,7 @@ def source(kind: Kind, name: str) -> Source | None:
     """Of a bare name, `dynamic-ntk`; None where its file says nothing or lies elsewhere."""
     rest = _first_lines(kind, name).partition("\n")[2]
     found = re.search(
-        r"^(\S[^\n,]*?) (\d{4}),(?: section [\d.]+,)? (https?://[^\s;,]+)", rest, re.M
+        r"^(\S[^\n,]*?) (\d{4}),(?: (?:section|table) [\d.]+,)? (https?://[^\s;,]+)", rest, re.M
     )
     if not found:
         return None

@@ -17,6 +17,7 @@ from harness.report.reach import (
     Curve,
     Held,
     Tax,
+    against,
     budget,
     claimed,
     held,
@@ -49,6 +50,8 @@ class Row:
     """The method, and what was trained with it."""
     rank: int | None
     """Those that read equally far share theirs; None: nothing can be said."""
+    open: bool
+    """It was not measured as far as others, held as far as it was, and may rank higher."""
     curve: Curve
     held: Held | None
     tax: Tax | None
@@ -81,6 +84,8 @@ class Section:
     """Tokens of the model's own window, if known."""
     higher: bool
     """Whether a higher value is better."""
+    common: bool
+    """Whether all are held against the model as it is: else none is ranked."""
     rows: list[Row]
     """The first is the best."""
     left_out: int = 0
@@ -89,11 +94,6 @@ class Section:
     @property
     def lengths(self) -> list[int]:
         return sorted({n for row in self.rows for n in row.curve.lengths})
-
-    @property
-    def plain(self) -> Row | None:
-        """The model as it is, against which the others are held."""
-        return next((row for row in self.rows if row.plain), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +119,7 @@ class _Group:
     higher: bool
     rows: list[Candidate]
     plain: Curve | None
+    """What all are held against."""
 
 
 def board(
@@ -176,11 +177,12 @@ def _groups(columns: "pa.Table", original: Callable[[Cell], int | None]) -> Iter
 
 def _judged(rows: list[Candidate], original: int | None, higher: bool) -> _Group:
     """How far each reads, ranked: of those that read equally far, by their value there."""
-    plain = next((row.curve for row in rows if unextended(row.model, row.method)), None)
+    as_it_is = next((row.curve for row in rows if unextended(row.model, row.method)), None)
+    plain = against(as_it_is, original)
     judged = []
     for row in rows:
-        against = None if row.curve is plain else plain
-        judged.append(row._replace(held=held(row.curve, against, original, higher)))
+        other = None if row.curve is plain else plain
+        judged.append(row._replace(held=held(row.curve, other, original, higher)))
     return _Group(original, higher, sorted(judged, key=lambda row: _merit(row, higher)), plain)
 
 
@@ -195,13 +197,16 @@ def _paired(group: _Group, items: Callable[[Cell], Mapping[str, float]]) -> _Gro
     return _judged([*map(known, group.rows)], group.original, group.higher)
 
 
-def _merit(row: Candidate, higher: bool) -> tuple[float, float, str, str]:
-    """The best sorts first; names come last, so that the order is always the same."""
+def _merit(row: Candidate, higher: bool) -> tuple[float, bool, float, str, str]:
+    """The best sorts first: of those that read equally far who may read further, then by value.
+
+    Names come last, so that the order is always the same.
+    """
     far = -1 if row.held is None else row.held.length or 0
     place = row.curve.up_to(far) if far > 0 else row.curve.up_to(None)
     value = row.curve.values[place] if place is not None else None
     worth = float("inf") if value is None else -value if higher else value
-    return -far, worth, row.method, row.model
+    return -far, not (row.held and row.held.censored), worth, row.method, row.model
 
 
 def _kept(groups: list[_Group], most: int) -> dict[int, list[int]]:
@@ -233,10 +238,12 @@ def _told(columns: "pa.Table", group: _Group, places: list[int]) -> Section:
     for place, row in enumerate(group.rows, 1):
         first.setdefault(row.held and (row.held.length or 0), place)
     called = distinct({group.rows[place].model for place in places})
+    longest = max(map(_longest, group.rows))
     rows = []
     for row in (group.rows[place] for place in places):
-        rank = first[row.held.length or 0] if row.held else None
-        rows.append(_row(row, rank, group, columns.take(row.places).to_pylist(), called))
+        rank = first[row.held.length or 0] if row.held and group.plain else None
+        cells = columns.take(row.places).to_pylist()
+        rows.append(_row(row, rank, longest, group, cells, called))
     cells = [cell for row in rows for cell in row.cells]
     return Section(
         base=rows[0].cell.base,
@@ -246,6 +253,7 @@ def _told(columns: "pa.Table", group: _Group, places: list[int]) -> Section:
         corpus=next((cell["corpus"] for cell in cells if cell["corpus"]), None),
         original=group.original,
         higher=group.higher,
+        common=group.plain is not None,
         rows=rows,
         left_out=len(group.rows) - len(rows),
     )
@@ -254,22 +262,24 @@ def _told(columns: "pa.Table", group: _Group, places: list[int]) -> Section:
 def _row(
     row: Candidate,
     rank: int | None,
+    longest: int,
     group: _Group,
     cells: list[dict[str, Any]],
     called: Mapping[str, str],
 ) -> Row:
-    against = None if row.curve is group.plain else group.plain
-    longest = row.curve.lengths[-1]
+    other = None if row.curve is group.plain else group.plain
+    further = rank is not None and rank > 1 and _longest(row) < longest
     factor = next((cell["factor"] for cell in reversed(cells) if cell["factor"]), None)
     tokens, length = budget(next((c["trained"] for c in cells if c["trained"]), None))
     return Row(
         cell=_cell(row),
         name=named(shown(_cell(row), called)),
         rank=rank,
+        open=further and row.held is not None and row.held.censored,
         curve=row.curve,
         held=row.held,
-        tax=tax(row.curve, against, group.original, group.higher),
-        claimed=claimed(row.method, factor, group.original, longest),
+        tax=tax(row.curve, other, group.original, group.higher),
+        claimed=claimed(_cell(row), factor, group.original),
         trained_tokens=tokens,
         trained_length=length,
         cells=cells,
@@ -278,6 +288,12 @@ def _row(
 
 def _cell(row: Candidate) -> Cell:
     return Cell(model=row.model, task=row.task, method=row.method, length=row.curve.lengths[-1])
+
+
+def _longest(row: Candidate) -> int:
+    """That has a value; 0: none has."""
+    numbers = zip(reversed(row.curve.lengths), reversed(row.curve.values), strict=True)
+    return next((length for length, value in numbers if value is not None), 0)
 
 
 def _scored(row: Candidate) -> Iterator[Cell]:

@@ -4,7 +4,7 @@ Needs `\usepackage{booktabs}`; as wide as its text, so a wide one belongs into `
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from harness.lengths import label
 from harness.report.paper_table import LEADS, Line, PaperTable
@@ -13,6 +13,8 @@ from harness.report.tex import escaped
 
 SIGN = r"\,$^{\approx}$"
 """Behind what cannot be told from the best of its column."""
+NARROWED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
+"""Behind it, what is made smaller where it is wider than the column; needs graphicx."""
 
 
 def latex(tables: Iterable[PaperTable], *, intervals: bool = False) -> str:
@@ -23,21 +25,53 @@ def latex(tables: Iterable[PaperTable], *, intervals: bool = False) -> str:
 def tabular(table: PaperTable, *, intervals: bool = False) -> str:
     """The table alone."""
     heads = [*LEADS, *(label(n) for n in table.lengths)]
+    return ruled(heads, [_cells(line, intervals) for line in table.lines])
+
+
+def ruled(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Words of LaTeX between rules, the first column to the left."""
     lines = [
         rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
         r"\toprule",
         " & ".join(heads) + r" \\",
         r"\midrule",
-        *(" & ".join(_cells(line, intervals)) + r" \\" for line in table.lines),
+        *(" & ".join(row) + r" \\" for row in rows),
         r"\bottomrule",
         r"\end{tabular}",
     ]
     return "\n".join(lines)
 
 
+def floating(inside: str, caption: str, name: str) -> str:
+    """A table that floats, by its name in lower-case letters.
+
+    Args:
+        inside: what stands in it.
+        caption: in words of LaTeX.
+        name: of anything.
+    """
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering\small",
+            rf"\caption{{{caption}}}",
+            rf"\label{{tab:{slug}}}",
+            inside,
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
 def explained(table: PaperTable, *, intervals: bool = False) -> str:
     """What its words and marks mean, as sentences of a caption."""
-    return " ".join(map(_sentence, table.said(intervals=intervals)))
+    return sentences(table.said(intervals=intervals))
+
+
+def sentences(notes: Iterable[str]) -> str:
+    """Notes as a caption has them."""
+    return " ".join(map(_sentence, notes))
 
 
 def _sentence(note: str) -> str:
@@ -49,17 +83,9 @@ def _sentence(note: str) -> str:
 
 
 def _floating(table: PaperTable, intervals: bool) -> str:
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering\small",
-            rf"\caption{{{escaped(table.title)}. {explained(table, intervals=intervals)}}}",
-            rf"\label{{tab:{_slug(table)}}}",
-            tabular(table, intervals=intervals),
-            r"\end{table}",
-            "",
-        ]
-    )
+    caption = f"{escaped(table.title)}. {explained(table, intervals=intervals)}"
+    inside = tabular(table, intervals=intervals)
+    return floating(inside, caption, f"{table.base} {table.task}")
 
 
 def _cells(line: Line, intervals: bool) -> list[str]:
@@ -75,7 +101,3 @@ def _cell(entry: Entry, mark: str, intervals: bool) -> str:
     if intervals and entry.interval:
         text += rf" {{\scriptsize {escaped(entry.interval)}}}"
     return text + (SIGN if mark == "tied" else "")
-
-
-def _slug(table: PaperTable) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", f"{table.base} {table.task}".lower()).strip("-")

@@ -101,7 +101,7 @@
       : [make("span", { class: "title" }, `${section.model} · ${section.title}`)];
     const under = [section.metric, section.metric && (section.higher ? "higher is better" : "lower is better")];
     if (section.original) under.push(`original length ${short(section.original)}`);
-    if (section.alone) under.push("the model as it is was not measured: each row is held against itself");
+    if (section.alone) under.push("the model as it is was not measured on inputs that it reads: each row is held against itself, and none is ranked");
     const source = section.published && /^https?:/.test(section.source)
       ? make("a", { href: section.source, rel: "noreferrer" }, "source") : null;
     if (section.published) under.unshift("published, not ranked");
@@ -128,7 +128,7 @@
       row.noted ? "with a note: see its details" : "",
     ].filter(Boolean).join(" · ");
     const cell = (name, label, ...inside) => make("td", { role: "cell", class: inside[0] === "" || inside[0] === "·" ? `${name} blank` : name, "data-label": label }, ...inside);
-    const rank = cell("rank", "Rank", row.rank === null ? "" : String(row.rank));
+    const rank = cell("rank", "Rank", row.rank === null ? "" : row.ranked);
     const name = cell("name", "Method", row.name, under ? make("small", {}, under) : "");
     if (published) {
       name.colSpan = 2;
@@ -141,7 +141,7 @@
       cell("curve", "Over length", look(row)),
       cell("claim number", "Claimed", row.claim),
       cell("tax number", "Tax", row.tax === null ? "·" : tax, row.taxes ? make("small", {}, row.taxes) : ""),
-      cell("budget number", "Trained on", row.budget, row.budget && row.window ? make("small", {}, `at ${row.window}`) : ""),
+      cell("budget number", "Trained on", row.budget, row.window ? make("small", {}, `at ${row.window}`) : ""),
       cell("copy", "Command", make("button", { type: "button", "data-copy": row.command, "aria-label": `Copy the command of ${row.name} on ${row.model}, ${row.section.title}` }, "Copy")));
   }
 
@@ -174,14 +174,17 @@
     return (v) => (b > a ? from + ((v - a) / (b - a)) * (to - from) : (from + to) / 2);
   }
 
+  /** What is told of a row's points: a number for several lengths once, under its column. */
+  const cells = (row) => row.points.filter((p) => p[6] !== "");
+  const where = (p) => p[6] || (typeof p[0] === "number" ? short(p[0]) : p[0]);
+
   function look(row) {
-    const where = (p) => (typeof p[0] === "number" ? short(p[0]) : p[0]);
     const drawn = row.points.every((p) => typeof p[0] === "number") && row.points.some((p) => p[3] !== null);
     const last = row.points.filter((p) => p[3] !== null).at(-1);
     const words = row.section.published
-      ? row.points.map((p) => make("span", {}, make("span", {}, where(p)), p[1]))
+      ? cells(row).map((p) => make("span", {}, make("span", {}, where(p)), p[1]))
       : [make("span", { class: "last" }, last ? last[1] : "")];
-    const named = row.points.map((p) => `${where(p)} ${p[1]}`).join(", ");
+    const named = cells(row).map((p) => `${where(p)} ${p[1]}`).join(", ");
     return make("button", { type: "button", class: row.section.published ? "look cells" : "look", "data-row": rows.indexOf(row), "aria-label": `Values of ${row.name}: ${named}` },
       drawn || !row.section.published ? curve(row, row.points) : "", ...words);
   }
@@ -231,7 +234,7 @@
     if (shownFor === button) return;
     hide();
     const row = rows[Number(button.dataset.row)];
-    const values = row.points.map((p) => make("tr", {}, make("th", { scope: "row" }, typeof p[0] === "number" ? short(p[0]) : p[0]), make("td", {}, p[1]), make("td", {}, p[2])));
+    const values = cells(row).map((p) => make("tr", {}, make("th", { scope: "row" }, where(p)), make("td", {}, p[1]), make("td", {}, p[2])));
     const facts = row.facts.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]);
     tip.replaceChildren(make("table", {}, make("tbody", {}, ...values)), make("dl", {}, ...facts), row.command ? make("code", {}, row.command) : "");
     tip.hidden = false;

@@ -115,7 +115,7 @@ def _section(section: Section, look: Look) -> Data:
         "metric": section.metric,
         "higher": section.higher,
         "original": section.original,
-        "alone": section.plain is None,
+        "alone": not section.common,
         "published": False,
         "out": section.left_out,
         "rows": [_row(row, section, look) for row in section.rows],
@@ -126,6 +126,7 @@ def _row(row: Row, section: Section, look: Look) -> Data:
     held, tax = row.held, row.tax
     return {
         "rank": row.rank,
+        "ranked": f"{'≤ ' if row.open else ''}{row.rank or ''}",
         "method": split(row.cell.method)[0],
         "name": row.name,
         "plain": row.plain,
@@ -206,11 +207,17 @@ def _cut(scored: Sequence[Data]) -> str | None:
 
 
 def percent(share: float) -> str:
-    """`+19 %`, `0 %`, or with a minus sign what got better; of what blew up, only that it did."""
+    """`+19 %`, `+0.4 %`, or with a minus sign what got better; of what blew up, only that it did.
+
+    Two figures, so that what can be told from nothing is not printed as nothing.
+    """
     if share > MUCH:
         return f"> +{100 * MUCH:,} %"
-    rounded = round(100 * share)
-    return f"{'+' if rounded > 0 else '−' if rounded < 0 else ''}{abs(rounded):,} %"  # noqa: RUF001
+    size = abs(100 * share)
+    said = f"{size:,.{0 if size >= 9.95 else 1 if size >= 0.095 else 2}f}"
+    if not float(said.replace(",", "")):
+        return "0 %"
+    return f"{'+' if share > 0 else '−'}{said} %"  # noqa: RUF001
 
 
 def between(low: float | None, high: float | None) -> str:

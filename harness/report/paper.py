@@ -25,7 +25,7 @@ from harness.report.figures import (
 )
 from harness.report.figures.saved import MARK, behind, marked, save
 from harness.report.figures.style import DOUBLE, Picture, slug
-from harness.report.latex import explained, tabular
+from harness.report.latex import NARROWED, explained, tabular
 from harness.report.paper_table import PaperTable, paper_tables
 from harness.report.tex import escaped
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 GENERATED = "% Made by `harness report --paper`: changes here are lost.\n"
 Cited = tuple[Kind, str, Source | None]
 """Kind, name and where it is from."""
+UNKNOWN = "Not of this project"
+"""What is said of a method or task whose file lies elsewhere."""
 BENCHMARKS = ("longbench", "infinitebench")
 """Whose rows are shown as bars, a group for each dataset."""
 MAIN = r"""% Written once by `harness report --paper`: it is yours; what it reads is made anew.
@@ -176,7 +178,7 @@ def paper(given: Inputs) -> Report:
 def page(given: Inputs) -> Report:
     """A picture for each model and task, for a page to show: maps of depth, or a curve.
 
-    And one of all trainings, and of each search, where there are any.
+    And one of the trainings of each base, and of the searches of each kind, where there are any.
     """
     groups: dict[tuple[str, str], list[Result]] = {}
     for r in given.results:
@@ -222,8 +224,11 @@ def _pictures(given: Inputs, left_out: list[str]) -> Iterator[Picture]:
 
 
 def _sources(results: Sequence[Result]) -> Iterator[Cited]:
-    """Kind, name and source of every method and task that has a result, in order."""
-    methods = sorted({split(r.cell.method)[0] for r in results})
+    """Kind, name and source of every method and task that has a result, in order.
+
+    Of `yarn+log-n` both: each was published by itself.
+    """
+    methods = sorted({part for r in results for part in split(r.cell.method)[0].split("+")})
     tasks = sorted({split(r.cell.task)[0] for r in results})
     for name in methods:
         yield "methods", name, source("methods", name)
@@ -234,7 +239,7 @@ def _sources(results: Sequence[Result]) -> Iterator[Cited]:
 def _methods(cited: Sequence[Cited]) -> str:
     """A list of what was compared, each with its idea and its paper."""
     lines = [
-        rf"\item[\texttt{{{escaped(name)}}}] {escaped(idea(kind, name))}"
+        rf"\item[\texttt{{{escaped(name)}}}] {escaped(idea(kind, name) or UNKNOWN)}"
         + (rf"~\citep{{{found.key}}}." if found else ".")
         for kind, name, found in cited
     ]
@@ -247,10 +252,6 @@ def _float(one: Picture) -> str:
         f"\\begin{{{kind}}}[tp]\n\\centering\n\\includegraphics{{figures/{one.name}}}\n"
         f"\\caption{{{escaped(one.caption)}}}\n\\label{{fig:{one.name}}}\n\\end{{{kind}}}\n"
     )
-
-
-NARROWED = r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}"
-"""Behind it, what is made smaller where it is wider than the page."""
 
 
 def _table(name: str, table: PaperTable) -> str:

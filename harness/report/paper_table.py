@@ -2,17 +2,29 @@
 
 It is a sheet with more said of its rows, and with the best of each column marked, and what cannot
 be told from it: the 95 % interval of the difference, item by item, has 0 in it; or, where items
-were not kept, the two intervals overlap.
+were not kept, or the value is no mean of them, the two intervals overlap.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import log
 from typing import Literal
 
-from harness.cell import Cell, Result
+from harness import checkpoints
+from harness.cell import Cell, Result, in_any_dtype
+from harness.effective import ALIKE
 from harness.lengths import label
-from harness.pairing import aligned
-from harness.report.reach import Held, budget, claimed, curve, held, higher_is_better, unextended
+from harness.pairing import NATS, aligned
+from harness.report.reach import (
+    Held,
+    against,
+    budget,
+    claimed,
+    curve,
+    held,
+    higher_is_better,
+    unextended,
+)
 from harness.report.sheet import MARKS, Entry, Sheet, apart_by_name, named, sheets
 from harness.stats import paired
 
@@ -22,7 +34,7 @@ SCORE = "85 % of what {} scores on short inputs"
 PERPLEXITY = "perplexity not significantly worse than the row's own at the original length"
 AS_GOOD = ", and at most 1 / 0.85 times that of the model as it is there"
 PAIRED = "cannot be told from it: the interval of the paired difference has 0 in it"
-OVERLAP = "; where items were not kept, the two intervals overlap"
+OVERLAP = "; where items were not kept, or the value is not their mean, the two intervals overlap"
 LEADS = ("method", "trained at", "claimed", "effective")
 NOTHING = MARKS["missing"]
 Windows = Callable[[Cell], int | None]
@@ -120,21 +132,22 @@ def _table(
     metric = next((r.metric for r in group.every if r.metric), "")
     higher = higher_is_better(cell.task, metric)
     rows, whole = _rows(group.shown), _rows(group.every)
-    plain = next((list(row.values()) for row in whole.values() if _plain(row)), None)
+    as_it_is = next((list(row.values()) for row in whole.values() if _plain(row)), None)
+    plain = against(as_it_is and curve(as_it_is), original)
     marks = _marked(sheet.lengths, rows, higher)
     lines = []
     for name, entries in sheet.rows.items():
         key = name if name in rows else name.removesuffix("*")
         row = whole[key]
-        against = curve(plain) if plain and not _plain(row) else None
+        other = None if _plain(row) else plain
         last = row[max(row)]
         factor = next((r.factor for r in row.values() if r.factor), None)
         lines.append(
             Line(
                 name=name,
                 train_length=budget(last.trained)[1],
-                claimed=claimed(last.cell.method, factor, original, max(row)),
-                held=held(curve(list(row.values())), against, original, higher, threshold),
+                claimed=claimed(last.cell, factor, original),
+                held=held(curve(list(row.values())), other, original, higher, threshold),
                 entries=entries,
                 results=[rows[key].get(n) for n in sheet.lengths],
                 marks=marks[key],
@@ -183,32 +196,56 @@ def _mark(result: Result, best: Result) -> Mark:
 
 def alike(a: Result, b: Result) -> bool:
     """Whether the two cannot be told apart; False where nothing is known of how sure they are."""
-    try:
-        difference = paired(*aligned(a, b, lambda result: result.items))
-    except (LookupError, ValueError):
-        difference = None
-    if difference and difference.low is not None and difference.high is not None:
-        return difference.low <= 0 <= difference.high
+    if ends := _paired(a, b):
+        low, high = ends
+        return low <= 0 <= high
     if a.low is None or a.high is None or b.low is None or b.high is None:
         return False
     return a.low <= b.high and b.low <= a.high
 
 
+def _paired(a: Result, b: Result) -> tuple[float, float] | None:
+    """The interval of the difference of the two values, from their items; None: they give none.
+
+    A value that averages groups, or weighs its documents, differs otherwise than they do.
+    """
+    try:
+        found = paired(*aligned(a, b, lambda result: result.items))
+        values = [log(r.value or 0) if r.metric in NATS else r.value or 0 for r in (a, b)]
+    except (LookupError, ValueError):
+        return None
+    if found.low is None or found.high is None:
+        return None
+    same = abs(found.mean - (values[0] - values[1])) <= ALIKE
+    return (found.low, found.high) if same else None
+
+
+def _ties(lines: Sequence[Line]) -> Iterator[tuple[Result, Result]]:
+    """Each that cannot be told from the best of its column, and that best."""
+    for column in zip(*(zip(x.marks, x.results, strict=True) for x in lines), strict=True):
+        best = next((result for mark, result in column if mark == "best"), None)
+        for mark, result in column:
+            if mark == "tied" and result and best:
+                yield result, best
+
+
 def _explained(
-    lines: Sequence[Line], higher: bool, threshold: float | None, against: bool
+    lines: Sequence[Line], higher: bool, threshold: float | None, common: bool
 ) -> Iterator[str]:
-    """`against`: the model as it is was measured, and not each row is held against itself."""
+    """`common`: the model as it is was measured, and not each row is held against itself."""
     marks = {mark for line in lines for mark in line.marks}
     if "best" in marks:
         yield f"bold  the best of its column; {'higher' if higher else 'lower'} is better"
     if "tied" in marks:
-        ties = [r for line in lines for r, m in zip(line.results, line.marks, strict=True) if m]
-        kept = all(result and result.items for result in ties)
+        kept = all(_paired(*tie) for tie in _ties(lines))
         yield f"{TIED}  {PAIRED}{'' if kept else OVERLAP}"
     if any(line.claimed for line in lines):
-        yield "claimed  the original length times the factor"
+        ours = [r.cell.model for line in lines for r in line.results if r]
+        said = any(checkpoints.find(in_any_dtype(model)) for model in ours)
+        page = ", or what a checkpoint's page says" if said else ""
+        yield f"claimed  the original length times the factor{page}"
     if any(line.held for line in lines):
-        own = SCORE.format("the model as it is" if against else "the row itself")
+        own = SCORE.format("the model as it is" if common else "the row itself")
         score = own if threshold is None else f"a score of {threshold:g}"
-        loss = PERPLEXITY + (AS_GOOD if against else "")
+        loss = PERPLEXITY + (AS_GOOD if common else "")
         yield f"effective  the longest length that holds: {score if higher else loss}"

@@ -1,5 +1,6 @@
-"""Published tables as a terminal shows them: methods down, lengths across, the doubts below."""
+"""Published tables: methods down, lengths across, the doubts below; on a terminal or in a paper."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -11,42 +12,51 @@ from rich.text import Text
 
 from harness.lengths import label
 from harness.published import Published
+from harness.report import tex
+from harness.report.latex import NARROWED, floating, ruled, sentences
+from harness.report.table import escaped, noted, separated
 
 Cells = dict[tuple[str, str], Published]
 """By name and column."""
+PLAIN = re.compile(r"[A-Za-z0-9:/.?=&~+,@_-]+")
+"""An address that LaTeX takes as it is."""
 T = TypeVar("T")
 
 
 def shown(numbers: Iterable[Published], console: Console) -> None:
     """One table after another, an empty line between two."""
-    tables: dict[str, list[Published]] = {}
-    for number in numbers:
-        tables.setdefault(number.table, []).append(number)
-    for those in tables.values():
-        console.print(Text(f"{those[0].page} · {those[0].title}", "bold"))
+    for those in tables(numbers):
+        console.print(Text(_title(those), "bold"))
         console.print(drawn(those))
-        for note in notes(those):
+        for note in (those[0].source, *notes(those)):
             console.print(Text(note, "dim"))
         console.print()
 
 
+def markdown(numbers: Iterable[Published]) -> str:
+    """One after another, the source and the notes of each below it."""
+    return "\n\n".join(map(_page, tables(numbers))) + "\n"
+
+
+def latex(numbers: Iterable[Published]) -> str:
+    """One floating table after another, with booktabs and a source that is an address."""
+    return "\n".join(map(_floating, tables(numbers)))
+
+
+def commas(numbers: Iterable[Published]) -> str:
+    """Every number with all that is known of it, in a line."""
+    return separated([number.row() for number in numbers])
+
+
+def tables(numbers: Iterable[Published]) -> list[list[Published]]:
+    """The numbers of each, in the order they come."""
+    return [those for _, those in _grouped((number.table, number) for number in numbers)]
+
+
 def drawn(numbers: list[Published]) -> Table:
-    """Of one published table. Where columns are no lengths, the longer side goes down."""
-    cells: Cells = {(n.name, n.column): n for n in numbers}
-    names = list(dict.fromkeys(name for name, _ in cells))
-    columns = list(dict.fromkeys(column for _, column in cells))
-    turned = len(columns) > len(names) and not any(n.length for n in numbers)
+    """Of one published table."""
+    heads, rows = laid(numbers)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
-    if turned:
-        heads, rows = ["", *names], [[c, *(_cell(cells, n, c) for n in names)] for c in columns]
-    else:
-        trained = {n.name: _tokens(n.train_length) for n in numbers}
-        heads = ["", "method", "trained at", *columns]
-        methods = {n.name: _method(n) for n in numbers}
-        rows = [
-            [name, methods[name], trained[name], *(_cell(cells, name, c) for c in columns)]
-            for name in names
-        ]
     for i, head in enumerate(heads):
         table.add_column(Text(head), justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
@@ -54,18 +64,63 @@ def drawn(numbers: list[Published]) -> Table:
     return table
 
 
+def laid(numbers: list[Published]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows. Where columns are no lengths, the longer side goes down."""
+    cells: Cells = {(n.name, n.column): n for n in numbers}
+    names = list(dict.fromkeys(name for name, _ in cells))
+    columns = list(dict.fromkeys(column for _, column in cells))
+    if len(columns) > len(names) and not any(n.length for n in numbers):
+        return ["", *names], [[c, *(_cell(cells, n, c) for n in names)] for c in columns]
+    trained = {n.name: _tokens(n.train_length) for n in numbers}
+    methods = {n.name: _method(n) for n in numbers}
+    rows = [
+        [name, methods[name], trained[name], *(_cell(cells, name, c) for c in columns)]
+        for name in names
+    ]
+    return ["", "method", "trained at", *columns], rows
+
+
 def notes(numbers: list[Published]) -> Iterator[str]:
-    """Source, what was measured, what is doubted, and what came out again."""
-    yield numbers[0].source
+    """What was measured, what is doubted, and what came out again."""
     for what in ("task", "metric", "corpus", "protocol"):
-        said = dict.fromkeys(getattr(n, what) for n in numbers)
-        if len(said) == 1 and None not in said:
-            yield f"{what}  {numbers[0].model_dump()[what]}"
+        said = _grouped((getattr(n, what), n) for n in numbers)
+        if len(said) == 1 and said[0][0] is not None:
+            yield f"{what}  {said[0][0]}"
+        elif what == "metric":
+            yield f"metric  {'; '.join(f'{_about(those, numbers)}: {m}' for m, those in said)}"
     yield from _doubts(numbers)
     if any(n.regenerated is not None for n in numbers):
         yield "(in brackets)  what this project's scorer makes of the published predictions"
     for why, those in _grouped((n.why, _place(n)) for n in numbers if n.why):
         yield f"{', '.join(those)}: {why}"
+
+
+def _title(numbers: list[Published]) -> str:
+    return f"{numbers[0].page} · {numbers[0].title}"
+
+
+def _page(numbers: list[Published]) -> str:
+    heads, rows = laid(numbers)
+    lines = [f"| {' | '.join(map(escaped, row))} |" for row in (heads, *rows)]
+    lines.insert(1, "|---" + "|--:" * (len(heads) - 1) + "|")
+    source = numbers[0].source.replace("<", "%3C").replace(">", "%3E")
+    said = [f"- <{source}>", *(f"- {noted(note)}" for note in notes(numbers))]
+    return "\n".join([f"### {escaped(_title(numbers))}", "", *lines, "", *said])
+
+
+def _floating(numbers: list[Published]) -> str:
+    """The notes stand below the table: a caption may not have an address in it."""
+    heads, rows = laid(numbers)
+    address = numbers[0].source
+    where = rf"\url{{{address}}}" if PLAIN.fullmatch(address) else tex.escaped(address)
+    below = rf"{{\footnotesize\raggedright {where}. {sentences(notes(numbers))}\par}}"
+    table = ruled(_words(heads), map(_words, rows))
+    inside = f"{NARROWED}{{%\n{table}}}\n\n\\medskip\n{below}"
+    return floating(inside, f"{tex.escaped(_title(numbers))}.", f"published {numbers[0].table}")
+
+
+def _words(row: list[str]) -> list[str]:
+    return [tex.escaped(text) for text in row]
 
 
 def _doubts(numbers: list[Published]) -> Iterator[str]:

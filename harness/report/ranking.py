@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 
 from harness.catalog import split
@@ -26,15 +26,25 @@ RULES = (
 )
 BRACKETS = (
     "In brackets, how far the ends of the 95 % intervals hold: of few trials or documents much is "
-    "chance. Methods that read equally far share a rank."
+    "chance. Methods that read equally far share a rank; ≤ before it: not measured as far as "
+    "others, and it held as far as it was. Where the model as it is was not measured on inputs "
+    "that it reads, nothing is ranked."
 )
 COLUMNS = (
-    "**Claimed** is what a method's factor makes of the original length; the **short-context tax** "
-    "is what it loses within the original length, at the longest of these, as a share of what the "
-    "model as it is has there: below 0, it gains."
+    "**Claimed** is what a method's factor makes of the original length, or what a checkpoint's "
+    "page says; a method that takes its factor from the input claims nothing. The **short-context "
+    "tax** is what it loses within the original length, at the longest of these, as a share of "
+    "what the model as it is has there: below 0, it gains."
 )
 NOTED = r"\*"
-ALONE = "the model as it is was not measured: each row is held against itself"
+SETTINGS = (
+    "Of a method with several settings in a column, the one that reads furthest there, named "
+    "beside it: chosen by what it is judged by."
+)
+ALONE = (
+    "the model as it is was not measured on inputs that it reads: each row is held against itself, "
+    "and none is ranked"
+)
 
 
 def ranking(board: Board, published: int = 0, *, on_page: Board | None = None) -> str:
@@ -73,32 +83,43 @@ def summary(board: Board) -> str:
 
     What only one method was measured on compares nothing, what was at one length says nothing of
     how far, and without the model as it is there is no common measure: such are left out where
-    there is more. The first is who ranks best in the mean.
+    there is more. The first is who ranks best in the mean, among methods, of those that were
+    measured in at least half of the columns.
     """
     several = [s for s in board.sections if len(s.rows) + s.left_out > 1] or board.sections
-    held = [s for s in several if s.plain] or several
+    held = [s for s in several if s.common] or several
     compared = [s for s in held if len(s.lengths) > 1] or held
     sections = sorted(compared, key=lambda s: -(len(s.rows) + s.left_out))[:BROAD]
     sections = [section for section in board.sections if section in sections]
     best = [_best(section) for section in sections]
-    ranks: dict[str, list[int]] = {}
-    for of_section in best:
-        for name, row in of_section.items():
-            ranks.setdefault(name, []).append(row.rank or len(of_section))
-    names = sorted(ranks, key=lambda name: (fmean(ranks[name]), -len(ranks[name]), name))[:TALL]
     heads = _heads(sections)
     lines = [_line(["method", *heads]), "|---" + "|--:" * len(heads) + "|"]
-    for name in names:
-        cells = [
-            _reached(of_section.get(name), section)
-            for of_section, section in zip(best, sections, strict=True)
-        ]
-        lines.append(_line([_said(name), *cells]))
-    if any(row.notices for of_section in best for row in of_section.values()):
+    for name in _in_order(best)[:TALL]:
+        lines.append(_line([_said(name), *(_reached_by(of.get(name)) for of in best)]))
+    found = [rows for of_section in best for rows in of_section.values()]
+    if any(len(rows) > 1 for rows in found):
+        lines += ["", SETTINGS]
+    if any(rows[0].notices for rows in found):
         lines += ["", f"{NOTED} with a note, which stands in the whole leaderboard."]
     if len(board.sections) > len(sections):
         lines += ["", f"These are {len(sections)} of {len(board.sections):,} models and tasks."]
     return "\n".join(lines)
+
+
+def _in_order(best: Sequence[Mapping[str, Sequence[Row]]]) -> list[str]:
+    """By mean rank among methods, each by its best; what few columns have comes last."""
+    ranks: dict[str, list[int]] = {}
+    for of_section in best:
+        first: dict[int | None, int] = {}
+        for place, (name, (row, *_)) in enumerate(of_section.items(), 1):
+            rank = first.setdefault(row.rank, place)
+            ranks.setdefault(name, []).append(rank if row.rank else len(of_section))
+
+    def order(name: str) -> tuple[bool, float, int, str]:
+        found = ranks[name]
+        return 2 * len(found) < len(best), fmean(found), -len(found), name
+
+    return sorted(ranks, key=order)
 
 
 def _heads(sections: Sequence[Section]) -> list[str]:
@@ -119,8 +140,9 @@ def brief(board: Board, folder: str) -> str:
         f"[The whole leaderboard]({folder}/LEADERBOARD.md), [as a page]({folder}/leaderboard.html)."
     )
     order = (
-        "Methods are in the order of their mean rank; how sure each length is, stands in the whole "
-        "leaderboard: of few trials or documents much is chance."
+        "Methods are in the order of their mean rank, those measured in fewer than half of the "
+        "columns last; how sure each length is, stands in the whole leaderboard: of few trials or "
+        "documents much is chance."
     )
     return "\n\n".join([summary(board), f"{RULES} {order}", more])
 
@@ -136,21 +158,31 @@ def refreshed(page: str, text: Callable[[], str]) -> str:
 _said = escaped
 
 
-def _best(section: Section) -> dict[str, Row]:
-    """Of each method the row that ranks first; trained ones apart."""
-    best: dict[str, Row] = {}
+def _best(section: Section) -> dict[str, list[Row]]:
+    """Of each method its rows, the one that ranks first before the others; trained ones apart."""
+    best: dict[str, list[Row]] = {}
     for row in section.rows:
         of = row.name.partition(" · ")[2] if row.cell.training else ""
-        best.setdefault(split(row.cell.method)[0] + (of and f" · {of}"), row)
+        best.setdefault(split(row.cell.method)[0] + (of and f" · {of}"), []).append(row)
     return best
 
 
-def _reached(row: Row | None, section: Section) -> str:
+def _reached_by(rows: Sequence[Row] | None) -> str:
+    """How far the first of a method's settings reads, and which it is of several."""
+    if rows is None:
+        return "·"
+    plain_name = split(rows[0].cell.method)[0]
+    setting = readable(rows[0].cell.method).removeprefix(plain_name).lstrip(", ")
+    which = f" {_said(setting or 'as it is')}" if len(rows) > 1 else ""
+    return _reached(rows[0]) + (which if rows[0].held else "")
+
+
+def _reached(row: Row) -> str:
     """Bold where it reads furthest of those held against one model."""
-    if row is None or row.held is None:
+    if row.held is None:
         return "·"
     far, note = _said(str(row.held)), NOTED if row.notices else ""
-    return (f"**{far}**" if row.rank == 1 and row.held.length and section.plain else far) + note
+    return (f"**{far}**" if row.rank == 1 and row.held.length else far) + note
 
 
 def _section(section: Section) -> str:
@@ -160,7 +192,7 @@ def _section(section: Section) -> str:
     said = [section.metric, f"{better} is better"]
     if section.original:
         said.append(f"original length {label(section.original)}")
-    if section.plain is None:
+    if not section.common:
         said.append(ALONE)
     lines = [
         f"## {_said(section.base)} · {_said(readable(section.task))}",
@@ -169,7 +201,7 @@ def _section(section: Section) -> str:
         "",
         _line([*leads, *map(label, lengths)]),
         "|--:|---" + "|--:" * (len(leads) - 2 + len(lengths)) + "|",
-        *(_row(row, section) for row in rows),
+        *(_row(row, lengths) for row in rows),
     ]
     noted = (
         f"- {NOTED} {_said(f'{row.name}: {told(n, row.cell)}')}"
@@ -183,18 +215,18 @@ def _section(section: Section) -> str:
     return "\n".join(lines)
 
 
-def _row(row: Row, section: Section) -> str:
+def _row(row: Row, lengths: Sequence[int]) -> str:
     tokens = counted(row.trained_tokens)
     interval = row.held.interval if row.held else ""
     cells = [
-        str(row.rank or "·"),
+        f"{'≤ ' if row.open else ''}{row.rank or '·'}",
         _said(row.name),
-        f"{_reached(row, section)} {_said(interval)}".rstrip(),
+        f"{_reached(row)} {_said(interval)}".rstrip(),
         label(row.claimed) if row.claimed else "·",
         _taxed(row.tax) if row.tax else "·",
-        f"{tokens} at {label(row.trained_length)}" if tokens and row.trained_length else "·",
+        f"{tokens} at {label(row.trained_length)}".lstrip() if row.trained_length else "·",
     ]
-    return _line([*cells, *_values(row, section.lengths)])
+    return _line([*cells, *_values(row, lengths)])
 
 
 def _taxed(tax: Tax) -> str:

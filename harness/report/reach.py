@@ -4,8 +4,8 @@ The rules are those of `harness.effective`. A score holds where it is at least 8
 model as it is scores on short inputs (NoLiMa's share). A perplexity holds where it is not
 significantly above the row's own at the original length, document by document, nor more than
 1 / 0.85 times that of the model as it is there: few documents show little, and who reads badly
-everywhere keeps nothing worth having. Where the model as it is was not measured, the row is held
-against itself alone.
+everywhere keeps nothing worth having. Where the model as it is was not measured on inputs that it
+reads, the row is held against itself alone.
 """
 
 import re
@@ -15,14 +15,17 @@ from functools import cache
 from math import inf
 from typing import NamedTuple
 
-from harness import catalog, effective
-from harness.cell import UNEXTENDED, Result
+from harness import catalog, checkpoints, effective
+from harness.cell import UNEXTENDED, Cell, Result, base_of, in_any_dtype
 from harness.effective import NOLIMA, SHORT, Reach, by_perplexity, by_share, by_threshold
 from harness.lengths import label
 
 LOWER = re.compile(r"perplexity|ppl|bits_per_byte|loss|brier|^ter$", re.IGNORECASE)
 """In the names of metrics that are better where lower, if their task is not known here."""
-BUDGET = re.compile(r": ([\d,]+) tokens of .* updates, sequences of ([\d,]+)$", re.DOTALL)
+MOST = {"clex": 16}
+"""How many times further than trained a method reads at most, where its spec does not say: the
+defaults of files that would bring torch."""
+BUDGET = re.compile(r": (?:([\d,]+) tokens of .* updates, )?sequences of ([\d,]+)$", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,18 @@ class Tax(NamedTuple):
 
 def unextended(model: str, method: str) -> bool:
     """Whether this is a model as it is, against which others are held."""
-    return method == UNEXTENDED and "+" not in model
+    return method == UNEXTENDED and base_of(model) == model
+
+
+def against(plain: Curve | None, original: int | None) -> Curve | None:
+    """The model as it is, if it was measured on inputs that it reads: what others are held against.
+
+    What it scores beyond its window is no measure of anything.
+    """
+    first = plain and plain.up_to(None)
+    if plain is None or first is None or (original and plain.lengths[first] > original):
+        return None
+    return plain
 
 
 def curve(results: Sequence[Result]) -> Curve:
@@ -166,25 +180,28 @@ def tax(row: Curve, plain: Curve | None, original: int | None, higher: bool) -> 
     return Tax(-value / abs(of), *ends, length)  # less is worse
 
 
-def claimed(method: str, factor: float | None, original: int | None, longest: int) -> int | None:
-    """What a row is made for: the original window times its factor.
+def claimed(cell: Cell, factor: float | None, original: int | None) -> int | None:
+    """What a row is made for: the original window times its factor, or the longest it can read.
 
-    A method that takes its factor from the input claims whatever it is given: the longest length.
+    A method that takes its factor from the input claims nothing: None. Of a published checkpoint it
+    is what its page says.
     """
-    if original is None or (factor is None and method != UNEXTENDED):
-        return None
-    if factor is None:
+    if published := checkpoints.find(in_any_dtype(cell.model)):
+        return published.tested
+    if original is None or cell.method == UNEXTENDED:
         return original
-    return round(original * factor) if "factor" in catalog.split(method)[1] else longest
+    name, said = catalog.split(cell.method)
+    if "factor" in said:
+        return round(original * factor) if factor is not None else None
+    most = said.get("max_factor", MOST.get(name))
+    return None if most is None else round(original * float(most))
 
 
 def budget(trained: str | None) -> tuple[int | None, int | None]:
-    """Tokens and sequence length of a training, from `harness.trained`'s phrase about it."""
+    """Tokens and sequence length of a training, from what its phrase says of them."""
     said = BUDGET.search(trained or "")
-    if not said:
-        return None, None
-    tokens, length = (int(text.replace(",", "")) for text in said.groups())
-    return tokens, length
+    tokens, length = said.groups() if said else (None, None)
+    return tokens and int(tokens.replace(",", "")), length and int(length.replace(",", ""))
 
 
 def _base(plain: Curve) -> float | None:

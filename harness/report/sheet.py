@@ -25,8 +25,10 @@ CUT = "†"
 STAMP = re.compile(r"@([0-9a-f]{8})")
 """A trained model's content, in its name."""
 WRITTEN_OUT = r" \1"
-SHARES = {"accuracy", "recall", "substring match", "acc", "acc_norm", "exact_match"}
-"""Metrics that are shares of one, and read best in percent."""
+WHOLE = {"accuracy", "recall", "substring match", "acc", "acc_norm", "exact_match"}
+"""Shares of so few trials that tenths of a percent say nothing."""
+SHARE = re.compile(r"accuracy|F1|ROUGE|edit similarity|right-prefix|share of|average of")
+"""How the names of metrics begin that are shares of one, too, and read best in percent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,15 +95,25 @@ def written(
     return Entry(kind="scored", text=number(value, metric) + cut, interval=interval)
 
 
+def is_share(metric: str) -> bool:
+    """Whether it is a share of one, and reads best in percent."""
+    return metric in WHOLE or SHARE.match(metric) is not None
+
+
 def number(x: float, metric: str, *, unit: str = " %") -> str:
-    """Three figures, or whole percent where the metric is a share."""
-    if metric in SHARES:
-        return f"{100 * x:.0f}{unit}"
+    """Three figures, or percent where the metric is a share; 0 and 100 are said of nothing else."""
+    if is_share(metric):
+        return f"{_percent(100 * x, 0 if metric in WHOLE else 1)}{unit}"
     if abs(x) >= 1e5:
         return f"{x:.1e}".replace("e+0", "e").replace("e+", "e")
     if abs(x) >= 99.95:
         return f"{x:,.0f}"
     return f"{x:.1f}" if abs(x) >= 9.995 else f"{x:.2f}"
+
+
+def _percent(x: float, places: int) -> str:
+    said = (f"{x:.{n}f}" for n in range(places, 3))
+    return next((text for text in said if float(text) not in (0.0, 100.0)), f"{x:.0f}")
 
 
 def readable(spec: str, *, whole: bool = False) -> str:
@@ -223,7 +235,7 @@ def _notes(rows: dict[str, list[Entry]], results: list[Result]) -> list[str]:
     notes = []
     if any(e.interval for row in rows.values() for e in row):
         notes.append("[low, high]  the 95 % interval")
-    if trials := sorted({r.n for r in results if r.metric in SHARES and r.n}):
+    if trials := sorted({r.n for r in results if is_share(r.metric) and r.n}):
         notes.append(
             f"n = {' to '.join(dict.fromkeys((str(trials[0]), str(trials[-1]))))} trials a cell"
         )

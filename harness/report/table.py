@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from rich import box
@@ -91,16 +91,22 @@ def rows(results: Iterable[Result]) -> list[dict[str, Any]]:
 
 def commas(results: Iterable[Result]) -> str:
     """Comma-separated values, a header first."""
-    out, every = io.StringIO(), rows(results)
+    return separated(rows(results))
+
+
+def separated(every: Sequence[dict[str, Any]]) -> str:
+    """Flat objects of the same names as comma-separated values, a header first."""
+    out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    for row in [dict.fromkeys(every[0], ...)] if every else []:
-        writer.writerow(row)
-    for row in every:
-        writer.writerow(
-            ",".join(f"{k}={w}" for k, w in v.items()) if isinstance(v, dict) else v
-            for v in row.values()
-        )
+    writer.writerows([every[0].keys()] if every else [])
+    writer.writerows([_flat(value) for value in row.values()] for row in every)
     return out.getvalue()
+
+
+def _flat(value: Any) -> Any:
+    if isinstance(value, dict):
+        return ",".join(f"{k}={v}" for k, v in value.items())
+    return " | ".join(value) if isinstance(value, list) else value
 
 
 def refreshed(page: str, table: Callable[[str], str]) -> str:

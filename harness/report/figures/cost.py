@@ -1,11 +1,12 @@
 """What a cell takes: peak memory and time by length, beside the peers of benchmarks/.
 
 A pass that reads several lengths at once is one point, at its longest. Methods cost nearly alike,
-so a line is the median over methods and its band their range.
+so a line is the median over methods and its band their range; what was read by other means, on
+another device or with another kernel, is another line.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -63,7 +64,7 @@ def pictures(results: Sequence[Result], benchmarks: Sequence[Path]) -> Iterator[
         ]
         if len({p.length for p in mine}) > 1:
             found = True
-            where = dict.fromkeys(_where(r) for r in results if r.cell.base == base)
+            where = dict.fromkeys(_device(r) for r in results if r.cell.base == base)
             yield Picture(
                 name=f"cost-{slug(base)}",
                 caption=(
@@ -102,20 +103,24 @@ def draw(ours: Sequence[Point], peers: Sequence[Point] = ()) -> "Figure":
     return figure
 
 
-def passes(results: Iterator[Result] | Sequence[Result]) -> list[Point]:
-    """One for each that was made: the cells that were read together, together."""
+def passes(results: Iterable[Result]) -> list[Point]:
+    """One for each that was made: the cells that were read together, together.
+
+    A line is called by its task and, where there are several, by its device and kernel.
+    """
     together: dict[tuple[str, ...], list[Result]] = {}
     for r in results:
         if r.value is not None and r.seconds and r.peak_memory:
             length = str(r.provenance.get("pass_length", r.cell.length))
-            together.setdefault((r.cell.model, r.cell.task, r.cell.method, length), []).append(r)
+            key = r.cell.model, r.cell.task, r.cell.method, length, _device(r), _kernel(r), _by(r)
+            together.setdefault(key, []).append(r)
+    devices, kernels = ({key[i] for key in together} for i in (4, 5))
     found = []
-    for (_, task, _, length), cells in together.items():
-        threads = cells[0].provenance.get("threads")
-        said = f", {threads} thread{'s' * (threads > 1)}" if threads else ""
+    for (_, task, _, length, device, kernel, by), cells in together.items():
+        said = [split(task)[0], device * (len(devices) > 1), kernel * (len(kernels) > 1), by]
         found.append(
             Point(
-                of=split(task)[0] + said,
+                of=", ".join(filter(None, said)),
                 length=int(length),
                 memory=max(r.peak_memory for r in cells),
                 each=sum(r.seconds for r in cells) / max(r.tokens or r.cell.length for r in cells),
@@ -157,6 +162,18 @@ def _line(axes: "Axes", points: list[tuple[int, float]], look: dict[str, Any]) -
     axes.plot(lengths, [*map(median, at)], **{**look, **alone})
 
 
-def _where(result: Result) -> str:
+def _device(result: Result) -> str:
     """The machine that it was measured on."""
     return str(result.provenance.get("device", ""))
+
+
+def _kernel(result: Result) -> str:
+    return str(result.provenance.get("kernel", ""))
+
+
+def _by(result: Result) -> str:
+    """How many threads and ranks read it, and whether what is kept lay outside the GPU."""
+    facts = result.provenance
+    counts = ((facts.get("threads") or 0, 1, "thread"), (facts.get("ranks") or 0, 2, "rank"))
+    said = [f"{n} {what}{'s' * (n > 1)}" for n, least, what in counts if n >= least]
+    return ", ".join([*said, *(["offloaded"] if facts.get("offload") else [])])

@@ -27,7 +27,7 @@ from harness.report.figures.style import (
     slug,
     styled,
 )
-from harness.report.sheet import SHARES, named
+from harness.report.sheet import is_share, named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,7 +130,7 @@ def _window(group: list[Result], windows: Windows) -> int | None:
 
 def _bars(group: list[Result]) -> bool:
     """Whether intervals are bars: of shares, which jump, and of so many rows that bands blend."""
-    return group[0].metric in SHARES or len({named(r.cell) for r in group}) > BANDS
+    return is_share(group[0].metric) or len({named(r.cell) for r in group}) > BANDS
 
 
 def _line(axes: "Axes", row: list[Result], look: Look, aside: float, bars: bool) -> None:
@@ -150,7 +150,7 @@ def _line(axes: "Axes", row: list[Result], look: Look, aside: float, bars: bool)
 def _cut(group: list[Result]) -> tuple[float, float] | None:
     """The ends of the lowest gap between values that is wide and has half of all below it."""
     values = sorted(r.value for r in group if r.value is not None)
-    if group[0].metric in SHARES or values[0] <= 0 or len(values) < 8:
+    if is_share(group[0].metric) or values[0] <= 0 or len(values) < 8:
         return None
     upper = list(pairwise(values))[len(values) // 2 :]
     return next(((low, high) for low, high in upper if high / low > GAP), None)

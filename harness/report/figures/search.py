@@ -5,7 +5,8 @@ state beside its factors, as NAME.search.json.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from math import exp
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from harness.report.figures.style import (
     Picture,
     legend,
     panels,
+    slug,
     styled,
 )
 
@@ -27,21 +29,29 @@ if TYPE_CHECKING:
 
 
 def pictures(places: Sequence[Path]) -> Iterator[Picture]:
-    """All searches in one.
+    """One for each model, target and text: perplexities of unlike ones compare nothing.
 
     Raises:
         ValueError: none was given, or one has no history.
     """
     if not places:
         raise ValueError("no search was given: --search NAME.search.json")
-    yield Picture(
-        name="search",
-        caption=(
-            "Search for factors: perplexity of the best individual and of the last parent, by "
-            "individuals looked at."
-        ),
-        figure=draw([read(place) for place in places]),
-    )
+    groups: dict[tuple[str, str], dict[Path, dict[str, Any]]] = {}
+    for place in places:
+        state = read(place)
+        key = _name(state["search"]), _text(state["search"])
+        groups.setdefault(key, {})[place] = state
+    count = Counter(slug(name) for name, _ in groups)
+    for (name, text), those in groups.items():
+        apart = slug(text) if count[slug(name)] > 1 else ""
+        yield Picture(
+            name="-".join(filter(None, ("search", slug(name), apart))),
+            caption=(
+                f"Search for factors, {name}{text and f', on {text}'}: perplexity of the best "
+                "individual and of the last parent, by individuals looked at."
+            ),
+            figure=draw(dict(zip(_called(name, [*those]), those.values(), strict=True))),
+        )
 
 
 def read(place: Path) -> dict[str, Any]:
@@ -64,19 +74,19 @@ def read(place: Path) -> dict[str, Any]:
 
 
 @styled
-def draw(searches: Sequence[dict[str, Any]]) -> "Figure":
+def draw(searches: Mapping[str, dict[str, Any]]) -> "Figure":
     """Perplexity by individuals; a colour for each search, the last parent thin."""
     figure, (axes,) = panels(1, SINGLE, 1.9)
-    for i, state in enumerate(searches):
+    for i, (name, state) in enumerate(searches.items()):
         look = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % 4]}
-        for column, name, more in (
-            (1, _name(state["search"]), {"marker": MARKERS[i % len(MARKERS)]}),
-            (2, f"{_name(state['search'])}, last parent", {"linewidth": 0.6, "alpha": 0.8}),
+        for column, said, more in (
+            (1, name, {"marker": MARKERS[i % len(MARKERS)]}),
+            (2, f"{name}, last parent", {"linewidth": 0.6, "alpha": 0.8}),
         ):
             points = [(line[0], exp(line[column])) for line in state["history"] if line[column]]
             if points:
                 every = max(1, len(points) // 8)
-                axes.plot(*zip(*points, strict=True), label=name, markevery=every, **look, **more)
+                axes.plot(*zip(*points, strict=True), label=said, markevery=every, **look, **more)
     axes.set_xlabel("individuals looked at")
     axes.set_ylabel("perplexity")
     axes.grid(axis="y")
@@ -87,3 +97,19 @@ def draw(searches: Sequence[dict[str, Any]]) -> "Figure":
 def _name(search: dict[str, Any]) -> str:
     model, target = search.get("model", "a model"), search.get("target")
     return f"{model} to {label(target)}" if isinstance(target, int) else str(model)
+
+
+def _text(search: dict[str, Any]) -> str:
+    """What it reads, `stdlib:validation@b7713d67, 3 documents`, as far as it says."""
+    corpus, samples = search.get("corpus"), search.get("samples")
+    return ", ".join(filter(None, (corpus, f"{samples} documents" if samples else "")))
+
+
+def _called(name: str, places: Sequence[Path]) -> list[str]:
+    """What each search of a picture is called: alone by what it is of, else by its file."""
+    if len(places) == 1:
+        return [name]
+    names = [place.name.removesuffix(".search.json") for place in places]
+    if len({*names}) == len(names):
+        return names
+    return [place.as_posix().removesuffix(".search.json") for place in places]

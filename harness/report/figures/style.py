@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from harness import catalog
 from harness.cell import UNEXTENDED, Cell, Result
 from harness.lengths import label
-from harness.report.sheet import SHARES, apart, named
+from harness.report.sheet import apart, is_share, named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -251,7 +251,7 @@ def by_value(axes: "Axes", metric: str, values: Sequence[float]) -> None:
     """Percent for shares; a logarithm where values are far apart."""
     axes.set_ylabel(metric)
     axes.grid(axis="y")
-    if metric in SHARES:
+    if is_share(metric):
         axes.set_ylim(-0.04, 1.04)
         axes.yaxis.set_major_formatter("{x:.0%}")
     elif min(values) > 0 and max(values) / min(values) > 3:
