@@ -5,8 +5,6 @@ One JSON object a line, with what was said (`prediction` or `pred`), what is rig
 `length`). A file that does not say what is right is matched with the task's questions by `id`.
 """
 
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +12,8 @@ from statistics import fmean
 from typing import Any
 
 from harness import catalog
+from harness.predictions import NAMES, RIGHT, Line, lacks, lines, name_of, names_of, right, said
 
-SAID = ("prediction", "pred")
-RIGHT = ("ground_truth", "label", "answers", "answer", "outputs")
-NAMES = ("id", "_id")
 Question = tuple[Any, Mapping[str, Any]]
 """What is right, and what else is known of it."""
 
@@ -76,16 +72,6 @@ class Source:
 
     file: Path
     known: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of a file, and the object in it; None: there is none."""
-
-    number: int
-    row: Mapping[str, Any] | None
-    repaired: str | None = None
-    """What stood behind the object."""
 
 
 def score(spec: str, file: Path, model: str | None = None) -> Scored:
@@ -192,11 +178,11 @@ def _scored(spec: str, sources: Sequence[Source], model: str) -> Scored:
         pairs = zip(these, questions, strict=True)
         rows += [_judged(task, line, of, model, file) for line, of in pairs]
         found, asked = found + these, asked + questions
-        names = _names(these)
+        names = names_of(these)
         repeated += len(names) - len({*names})
         repaired += [f"line {n.number} of {file}: {n.repaired}" for n in these if n.repaired]
         unread += [f"line {n.number} of {file}" for n in these if n.row is None]
-    missed = known.keys() - {*_names(found)}
+    missed = known.keys() - {*names_of(found)}
     return Scored(
         task=catalog.canonical("tasks", spec),
         metric=task.metric,
@@ -234,30 +220,6 @@ def judging(spec: str) -> Any:
     return task
 
 
-def lines(file: Path) -> Iterator[Line]:
-    """Those that are not empty, each read as far as can be.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    with file.open("rb") as raw:
-        for number, line in enumerate(raw, 1):
-            if line.strip():
-                yield _line(number, line)
-
-
-def _line(number: int, raw: bytes) -> Line:
-    try:
-        text = raw.decode("utf-8-sig").strip()
-        row, end = json.JSONDecoder().raw_decode(text)
-    except (ValueError, RecursionError):
-        return Line(number, None)
-    rest = text[end:].strip()
-    if not isinstance(row, dict) or not re.fullmatch(r"[\w.,;]*", rest):
-        return Line(number, None)
-    return Line(number, row, f"{rest!r} behind the object" if rest else None)
-
-
 def _asked(
     line: Line, answers: Mapping[str, Any] | None, known: Mapping[str, Any], source: Source
 ) -> Question:
@@ -266,20 +228,20 @@ def _asked(
         return None, {}
     where = f"{source.file}, line {line.number}"
     if answers is None:
-        _, about = known.get(_name(line.row) or "", (None, {}))
-        return _right(line.row, where), {**about, **line.row, **source.known}
-    right, about = _matching(line.row, answers, where)
-    return right, {**line.row, **about, **source.known}
+        _, about = known.get(name_of(line.row) or "", (None, {}))
+        return right(line.row, where), {**about, **line.row, **source.known}
+    found, about = _matching(line.row, answers, where)
+    return found, {**line.row, **about, **source.known}
 
 
 def _judged(task: Any, line: Line, asked: Question, model: str, file: Path) -> Row:
     if line.row is None:
         return Row(0.0, None)
     where = f"{file}, line {line.number}"
-    right, about = asked
-    said = _said(line.row, where)
+    gold, about = asked
+    prediction = said(line.row, where)
     try:
-        return Row(*task.judge(said, right, {**about, "model": model}))
+        return Row(*task.judge(prediction, gold, {**about, "model": model}))
     except ValueError as error:
         raise ValueError(f"{where}: {error}. Are these the predictions of another task?") from None
 
@@ -304,27 +266,6 @@ def _parts(task: Any, rows: list[Row], asked: list[Question]) -> dict[str, float
     return {name: 100 * value for name, value in task.parts(judged).items()}
 
 
-def _said(row: Mapping[str, Any], where: str) -> str:
-    key = next((key for key in SAID if key in row), None)
-    if key is None:
-        raise ValueError(f"{where}: there is no field {_either(SAID)}; it has {_has(row)}.")
-    if row[key] is None:
-        return ""
-    if not isinstance(row[key], str):
-        raise ValueError(f"{where}: {key!r} holds {type(row[key]).__name__}, not text.")
-    return row[key]
-
-
-def _right(row: Mapping[str, Any], where: str) -> Any:
-    key = next((key for key in RIGHT if key in row), None)
-    if key is None:
-        raise ValueError(
-            f"{where}: there is no field {_either(RIGHT)}; it has {_has(row)}. A task whose "
-            "questions are in a file is matched by id: give it as --task NAME,data=PATH."
-        )
-    return row[key]
-
-
 def _answers(
     task: Any, found: list[Line], known: Mapping[str, Any], file: Path
 ) -> Mapping[str, Any] | None:
@@ -332,7 +273,7 @@ def _answers(
     rows = [line.row for line in found if line.row is not None]
     if any(key in row for row in rows for key in RIGHT) or not known:
         return None
-    if not any(_name(row) in known for row in rows):
+    if not any(name_of(row) in known for row in rows):
         raise LookupError(
             f"None of the {len(rows):,} predictions of {file} matches a question of {task.data}, "
             f"whose ids are such as {', '.join(list(known)[:3])}."
@@ -341,28 +282,12 @@ def _answers(
 
 
 def _matching(row: Mapping[str, Any], answers: Mapping[str, Any], where: str) -> Any:
-    if _name(row) is None:
-        raise ValueError(f"{where}: there is no field {_either(NAMES)}; it has {_has(row)}.")
-    if _name(row) not in answers:
-        raise LookupError(f"{where}: there is no question with the id {_name(row)}.")
-    return answers[_name(row)]
-
-
-def _names(found: list[Line]) -> list[str]:
-    return [name for line in found if line.row is not None and (name := _name(line.row))]
-
-
-def _name(row: Mapping[str, Any]) -> str | None:
-    return next((str(row[key]) for key in NAMES if key in row), None)
+    if name_of(row) is None:
+        raise ValueError(f"{lacks(row, NAMES, where)}.")
+    if name_of(row) not in answers:
+        raise LookupError(f"{where}: there is no question with the id {name_of(row)}.")
+    return answers[name_of(row)]
 
 
 def _judges(name: str) -> bool:
     return hasattr(catalog.load("tasks", name), "judge")
-
-
-def _either(names: tuple[str, ...]) -> str:
-    return " or ".join((", ".join(map(repr, names[:-1])), repr(names[-1])))
-
-
-def _has(row: Mapping[str, Any]) -> str:
-    return ", ".join(map(repr, row)) or "none"

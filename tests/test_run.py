@@ -182,34 +182,54 @@ def test_what_was_read_is_kept_until_its_results_are(wish, tmp_path, groups, mon
 def test_answers_that_were_written_are_not_written_again(wish, tmp_path, monkeypatch):
     """Neither of a pass that was killed nor of one whose grading failed."""
     monkeypatch.setenv("CONTEXT_HARNESS_CACHE", str(tmp_path / "cache"))
-    written, write, most = [], generate._Writer.write, [1]
+    asked, answer, most = [], generate._Writer.answer, [5]
 
-    def counted(self, request, hidden):
-        if len(written) == most[0]:
+    def counted(self, place, request, *more):
+        if len(asked) == most[0]:
             raise KeyboardInterrupt
-        written.append(request.id)
-        return write(self, request, hidden)
+        asked.append(request.id)
+        return answer(self, place, request, *more)
 
-    monkeypatch.setattr(generate._Writer, "write", counted)
-    monkeypatch.setattr(generate.Stack, "side_by_side", False)  # each by itself
-    task = "infinitebench.passkey,samples=3"
-    one = replace(wish, methods=("yarn",), tasks=(task,), lengths=(900,), corpus=None, samples=None)
+    monkeypatch.setattr(generate._Writer, "answer", counted)
+    one = replace(wish, methods=("yarn",), lengths=(900,), corpus=None, samples=None)
+    one = replace(one, tasks=("infinitebench.passkey,samples=6",))
     with pytest.raises(KeyboardInterrupt):
         done(one, tmp_path / "stopped")
-    (first,), most[0] = written, 99
+    kept, most[0] = len([*tmp_path.rglob("*.npz")]), 99
     with monkeypatch.context() as patch:
         patch.setattr(InfiniteBench, "grade", Mock(side_effect=ModuleNotFoundError("no scorer")))
         (ungraded,) = done(one, tmp_path / "ungraded")
     assert ungraded.status == "failed" and "no scorer" in ungraded.reason
-    assert len(written) == 3 == len({*written}) and written[0] == first
+    assert 0 < kept < 5 and len(asked) == 5 + 6 - kept
+    asked.clear()
     watch = Notes()
     (again,) = done(one, tmp_path / "again", watch)
-    assert len(written) == 3 and watch.read == pytest.approx(watch.tokens)
+    assert asked == [] and watch.read == pytest.approx(watch.tokens)
     assert not [*(machine.cache_folder() / "parts").iterdir()]
     (fresh,) = done(one, tmp_path / "fresh")
-    assert len(written) == 6 and fresh.items == again.items
+    assert len(asked) == 6 and fresh.items == again.items
     answers = [Store(tmp_path / f).samples(again.cell) for f in ("again", "fresh")]
     assert answers[0] == answers[1]
+
+
+CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}</s>{% endfor %}{{ enable_thinking }}"
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [(None, {"asked_as": "base"}), (CHAT, {"asked_as": "chat", "thinking": "off"})],
+)
+def test_a_result_says_how_it_was_asked_and_what_ended_answers(template, told, folder, monkeypatch):
+    live = load(str(folder), device="cpu", dtype="float32")
+    monkeypatch.setattr(live.tokenizer, "chat_template", template)
+    monkeypatch.setattr(live.model.generation_config, "eos_token_id", 7)
+    said = {}
+    for task in ("infinitebench.passkey,samples=1", "perplexity,samples=1"):
+        cell = Cell(model="m", method="none", task=task, length=600)
+        (finished,) = run(live, TokenReader(live.tokenizer), [cell], keep=False)
+        made = finished.result.provenance
+        said[task] = {k: made[k] for k in ("asked_as", "thinking", "end_tokens") if k in made}
+    assert [*said.values()] == [told | {"end_tokens": [1, 7]}, {}]
 
 
 def test_a_length_that_is_too_long_leaves_the_shorter_ones_of_its_row(wish, tmp_path):
