@@ -20,6 +20,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from harness import catalog, machine
 from harness.disk import saving, write_whole
+from harness.families import family_of
 from harness.method import Method, Recipe
 from harness.model import describe, load, quiet
 from harness.rotation import Rotation
@@ -167,11 +168,14 @@ def _processes(on: str) -> "PartialState":
 def _attending(model: nn.Module, interface: str) -> Iterator[None]:
     """Attention whose memory does not grow with the square, and whose output is kept.
 
-    Where processes share a sequence it must be torch's own, which accelerate then splits.
+    Where processes share a sequence it must be torch's own, which accelerate then splits. Families
+    that do not ask transformers' interface keep their own: by a name that transformers has no mask
+    for, they would see what comes.
     """
-    config = model.get_decoder().config
+    config, family = model.get_decoder().config, family_of(model.config)
     before = config._attn_implementation
-    config._attn_implementation = interface
+    if not (family.biased or family.calls_sdpa):
+        config._attn_implementation = interface
     try:
         yield
     finally:
@@ -181,7 +185,8 @@ def _attending(model: nn.Module, interface: str) -> Iterator[None]:
 def _check_shared(model: nn.Module, method: str) -> None:
     """See that processes which share a sequence encode their parts of it as one would the whole."""
     decoder = model.get_decoder()
-    if type(decoder.rotary_emb) is not Rotation or decoder.config._attn_implementation != "sdpa":
+    rotary = getattr(decoder, "rotary_emb", None)
+    if type(rotary) is not Rotation or decoder.config._attn_implementation != "sdpa":
         raise ValueError(
             f"{method} draws positions or bends attention over a whole sequence, which "
             "--context-parallel splits: leave it out."
