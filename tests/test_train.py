@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
-from transformers import TrainingArguments
+from transformers import BloomConfig, TrainingArguments
 
 from harness import adapters, catalog, machine, trained
 from harness.cli import main
@@ -26,6 +26,7 @@ from harness.train import checkpoint, parallel, trainer
 from harness.train.checkpoint import newest
 from harness.train.course import memory, recipe, settle
 from harness.train.loss import in_pieces
+from harness.train.parallel import Sharing
 from harness.train.quiz import Quiz
 from harness.train.rows import rows
 from harness.train.trainer import train
@@ -403,8 +404,6 @@ def test_a_chat_is_learned_with_the_template_that_is_saved(tmp_path):
 def test_a_family_without_rope_is_refused_before_its_weights_are_read(
     folder, novel, tmp_path, capsys
 ):
-    from transformers import BloomConfig
-
     shutil.copytree(folder, tmp_path / "m")
     BloomConfig(hidden_size=32, n_layer=1, n_head=2, max_position_embeddings=64).save_pretrained(
         tmp_path / "m"
@@ -462,7 +461,50 @@ def test_longer_sequences_and_more_weights_need_more_memory(novel):
     assert memory(less, card) < memory(more, card)
     assert memory(course(novel, trains="lora"), card) < memory(less, card)
     assert memory(more, card) < memory(replace(more, checkpointing=False), card)
-    assert memory(less, card, processes=8) < memory(less, card)
+    assert memory(less, card, Sharing(weights=8)) < memory(less, card)
+
+
+def test_processes_that_share_a_sequence_need_less_of_it(novel):
+    card, long = describe("toy"), course(novel, sequence_length=2**20, batch_tokens=2**20)
+    apart, shared = (memory(long, card, Sharing(8, n)) for n in (1, 8))
+    assert shared < apart / 5
+
+
+def test_scores_that_are_written_out_grow_with_the_square(tmp_path):
+    BloomConfig(hidden_size=32, n_layer=2, n_head=2, seq_length=64).save_pretrained(tmp_path)
+    card = describe(str(tmp_path))
+    some = (settle(card, "alibi", "quick", corpus="stdlib", changes={"sequence_length": n})
+            for n in (2**14, 2**15))  # fmt: skip
+    less, more = (memory(it, card) for it in some)
+    assert more - less > 3 * 16 * 2 * 2**28
+
+
+def test_on_cpus_the_processes_of_a_machine_share_its_memory(novel, monkeypatch):
+    it, card = course(novel), describe("toy")
+    monkeypatch.setattr(machine, "free_memory", lambda on: 2 * memory(it, card))
+    for device, count, fits in (("cpu", 2, True), ("cpu", 3, False), ("cuda", 3, True)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(count))
+        sharing = Sharing.of({}, count)
+        refused = pytest.raises(ValueError, match=f"are free for each of {count} processes")
+        with nullcontext() if fits else refused:
+            checkpoint.afford(it, card, device, sharing)
+
+
+def test_a_plan_is_of_the_processes_that_are_asked_for(monkeypatch, capsys):
+    words = "train --method pi --model toy --plan --sequence-length 128k"
+    said = []
+    for more, world in (("", 1), (" --distributed fsdp2 --context-parallel 8", 1),
+                        (" --distributed fsdp2", 4)):  # fmt: skip
+        monkeypatch.setenv("WORLD_SIZE", str(world))
+        with pytest.raises(SystemExit):
+            main((words + more).split())
+        said.append(capsys.readouterr().out)
+    assert "for each of" not in said[0] and "for each of 8 processes" in said[1]
+    assert "for each of 4 processes" in said[2] and len({*said}) == 3
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit):
+        main(words.split())
+    assert not capsys.readouterr().out
 
 
 def test_a_budget_is_spent_and_not_passed(novel):

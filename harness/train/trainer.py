@@ -29,6 +29,7 @@ from harness.train.checkpoint import SAFE, SAVES, Rows, newest
 from harness.train.course import Course
 from harness.train.loss import in_pieces
 from harness.train.moving import load_own, save_own, thawed
+from harness.train.parallel import Sharing, together
 from harness.trained import Trained
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ def train(
     machine.forget_peak(on)
     card = describe(course.model, trust_remote_code=trust_remote_code)
     processes = _processes(on)
-    checkpoint.afford(course, card, on, processes.num_processes if distributed else 1)
+    sharing = Sharing.of(distributed or {}, processes.num_processes)
+    checkpoint.afford(course, card, on, sharing)
     facts = checkpoint.facts(course, rows, card, seed)
     checkpoint.own(output, facts)
     method = catalog.load("methods", course.method)
@@ -201,20 +203,20 @@ def shared(rows: int, world: int, distributed: dict[str, Any]) -> tuple[int, dic
     Raises:
         ValueError: they cannot.
     """
-    together = getattr(distributed.get("parallelism_config"), "cp_size", 1)
-    if world % together:
-        raise ValueError(f"--context-parallel {together} does not divide {world} processes.")
-    groups = world // together
+    each = together(distributed)
+    if world % each:
+        raise ValueError(f"--context-parallel {each} does not divide {world} processes.")
+    groups = world // each
     if rows % groups:
         raise ValueError(
             f"{rows} sequences an update cannot be shared by {groups} "
-            f"{'processes' if together == 1 else 'groups of processes'}: "
+            f"{'processes' if each == 1 else 'groups of processes'}: "
             "choose --batch-tokens so that they can."
         )
-    if together > 1:
+    if each > 1:
         from accelerate.utils import ParallelismConfig
 
-        how = ParallelismConfig(cp_size=together, dp_shard_size=groups)
+        how = ParallelismConfig(cp_size=each, dp_shard_size=groups)
         distributed = distributed | {"parallelism_config": how}
     return rows // groups, distributed
 
