@@ -9,13 +9,21 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
-from transformers import BloomConfig, TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BloomConfig,
+    MixtralConfig,
+    Trainer,
+    TrainingArguments,
+)
 
 from harness import adapters, catalog, machine, trained
 from harness.cli import main
@@ -26,6 +34,7 @@ from harness.train import checkpoint, parallel, trainer
 from harness.train.checkpoint import newest
 from harness.train.course import memory, recipe, settle
 from harness.train.loss import in_pieces
+from harness.train.moving import by_live_names, see_whole
 from harness.train.parallel import Sharing
 from harness.train.quiz import Quiz
 from harness.train.rows import rows
@@ -126,6 +135,65 @@ def test_an_interrupted_training_of_adapters_keeps_the_methods_own_weights(novel
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     one, other = (adapters.own(tmp_path / name / "adapter") for name in ("cut", "whole"))
     assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def experts(place):
+    """A random Mixtral that reads as the toy does, saved as people save models."""
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=2048, hidden_size=32, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, num_local_experts=4,
+        max_position_embeddings=64, bos_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(place)
+    AutoTokenizer.from_pretrained(describe("toy").place).save_pretrained(place)
+    return model
+
+
+def test_a_save_has_every_weight_by_the_name_that_training_knows(tmp_path):
+    model = experts(tmp_path / "named otherwise")
+    with pytest.raises(ValueError, match=r"saved without model\.layers\.0\.mlp.*: delete it"):
+        see_whole(model, tmp_path / "named otherwise")
+    with by_live_names(model):
+        model.save_pretrained(tmp_path / "save")
+    see_whole(model, tmp_path / "save")
+    held = load_file(tmp_path / "save" / "model.safetensors")
+    assert held.keys() == model.state_dict().keys()
+    model.save_pretrained(tmp_path / "again")
+    assert load_file(tmp_path / "again" / "model.safetensors").keys() != held.keys()
+
+
+def test_a_head_that_is_the_embedding_is_saved_once_and_missed_nowhere(tmp_path):
+    model = load("toy", device="cpu", dtype="float32").model
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    with by_live_names(model):
+        model.save_pretrained(tmp_path)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    see_whole(model, tmp_path)
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_of_experts_goes_on_with_what_they_learned(novel, tmp_path):
+    experts(tmp_path / "base")
+    it = settle(describe(str(tmp_path / "base")), "pi,factor=2", "quick", corpus=novel,
+                changes=SHORT)  # fmt: skip
+    follow(it, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        follow(it, tmp_path / "cut", Stopping(3))
+    follow(it, tmp_path / "cut")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    one, other = weights(tmp_path / "cut"), weights(tmp_path / "whole")
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_a_save_is_whole_when_all_processes_have_written_theirs(tmp_path, monkeypatch):
+    told, mine = [], object.__new__(trainer._Trainer)
+    monkeypatch.setattr(Trainer, "_save_rng_state", lambda self, folder: told.append(folder))
+    mine.accelerator = SimpleNamespace(wait_for_everyone=lambda: told.append("all are there"))
+    mine._save_rng_state(tmp_path)
+    assert told == [tmp_path, "all are there"]
 
 
 @pytest.mark.slow

@@ -110,7 +110,7 @@ def begin(output: Path, facts: dict[str, Any], course: Course, card: Card) -> No
 
 
 def newest(output: Path) -> Path | None:
-    """The last save that is whole: its state is written after all else."""
+    """The last save that is whole: its state is written after all else, by all processes."""
     saves = sorted(
         (s for s in (output / SAVES).glob("checkpoint-*") if s.name[11:].isdigit()),
         key=lambda s: int(s.name[11:]),

@@ -4,11 +4,15 @@ Hu et al. 2021, https://arxiv.org/abs/2106.09685
 """
 
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+from transformers import PreTrainedModel
 
 from harness import adapters
 from harness.adapters import OWN
@@ -45,6 +49,45 @@ def load_own(learner: nn.Module, own: Collection[str], folder: Path) -> None:
     with torch.no_grad():
         for name, weight in _own(learner, own):
             weight.copy_(held[name])
+
+
+@contextmanager
+def by_live_names(learner: nn.Module) -> Iterator[None]:
+    """Let a save have weights by the names they have here, by which a training reads them again.
+
+    transformers writes some by others, as experts are called in published checkpoints.
+    """
+    if not isinstance(learner, PreTrainedModel):  # adapters
+        yield
+        return
+    learner.save_pretrained = partial(learner.save_pretrained, save_original_format=False)
+    try:
+        yield
+    finally:
+        del learner.save_pretrained
+
+
+def see_whole(learner: nn.Module, folder: Path) -> None:
+    """See that a save has every weight, for one that it lacks would go on as the base's.
+
+    Raises:
+        ValueError: it does not; says which.
+    """
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:  # adapters
+        return
+    held = {name for file in files for name in _names(file)}
+    here = learner.state_dict(keep_vars=True)
+    there = {id(weight) for name, weight in here.items() if name in held}
+    if lost := [name for name, weight in here.items() if id(weight) not in there]:
+        raise ValueError(
+            f"{folder} was saved without {lost[0]}: delete it, to go on from the one before."
+        )
+
+
+def _names(file: Path) -> list[str]:
+    with safe_open(file, "pt") as held:
+        return list(held.keys())
 
 
 def _own(learner: nn.Module, own: Collection[str]) -> Iterator[tuple[str, nn.Parameter]]:

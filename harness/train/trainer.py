@@ -28,7 +28,7 @@ from harness.train import attention, checkpoint
 from harness.train.checkpoint import SAFE, SAVES, Rows, newest
 from harness.train.course import Course
 from harness.train.loss import in_pieces
-from harness.train.moving import load_own, save_own, thawed
+from harness.train.moving import by_live_names, load_own, save_own, see_whole, thawed
 from harness.train.parallel import Sharing, together
 from harness.trained import Trained
 
@@ -286,7 +286,8 @@ def _stacked(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 class _Trainer(Trainer):
     """Stops at the first loss that is no number; shards weights on CPUs too.
 
-    Beside adapters, of which alone peft takes care, a save holds the method's own weights.
+    Beside adapters, of which alone peft takes care, a save holds the method's own weights. It is
+    whole once its state is there, which the first process writes when all have written theirs.
     """
 
     def __init__(self, *, own: Collection[str], **arguments: Any) -> None:
@@ -294,11 +295,18 @@ class _Trainer(Trainer):
         super().__init__(**arguments)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict)
+        with by_live_names(self.model):
+            super()._save(output_dir, state_dict)
         if self._own:
             save_own(self.model, self._own, Path(output_dir or self.args.output_dir))
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if not self.is_fsdp_enabled:  # which has weights in files of its own
+            see_whole(self.model, Path(resume_from_checkpoint))
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self._own:
             load_own(self.model, self._own, Path(resume_from_checkpoint))
