@@ -721,6 +721,19 @@ def test_each_stage_is_trained_as_was_published_for_its_length(wish, monkeypatch
     assert asked(2**18, "--recipe", "quick") == {"--recipe": "quick"}
 
 
+def test_a_model_that_learned_another_encoding_is_not_searched(wish, folder, tmp_path):
+    from harness import trained
+
+    place = shutil.copytree(folder, tmp_path / "mine")
+    told = {"recipe": "quick", "numbers": {}, "base": "tiny", "base_weights": "", "corpus": ""}
+    told |= {"original_length": 512, "sequence_length": 1024, "steps": 1, "tokens": 1, "seed": 0}
+    trained.write(place, trained.Trained(method="yarn,factor=2", **told))
+    with pytest.raises(ValueError, match="was trained with yarn,factor=2, and longrope would read"):
+        prepare(replace(wish, model=str(place)))
+    trained.write(place, trained.Trained(method="longrope,factor=2", **told))
+    prepare(replace(wish, model=str(place)))
+
+
 def test_the_losses_of_other_weights_are_not_gone_on_with(wish):
     """Of a model on the hub, whose weights are known once they are read."""
     search = prepare(wish)

@@ -493,6 +493,29 @@ def test_another_method_than_it_learned_is_refused(novel, tmp_path, capsys):
     assert "was trained with pi,factor=3" in capsys.readouterr().err
 
 
+def test_a_training_goes_on_with_the_same_method_or_from_one_that_left_the_model_as_it_was(
+    folder, tmp_path
+):
+    """Weights that learned one encoding do not silently learn another."""
+
+    def trained_with(method):
+        place = shutil.copytree(folder, tmp_path / method.replace(",", "-"))
+        told = trained.Trained(
+            method=method, recipe="quick", numbers={"factor": 2.0}, base="tiny", steps=1,
+            base_weights="", original_length=512, corpus="", sequence_length=1024, tokens=1024,
+            seed=0,
+        )  # fmt: skip
+        trained.write(place, told)
+        return describe(str(place))
+
+    for learned, spec in (("pi,factor=2", "pi,factor=4"), ("pi,factor=2", "pi"),
+                          ("naive-ft", "yarn"), ("none", "yarn,factor=4")):  # fmt: skip
+        settle(trained_with(learned), spec, "quick", corpus="stdlib")
+        shutil.rmtree(tmp_path / learned.replace(",", "-"))
+    with pytest.raises(ValueError, match=r"with pi,factor=2, and yarn would .* Give --method pi,"):
+        settle(trained_with("pi,factor=2"), "yarn", "quick", corpus="stdlib")
+
+
 def test_a_loss_that_is_no_number_stops_it_and_keeps_what_was_good(novel, tmp_path):
     with pytest.raises(FloatingPointError, match=r"at update \d+\. Last save: update \d"):
         follow(course(novel, steps=40, learning_rate=1e30, clip=None), tmp_path / "a")
@@ -895,7 +918,7 @@ def test_adapters_by_themselves_are_the_model_that_they_were_merged_into(novel, 
     assert card.trained == describe(str(whole)).trained and card.spec.startswith("toy+mine@")
     assert card.spec != describe(str(whole)).spec and card.own_method == "yarn,factor=2"
     on_top = settle(
-        card, "pi,factor=2", "quick", corpus=novel, changes=SHORT | {"steps": 1, "trains": "lora"}
+        card, "yarn,factor=3", "quick", corpus=novel, changes=SHORT | {"steps": 1, "trains": "lora"}
     )
     follow(on_top, tmp_path / "next")  # of adapters upon adapters there is the merged model alone
     assert describe(str(tmp_path / "next")).trained and not (tmp_path / "next/adapter").exists()

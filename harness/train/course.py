@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from harness import catalog, nearest
+from harness.learned import strange
 from harness.method import Method, Recipe
 from harness.train.parallel import ALONE, Sharing
 
@@ -118,9 +119,12 @@ def settle(
 
     Raises:
         LookupError: no such method or recipe, or the model has no rope to extend.
-        ValueError: numbers that cannot be.
+        ValueError: numbers that cannot be, or the base was trained to be read otherwise.
     """
     method = catalog.load("methods", spec)
+    if why := strange(spec, card):
+        learned = catalog.split(card.own_method or "")[0]
+        raise ValueError(f"{why}. Give --method {learned}, or train what it was trained from.")
     wished = {key: value for key, value in (changes or {}).items() if value is not None}
     whole = recipe(method, name)
     numbers = replace(whole, **wished)
