@@ -640,6 +640,13 @@ def test_every_number_of_a_recipe_has_a_source():
             assert changed <= set(it.sources), (name, title)
 
 
+def test_a_recipe_whose_data_had_end_tokens_says_that_none_are_written_here():
+    for name in catalog.names("methods"):
+        for title, it in catalog.load("methods", name).recipes.items():
+            said = any("no end token" in sentence for sentence in it.disagreements)
+            assert said or "end tokens" not in it.data, (name, title)
+
+
 @pytest.mark.parametrize("name", ["fsdp2", "zero2", "zero3"])
 def test_shipped_settings_are_read_by_those_who_take_them(name, tmp_path):
     from transformers import TrainingArguments
