@@ -49,7 +49,12 @@ def train(
     ] = None,
     steps: Annotated[int | None, Option(min=1, help="Updates; else the recipe's.")] = None,
     budget: Annotated[
-        int | None, Option(min=1, help="Tokens in all, for an even comparison: sets the steps.")
+        int | None,
+        Option(
+            min=1,
+            help="Tokens in all: sets the steps. Updates stay as large as the recipe's, which only "
+            "in quick are alike for all methods; tables say what each row was trained on.",
+        ),
     ] = None,
     sequence_length: Annotated[
         str | None, Option(metavar="LENGTH", help="Tokens of a sequence, 32k; else the recipe's.")
@@ -86,7 +91,7 @@ def train(
         int, Option(min=1, help="Processes that share one sequence; needs GPUs and fsdp2.")
     ] = 1,
     plan: Annotated[
-        bool, Option("--plan", help="Only say what would be trained; torchrun's processes count.")
+        bool, Option("--plan", help="Only say what would be trained, and the memory of a process.")
     ] = False,
     trust_remote_code: Annotated[
         bool, Option("--trust-remote-code", help="Run code that comes with a model.")
