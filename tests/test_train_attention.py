@@ -1,6 +1,7 @@
 """Attention to train through has the gradients of the formula, and a checkpoint can keep it."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from harness import catalog
 from harness.families import FAMILIES
 from harness.train.attention import INTERFACE, attention, checkpoint_context
 from harness.train.loss import in_pieces
+from harness.train.moving import thawed
 from harness.train.trainer import _attending, _check_shared
 
 SIZES = dict(
@@ -277,6 +279,16 @@ def test_in_training_no_token_sees_those_behind_it(family):
             losses.append(float(model(input_ids=read, labels=labels)["loss"].detach()))
     whole, otherwise, later = losses
     assert later == pytest.approx(whole, rel=1e-6) and abs(otherwise - whole) > 1e-5
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's calls of transformers
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adapters_are_of_attention(family):
+    pytest.importorskip("peft", reason="adapters are an extra: context-harness[train]")
+    quick = catalog.load("methods", "yarn").recipes["paper"].quick()
+    learner = thawed(small(family), replace(quick, trains="lora"), ())
+    moved = [name for name, weight in learner.named_parameters() if weight.requires_grad]
+    assert len(moved) >= 2 * 2 * 2 and all("att" in name for name in moved)
 
 
 @pytest.mark.parametrize("family", ["falcon", "bloom", "mpt"])

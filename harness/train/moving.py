@@ -105,13 +105,14 @@ def _adapted(model: nn.Module, numbers: Recipe) -> nn.Module:
             "Adapters need peft. Run: pip install 'context-harness[train]'"
         ) from None
     names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    attention_names = ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "query_key_value")
+    apart, together = ("q_proj", "k_proj", "v_proj"), ("qkv_proj", "query_key_value", "Wqkv")
+    attention_names = (*apart, *together, "o_proj", "out_proj", "dense")
     config = LoraConfig(
         r=numbers.rank,
         lora_alpha=numbers.alpha,
         lora_dropout=0.0,
         bias="none",
-        target_modules=[n for n in (*attention_names, "dense") if n in names],
+        target_modules=[n for n in attention_names if n in names],
         modules_to_save=[n for n in sorted(names) if any(a in n for a in numbers.also)] or None,
         ensure_weight_tying=bool(numbers.also),  # a head that is the embedding is trained with it
         task_type="CAUSAL_LM",
