@@ -52,7 +52,8 @@ FAMILIES = {
 }
 NATIVE = {
     "cl-scaling": "default",
-    "clex": "clex-fixed",
+    "clex": "clex-by-length",
+    "clex,factor=3": "clex-fixed",
     "dynamic-ntk": "dynamic",
     "dynamic-ntk,factor=2": "dynamic",
     "dynamic-yarn": "yarn",
@@ -225,7 +226,36 @@ def test_what_clex_learned_is_carried(tmp_path):
     difference, carry = differences(model, "clex", tmp_path)
     assert difference <= 1e-4
     assert carry.rope["frequencies"] != untrained.rope["frequencies"]
-    assert "the one for 200 tokens, at every length" in carry.notes[0]
+    assert "one of 4 encodings by the length of a text as it begins" in carry.notes[0]
+
+
+def test_what_is_encoded_by_its_length_is_so_in_any_order_and_while_it_is_written(llama, tmp_path):
+    """One model reads a long text, a short one and a long one again, and goes on with one."""
+    method = catalog.load("methods", "clex")
+    carried(llama, method, "clex", LENGTH).save(llama, tmp_path)
+    code = {"trust_remote_code": True, "dtype": torch.float32}
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, **code).eval()
+    with torch.no_grad():
+        for n in (LENGTH, TRAINED // 2, TRAINED + 1, TRAINED, LENGTH):
+            found = theirs(tokens(n)[None]).logits[0]
+            torch.testing.assert_close(found, by_engine(llama, method, n, tokens(n)), atol=1e-4,
+                                       rtol=0)  # fmt: skip
+        how = {"max_new_tokens": 20, "min_new_tokens": 20, "do_sample": False}
+        begun = tokens(TRAINED + 10)[None]
+        kept, anew = (theirs.generate(begun, use_cache=cached, **how) for cached in (True, False))
+    assert torch.equal(kept, anew)
+
+
+def test_what_a_check_of_a_short_text_has_not_seen_is_said(llama):
+    carry = carried(llama, catalog.load("methods", "clex"), "clex", LENGTH)
+    assert carry.rope["lengths"] == [64, 128, 192, 200]
+    assert "those of longer texts were not compared. --check-length 193" in carry.unseen(64)
+    assert carry.unseen(193) is None
+
+
+def test_a_scale_of_logits_that_is_of_each_length_is_that_of_the_longest(llama, tmp_path):
+    difference, carry = differences(llama, "clex,log_scale=clamped", tmp_path)
+    assert difference <= 1e-4 and carry.rope["rope_type"] == "clex-fixed"
 
 
 def test_without_its_code_it_is_not_read_wrongly_but_not_at_all(llama, tmp_path):

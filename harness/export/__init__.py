@@ -135,11 +135,7 @@ def _put(
         raise ValueError(f"{order.spec} cannot extend {name} to {order.length:,} tokens: {reason}")
     carry = carried(model, method, order.name, order.length)
     n = check_length or affordable(order.card.shape, order.length)
-    if n <= carry.switches_at:
-        unseen = (
-            f"The {n:,} tokens of the check are read by `short_factor`: `long_factor` was not "
-            f"compared. --check-length {carry.switches_at + 1} does."
-        )
+    if unseen := carry.unseen(n):
         carry = replace(carry, notes=(*carry.notes, unseen))
     tokens = _text(live.tokenizer, corpus, n)
     _round(model, order.dtype)
