@@ -279,7 +279,6 @@ def choose(rotary, args, kwargs):
     name = "inv_freq" if layer_type is None else f"{layer_type}_inv_freq"
     frequencies = rope["frequencies"][stage]
     setattr(rotary, name, torch.tensor(frequencies, dtype=torch.float32, device=positions.device))
-
 '''
 HOOKED = """
     def __init__(self, config):
