@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from harness import catalog
-from harness.cell import OWN, UNEXTENDED, Cell, Result, grid
+from harness.cell import OWN, Cell, Result, grid
+from harness.learned import as_trained
 from harness.machine import no_cycles
 
 if TYPE_CHECKING:
@@ -372,7 +373,7 @@ def takes(asked: Any, flag: str) -> bool:
 
 def settled(spec: str, options: Options, card: "Card") -> str:
     """The method's canonical spec, its scale settled."""
-    spec = _as_trained(spec, options, card)
+    spec = as_trained(spec, card, options.factor)
     method = catalog.load("methods", spec)
     given = catalog.split(spec)[1]
     wish: dict[str, Any] = {}
@@ -383,42 +384,6 @@ def settled(spec: str, options: Options, card: "Card") -> str:
         wish["factors"] = options.factors
     spec = catalog.canonical("methods", catalog.extended(spec, wish))
     return catalog.extended(spec, catalog.load("methods", spec).by_content())
-
-
-def _as_trained(spec: str, options: Options, card: "Card") -> str:
-    """The spec with what the checkpoint was trained with, where the command says nothing else.
-
-    Raises:
-        ValueError: it was trained with another method, and would be read otherwise than it learned.
-    """
-    name, given = catalog.split(spec)
-    if card.own_method is None:
-        if name == OWN:
-            raise LookupError(
-                f"{card.name} was trained with no method: name one, as --method yarn."
-            )
-        return spec
-    learned, parameters = catalog.split(card.own_method)
-    if name in (learned, OWN):
-        asked = {} if options.factor is None else {"factor": catalog.written(options.factor)}
-        return catalog.join(learned, parameters | (asked if "factor" in parameters else {}) | given)
-    if card.trained is None:
-        return spec
-    model = SimpleNamespace(config=card.config)
-    with_it = catalog.load("methods", card.trained.method)
-    if _reads(with_it, model, card) != _reads(catalog.load("methods", UNEXTENDED), model, card):
-        raise ValueError(
-            f"{card.name} was trained with {card.trained.method}, and {name} would read it "
-            f"otherwise than it learned. Give --method {learned}."
-        )
-    return spec
-
-
-def _reads(method: Any, model: Any, card: "Card") -> list[Any]:
-    """A method's encoding in numbers, at the length that was trained for."""
-    factor = card.trained.numbers.get("factor") if card.trained else None
-    facts = method.provenance(model, round(card.original_length * (factor or 1)))
-    return [facts.get(key) for key in ENCODING[:2]]
 
 
 def _task(spec: str, options: Options, stand_in: bool = False) -> str:

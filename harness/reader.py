@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from itertools import groupby
@@ -16,6 +16,11 @@ from harness.task import Document
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+def unused(text: str) -> str:
+    """A character that stands nowhere in the text."""
+    return next(chr(c) for c in range(0xE000, 0xF900) if chr(c) not in text)
 
 
 class TokenReader:
@@ -99,19 +104,29 @@ class TokenReader:
             LookupError: the tokenizer has no chat template.
             ValueError: its template refuses these messages; says why.
         """
-        text = "".join(message["content"] for message in messages) + opening
-        mark = next(chr(c) for c in range(0xE000, 0xF900) if chr(c) not in text)
-
-        def plain(content: str) -> str:
-            return self._special.sub(lambda it: f"{it[0][0]}{mark}{it[0][1:]}", content)
-
-        told = [{**message, "content": plain(message["content"])} for message in messages]
-        pieces = self._special.split(self._rendered(told) + plain(opening))
+        mark = unused("".join(message["content"] for message in messages) + opening)
+        told = [self.marked(message, mark) for message in messages]
+        whole = self._rendered(told) + self._plain(opening, mark)
         tokens: list[int] = []
-        for spells_one_out, group in groupby(pieces, lambda piece: mark in piece):
-            piece = "".join(group).replace(mark, "")
+        for piece, spells_one_out in self.pieces(whole, mark):
             tokens += self.tokens(piece) if spells_one_out else self._tokens(piece)
-        return self._started_once(tokens)
+        return self.started_once(tokens)
+
+    def marked(self, message: Mapping[str, str], mark: str) -> dict[str, str]:
+        """The message with a mark in whatever looks like a special token, which `pieces` finds."""
+        return {**message, "content": self._plain(message["content"], mark)}
+
+    def _plain(self, content: str, mark: str) -> str:
+        return self._special.sub(lambda it: f"{it[0][0]}{mark}{it[0][1:]}", content)
+
+    def pieces(self, rendered: str, mark: str) -> Iterator[tuple[str, bool]]:
+        """What a template made of marked messages, piece by piece and without the marks.
+
+        With each piece, whether it spells out a special token that is text.
+        """
+        pieces = self._special.split(rendered)
+        for spells_one_out, group in groupby(pieces, lambda piece: mark in piece):
+            yield "".join(group).replace(mark, ""), spells_one_out
 
     def _rendered(self, messages: Sequence[Mapping[str, str]]) -> str:
         from jinja2 import TemplateError
@@ -130,7 +145,7 @@ class TokenReader:
                 "text, with --prompt base."
             ) from None
 
-    def _started_once(self, tokens: list[int]) -> list[int]:
+    def started_once(self, tokens: list[int]) -> list[int]:
         """With the start token at the beginning, if the tokenizer has one, however many it had."""
         if self.tokenizer.bos_token_id is None:
             return tokens

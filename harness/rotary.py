@@ -33,6 +33,13 @@ class Reencoding(Method):
         """
         return None
 
+    def stages(self, model: nn.Module, length: int) -> tuple[int, ...]:
+        """The longest inputs of each encoding that it has up to a length, the last that length.
+
+        Of one that changes with every token, and where nothing is said, that one alone.
+        """
+        return (length,)
+
     def resolved(self, rope: Rope, length: int) -> dict[str, Any]:
         """The encoding in numbers, for results and for `harness show`."""
         encoding = self.encoding(rope, length)

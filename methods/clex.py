@@ -156,6 +156,13 @@ class CLEX(RotaryMethod):
             "max_factor, reads it."
         )
 
+    def stages(self, model: nn.Module, length: int) -> tuple[int, ...]:
+        """Up to each multiple of the original length; a scale of logits is of each length."""
+        method, rope, _ = self._settled(model)
+        if method.factor is not None or method.log_scale != "none":
+            return (length,)
+        return (*range(rope.original_length, length, rope.original_length), length)
+
     def unfit(self, model: nn.Module, length: int) -> str | None:
         try:
             method, rope, _ = self._settled(model)

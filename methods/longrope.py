@@ -32,6 +32,8 @@ from harness.rope import Encoding, Rope, yarn_attention_factor
 from harness.rotary import RotaryMethod
 
 PACKAGED = files(__package__) / "factors"
+ENCODING = "utf-8-sig"
+"""Of factors' files: UTF-8, with or without the mark that some editors begin with."""
 
 PAPER = Recipe(
     sequence_length=131072,
@@ -56,7 +58,11 @@ PAPER = Recipe(
         "data": "section 4.1 (not re-checked)",
         "seed": "the paper is silent",
     },
-    disagreements=("The repository holds the search alone, and no training.",),
+    disagreements=(
+        "The repository holds the search alone, and no training.",
+        "Here a start token stands before each document, and no end token behind it; documents "
+        "run on from one sequence to the next.",
+    ),
 )
 LONGER = replace(
     PAPER,
@@ -196,7 +202,8 @@ class LongRoPE(RotaryMethod):
         if not self.factors or self.factors in _packaged() or contents.find(self.factors):
             return {}
         place = Path(self.factors)
-        return {"factors": contents.keep(re.sub("[,@]", "-", place.stem), place.read_text())}
+        text = place.read_text(ENCODING)
+        return {"factors": contents.keep(re.sub("[,@]", "-", place.stem), text)}
 
     def native(self, rope: Rope, length: int) -> dict[str, Any]:
         scale = self.scale(rope, length)
@@ -204,7 +211,7 @@ class LongRoPE(RotaryMethod):
         if start := max(self.encoding(rope, n).start_tokens for n in reads):
             raise LookupError(
                 f"transformers' LongRoPE cannot leave the first {start} tokens unscaled: export "
-                "with start_tokens=0, measured as such."
+                "with --method longrope,start_tokens=0, and measure it so."
             )
         short, long = (self._divisors(rope, scale, *self._for(rope, n)) for n in reads)
         return rope.divided(long, self.encoding(rope, length).attention_factor, scale, short)
@@ -298,12 +305,12 @@ def _read(name: str) -> dict[str, Any]:
         ValueError: there is no such file, or it holds something else.
     """
     if name in _packaged():
-        text = (PACKAGED / f"{name}.json").read_text()
+        text = (PACKAGED / f"{name}.json").read_text(ENCODING)
     elif (held := contents.find(name)) is not None:
         text = held
     else:
         try:
-            text = Path(name).read_text()
+            text = Path(name).read_text(ENCODING)
         except (OSError, UnicodeDecodeError) as error:
             known = ", ".join(_packaged()) or "none"
             raise ValueError(

@@ -44,6 +44,7 @@ PAPER = Recipe(
         "On 8 devices without DeepSpeed the schedule is stepped 8 times an update: the rate is at "
         "0 after 50 of the 400.",
         "The paper's ramp is linear in turns, the code's in the pair's index; this is the code's.",
+        "Here a start token stands before each document, and no end token behind it.",
     ),
 )
 LONGER = replace(

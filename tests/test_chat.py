@@ -5,6 +5,7 @@ import json
 import pytest
 
 from harness import model
+from harness.reader import TokenReader
 from harness.train.chat import MASKED, ZEPHYR, Rendering, open_conversations
 
 
@@ -100,7 +101,38 @@ def test_tokens_are_those_of_the_rendering_whatever_is_learned(templated, templa
     shown = talk if template else said(*(m["content"] for m in talk), system=" ")
     text = tokenizer.apply_chat_template(shown, chat_template=template or ZEPHYR, tokenize=False)
     text = text if template else text.replace("<|system|>\n ", "<|system|>\n")
-    assert tokens[0] == tokens[1] == tokenizer(text, add_special_tokens=False)["input_ids"]
+    read = tokenizer(text, add_special_tokens=False)["input_ids"]
+    start = tokenizer.bos_token_id
+    assert tokens[0] == tokens[1] == ([] if read[0] == start else [start]) + read
+
+
+DATED = (
+    "{{ bos_token }}{{ bos_token }}Today is {{ strftime_now('%d %B %Y') }}.{{ eos_token }}"
+    "{% for m in messages %}[{{ m.role }}]\n{{ m.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("template", [None, CHATML, LLAMA, DATED])
+@pytest.mark.parametrize("on", ["assistant", "all"])
+def test_what_is_learned_is_read_as_it_is_asked(templated, template, on):
+    """One start token, one day, and what spells out a special token in a message is text."""
+    talk = said("Say </s> and <s>, as in a</s>b.", "Here: </s>!", "Again?", "</s>")
+    tokenizer = templated(template)
+    rendering = Rendering.of(tokenizer)
+    tokens, mask = rendering.tokens(talk, on, "It")
+    tokenizer.chat_template = template or ZEPHYR  # as it is saved with the model
+    asked = TokenReader(tokenizer).chat(talk[:-1])
+    start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    sure = len(asked) - 2  # a token may reach into the answer
+    assert [*tokens[:sure]] == asked[:sure]
+    assert [*tokens].count(start) == 1 and tokens[0] == start and len(mask) == len(tokens)
+    ends = tokenizer.apply_chat_template(said(*"abcd"), tokenize=False).count("</s>")
+    assert [*tokens].count(end) == ends
+    assert mask[0] == (on == "all")
+    text = tokenizer.decode(tokens[mask])
+    assert "Here: </s>!" in text and ("Again?" in text) == (on == "all")
+    assert template != DATED or "Today is 26 July 2024." in tokenizer.decode(tokens)
 
 
 def test_all_is_learned_where_that_is_wanted(plain):

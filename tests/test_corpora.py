@@ -385,3 +385,11 @@ def test_looking_up_a_corpus_loads_nothing_heavy():
     )
     assert done.stdout.strip() == "set()"
     assert all(kind.written.startswith(name) for name, kind in KINDS.items())
+
+
+def test_the_mark_that_some_editors_begin_a_file_with_is_none_of_its_text(tmp_path):
+    mark = "\ufeff"
+    (tmp_path / "a.txt").write_text(f"{mark}Call me Ishmael.", "utf-8")
+    (tmp_path / "b.jsonl").write_text(f'{mark}{{"text": "Call me Ishmael."}}\n', "utf-8")
+    for name in (f"text:{tmp_path}/a.txt", f"jsonl:{tmp_path}/b.jsonl"):
+        assert words(read(name)[0]) == "Call me Ishmael."

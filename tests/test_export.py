@@ -2,7 +2,9 @@
 
 import errno
 import json
+import re
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,10 @@ from transformers.utils import logging
 from harness import catalog, trained
 from harness.cli import main
 from harness.export import _reach, export
+from harness.export import parity as parities
 from harness.export.carry import carried
 from harness.export.parity import affordable, by_engine, by_transformers, parity
-from harness.model import describe
+from harness.model import describe, load
 from harness.rope import parameters
 from harness.rotary import Reencoding
 
@@ -49,7 +52,8 @@ FAMILIES = {
 }
 NATIVE = {
     "cl-scaling": "default",
-    "clex": "clex-fixed",
+    "clex": "clex-by-length",
+    "clex,factor=3": "clex-fixed",
     "dynamic-ntk": "dynamic",
     "dynamic-ntk,factor=2": "dynamic",
     "dynamic-yarn": "yarn",
@@ -223,7 +227,36 @@ def test_what_clex_learned_is_carried(tmp_path):
     difference, carry = differences(model, "clex", tmp_path)
     assert difference <= 1e-4
     assert carry.rope["frequencies"] != untrained.rope["frequencies"]
-    assert "the one for 200 tokens, at every length" in carry.notes[0]
+    assert "one of 4 encodings by the length of a text as it begins" in carry.notes[0]
+
+
+def test_what_is_encoded_by_its_length_is_so_in_any_order_and_while_it_is_written(llama, tmp_path):
+    """One model reads a long text, a short one and a long one again, and goes on with one."""
+    method = catalog.load("methods", "clex")
+    carried(llama, method, "clex", LENGTH).save(llama, tmp_path)
+    code = {"trust_remote_code": True, "dtype": torch.float32}
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, **code).eval()
+    with torch.no_grad():
+        for n in (LENGTH, TRAINED // 2, TRAINED + 1, TRAINED, LENGTH):
+            found = theirs(tokens(n)[None]).logits[0]
+            torch.testing.assert_close(found, by_engine(llama, method, n, tokens(n)), atol=1e-4,
+                                       rtol=0)  # fmt: skip
+        how = {"max_new_tokens": 20, "min_new_tokens": 20, "do_sample": False}
+        begun = tokens(TRAINED + 10)[None]
+        kept, anew = (theirs.generate(begun, use_cache=cached, **how) for cached in (True, False))
+    assert torch.equal(kept, anew)
+
+
+def test_what_a_check_of_a_short_text_has_not_seen_is_said(llama):
+    carry = carried(llama, catalog.load("methods", "clex"), "clex", LENGTH)
+    assert carry.rope["lengths"] == [64, 128, 192, 200]
+    assert "those of longer texts were not compared. --check-length 193" in carry.unseen(64)
+    assert carry.unseen(193) is None
+
+
+def test_a_scale_of_logits_that_is_of_each_length_is_that_of_the_longest(llama, tmp_path):
+    difference, carry = differences(llama, "clex,log_scale=clamped", tmp_path)
+    assert difference <= 1e-4 and carry.rope["rope_type"] == "clex-fixed"
 
 
 def test_without_its_code_it_is_not_read_wrongly_but_not_at_all(llama, tmp_path):
@@ -353,7 +386,57 @@ def test_a_trained_checkpoint_brings_its_method(capsys, model, text, tmp_path):
     assert not (tmp_path / "out" / trained.FILE).exists()  # its encoding is in its configuration
     capsys.readouterr()
     assert call(*argv, "--to", tmp_path / "again", "--method", "yarn") == 2
-    assert "trained with pi,factor=2, not yarn: leave --method out" in capsys.readouterr().err
+    assert "trained with pi,factor=2, and yarn would read it otherwise" in capsys.readouterr().err
+
+
+def test_parameters_that_are_given_go_over_those_it_was_trained_with(model, text, tmp_path):
+    trained.write(model, TRAINING.model_copy(update={"method": "yarn,beta_fast=8,factor=2"}))
+    how = {"corpus": text, "check_length": 64}
+    done = export(str(model), tmp_path / "out", method="yarn,factor=4", **how)
+    assert done.facts["method"] == "yarn,beta_fast=8,factor=4" and done.facts["length"] == 2048
+    trained.write(model, TRAINING.model_copy(update={"method": "naive-ft"}))
+    done = export(str(model), tmp_path / "other", method="yarn,factor=4", **how)
+    assert done.facts["method"] == "yarn,factor=4"
+
+
+def test_what_was_trained_with_start_tokens_is_exported_without(capsys, model, text, tmp_path):
+    """As the refusal says; and with factors that were searched after the training."""
+    for name, s in (("learned", 2), ("further", 4)):
+        held = {"factors": [float(s)] * 8, "factor": s, "start_tokens": 4}
+        (tmp_path / f"{name}.json").write_text(json.dumps(held))
+    (model / "factors.json").write_text((tmp_path / "learned.json").read_text())
+    told = {"method": "longrope,factor=2,factors=factors.json", "files": ("factors",)}
+    trained.write(model, TRAINING.model_copy(update=told))
+    argv = (model, "--corpus", text, "--check-length", 600)
+    assert call(*argv, "--to", tmp_path / "no") == 2
+    said = capsys.readouterr().err
+    (remedy,) = re.findall(r"--method (\S+),", said)
+    assert call(*argv, "--to", tmp_path / "out", "--method", remedy) == 0
+    facts = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert facts["length"] == 1024 and facts["rope_parameters"]["long_factor"] == [2.0] * 8
+    spec = f"{remedy},factor=4,factors={tmp_path}/further.json"
+    assert call(*argv, "--to", tmp_path / "far", "--method", spec) == 0
+    facts = json.loads((tmp_path / "far" / "parity.json").read_text())
+    assert facts["length"] == 2048 and facts["rope_parameters"]["long_factor"] == [4.0] * 8
+
+
+def test_the_model_is_gone_before_its_export_is_read(model, text, tmp_path, monkeypatch):
+    """Both in float32 would take twice the memory."""
+    alive, read = [], parities.by_transformers
+
+    def loaded(*args, **how):
+        live = load(*args, **how)
+        alive.append(weakref.ref(live.model))
+        return live
+
+    def checked(*args, **how):
+        assert [it() for it in alive] == [None]
+        return read(*args, **how)
+
+    monkeypatch.setattr("harness.model.load", loaded)
+    monkeypatch.setattr(parities, "by_transformers", checked)
+    done = export(str(model), tmp_path / "out", method="pi,factor=2", corpus=text, check_length=64)
+    assert done.parity.passed
 
 
 TRAINING = trained.Trained(

@@ -132,3 +132,13 @@ def test_a_model_that_gets_them_by_its_name_alone_is_told_so():
 def test_of_another_model_no_kin_is_named():
     told = catalog.load("methods", "longrope").remark(rope("smollm2-135m"), 131072)
     assert "known for this model, so" in told
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", '{"factors": [1, 2]}', "1, 2"])
+def test_a_file_of_factors_may_begin_with_the_mark_of_some_editors(text, tmp_path):
+    file = tmp_path / "f.json"
+    file.write_text(text, "utf-8-sig")
+    method = catalog.load("methods", f"longrope,factors={file}")
+    assert method.found(rope(dim=4))[1]["factors"] == [1, 2]
+    by_content = catalog.extended("longrope", method.by_content())
+    assert catalog.load("methods", by_content).found(rope(dim=4))[1]["factors"] == [1, 2]

@@ -699,6 +699,41 @@ def test_trainings_are_made_as_was_wished(wish, monkeypatch, tmp_path):
     assert ["--recipe paper" in line for line in words] == [True, False, False]
 
 
+def test_each_stage_is_trained_as_was_published_for_its_length(wish, monkeypatch, tmp_path):
+    """LongRoPE's: 400 updates at 128k, then 600 at 256k, of 32 sequences each."""
+    from harness.train.progressive import by_command
+
+    told = []
+    done = subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: told.append(command) or done)
+
+    def asked(length, *more):
+        by_command(wish, more)("m", "longrope,factor=2", length, tmp_path)
+        words = iter(told[-1])
+        return {word: next(words) for word in words if word in ("--recipe", "--batch-tokens")}
+
+    for length, name in ((2**17, "paper"), (2**18, "256k"), (2**14, "paper")):
+        recipe = {"--recipe": name, "--batch-tokens": str(32 * length)}
+        assert asked(length) == recipe
+        recipes = catalog.load("methods", "longrope").recipes
+        assert recipes["paper"].steps == 400 and recipes["256k"].steps == 600
+    assert asked(2**18, "--batch-tokens", "64k") == {"--recipe": "256k", "--batch-tokens": "64k"}
+    assert asked(2**18, "--recipe", "quick") == {"--recipe": "quick"}
+
+
+def test_a_model_that_learned_another_encoding_is_not_searched(wish, folder, tmp_path):
+    from harness import trained
+
+    place = shutil.copytree(folder, tmp_path / "mine")
+    told = {"recipe": "quick", "numbers": {}, "base": "tiny", "base_weights": "", "corpus": ""}
+    told |= {"original_length": 512, "sequence_length": 1024, "steps": 1, "tokens": 1, "seed": 0}
+    trained.write(place, trained.Trained(method="yarn,factor=2", **told))
+    with pytest.raises(ValueError, match="was trained with yarn,factor=2, and longrope would read"):
+        prepare(replace(wish, model=str(place)))
+    trained.write(place, trained.Trained(method="longrope,factor=2", **told))
+    prepare(replace(wish, model=str(place)))
+
+
 def test_the_losses_of_other_weights_are_not_gone_on_with(wish):
     """Of a model on the hub, whose weights are known once they are read."""
     search = prepare(wish)

@@ -9,13 +9,21 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
-from transformers import TrainingArguments
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BloomConfig,
+    MixtralConfig,
+    Trainer,
+    TrainingArguments,
+)
 
 from harness import adapters, catalog, machine, trained
 from harness.cli import main
@@ -26,6 +34,8 @@ from harness.train import checkpoint, parallel, trainer
 from harness.train.checkpoint import newest
 from harness.train.course import memory, recipe, settle
 from harness.train.loss import in_pieces
+from harness.train.moving import by_live_names, see_whole
+from harness.train.parallel import Sharing
 from harness.train.quiz import Quiz
 from harness.train.rows import rows
 from harness.train.trainer import train
@@ -125,6 +135,65 @@ def test_an_interrupted_training_of_adapters_keeps_the_methods_own_weights(novel
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     one, other = (adapters.own(tmp_path / name / "adapter") for name in ("cut", "whole"))
     assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def experts(place):
+    """A random Mixtral that reads as the toy does, saved as people save models."""
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=2048, hidden_size=32, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, num_local_experts=4,
+        max_position_embeddings=64, bos_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(place)
+    AutoTokenizer.from_pretrained(describe("toy").place).save_pretrained(place)
+    return model
+
+
+def test_a_save_has_every_weight_by_the_name_that_training_knows(tmp_path):
+    model = experts(tmp_path / "named otherwise")
+    with pytest.raises(ValueError, match=r"saved without model\.layers\.0\.mlp.*: delete it"):
+        see_whole(model, tmp_path / "named otherwise")
+    with by_live_names(model):
+        model.save_pretrained(tmp_path / "save")
+    see_whole(model, tmp_path / "save")
+    held = load_file(tmp_path / "save" / "model.safetensors")
+    assert held.keys() == model.state_dict().keys()
+    model.save_pretrained(tmp_path / "again")
+    assert load_file(tmp_path / "again" / "model.safetensors").keys() != held.keys()
+
+
+def test_a_head_that_is_the_embedding_is_saved_once_and_missed_nowhere(tmp_path):
+    model = load("toy", device="cpu", dtype="float32").model
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    with by_live_names(model):
+        model.save_pretrained(tmp_path)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    see_whole(model, tmp_path)
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_of_experts_goes_on_with_what_they_learned(novel, tmp_path):
+    experts(tmp_path / "base")
+    it = settle(describe(str(tmp_path / "base")), "pi,factor=2", "quick", corpus=novel,
+                changes=SHORT)  # fmt: skip
+    follow(it, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        follow(it, tmp_path / "cut", Stopping(3))
+    follow(it, tmp_path / "cut")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    one, other = weights(tmp_path / "cut"), weights(tmp_path / "whole")
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def test_a_save_is_whole_when_all_processes_have_written_theirs(tmp_path, monkeypatch):
+    told, mine = [], object.__new__(trainer._Trainer)
+    monkeypatch.setattr(Trainer, "_save_rng_state", lambda self, folder: told.append(folder))
+    mine.accelerator = SimpleNamespace(wait_for_everyone=lambda: told.append("all are there"))
+    mine._save_rng_state(tmp_path)
+    assert told == [tmp_path, "all are there"]
 
 
 @pytest.mark.slow
@@ -403,8 +472,6 @@ def test_a_chat_is_learned_with_the_template_that_is_saved(tmp_path):
 def test_a_family_without_rope_is_refused_before_its_weights_are_read(
     folder, novel, tmp_path, capsys
 ):
-    from transformers import BloomConfig
-
     shutil.copytree(folder, tmp_path / "m")
     BloomConfig(hidden_size=32, n_layer=1, n_head=2, max_position_embeddings=64).save_pretrained(
         tmp_path / "m"
@@ -424,6 +491,29 @@ def test_another_method_than_it_learned_is_refused(novel, tmp_path, capsys):
         main(f"run --model {tmp_path}/mine -m yarn -t passkey -l 1k".split())
     assert left.value.code == 2
     assert "was trained with pi,factor=3" in capsys.readouterr().err
+
+
+def test_a_training_goes_on_with_the_same_method_or_from_one_that_left_the_model_as_it_was(
+    folder, tmp_path
+):
+    """Weights that learned one encoding do not silently learn another."""
+
+    def trained_with(method):
+        place = shutil.copytree(folder, tmp_path / method.replace(",", "-"))
+        told = trained.Trained(
+            method=method, recipe="quick", numbers={"factor": 2.0}, base="tiny", steps=1,
+            base_weights="", original_length=512, corpus="", sequence_length=1024, tokens=1024,
+            seed=0,
+        )  # fmt: skip
+        trained.write(place, told)
+        return describe(str(place))
+
+    for learned, spec in (("pi,factor=2", "pi,factor=4"), ("pi,factor=2", "pi"),
+                          ("naive-ft", "yarn"), ("none", "yarn,factor=4")):  # fmt: skip
+        settle(trained_with(learned), spec, "quick", corpus="stdlib")
+        shutil.rmtree(tmp_path / learned.replace(",", "-"))
+    with pytest.raises(ValueError, match=r"with pi,factor=2, and yarn would .* Give --method pi,"):
+        settle(trained_with("pi,factor=2"), "yarn", "quick", corpus="stdlib")
 
 
 def test_a_loss_that_is_no_number_stops_it_and_keeps_what_was_good(novel, tmp_path):
@@ -462,7 +552,50 @@ def test_longer_sequences_and_more_weights_need_more_memory(novel):
     assert memory(less, card) < memory(more, card)
     assert memory(course(novel, trains="lora"), card) < memory(less, card)
     assert memory(more, card) < memory(replace(more, checkpointing=False), card)
-    assert memory(less, card, processes=8) < memory(less, card)
+    assert memory(less, card, Sharing(weights=8)) < memory(less, card)
+
+
+def test_processes_that_share_a_sequence_need_less_of_it(novel):
+    card, long = describe("toy"), course(novel, sequence_length=2**20, batch_tokens=2**20)
+    apart, shared = (memory(long, card, Sharing(8, n)) for n in (1, 8))
+    assert shared < apart / 5
+
+
+def test_scores_that_are_written_out_grow_with_the_square(tmp_path):
+    BloomConfig(hidden_size=32, n_layer=2, n_head=2, seq_length=64).save_pretrained(tmp_path)
+    card = describe(str(tmp_path))
+    some = (settle(card, "alibi", "quick", corpus="stdlib", changes={"sequence_length": n})
+            for n in (2**14, 2**15))  # fmt: skip
+    less, more = (memory(it, card) for it in some)
+    assert more - less > 3 * 16 * 2 * 2**28
+
+
+def test_on_cpus_the_processes_of_a_machine_share_its_memory(novel, monkeypatch):
+    it, card = course(novel), describe("toy")
+    monkeypatch.setattr(machine, "free_memory", lambda on: 2 * memory(it, card))
+    for device, count, fits in (("cpu", 2, True), ("cpu", 3, False), ("cuda", 3, True)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(count))
+        sharing = Sharing.of({}, count)
+        refused = pytest.raises(ValueError, match=f"are free for each of {count} processes")
+        with nullcontext() if fits else refused:
+            checkpoint.afford(it, card, device, sharing)
+
+
+def test_a_plan_is_of_the_processes_that_are_asked_for(monkeypatch, capsys):
+    words = "train --method pi --model toy --plan --sequence-length 128k"
+    said = []
+    for more, world in (("", 1), (" --distributed fsdp2 --context-parallel 8", 1),
+                        (" --distributed fsdp2", 4)):  # fmt: skip
+        monkeypatch.setenv("WORLD_SIZE", str(world))
+        with pytest.raises(SystemExit):
+            main((words + more).split())
+        said.append(capsys.readouterr().out)
+    assert "for each of" not in said[0] and "for each of 8 processes" in said[1]
+    assert "for each of 4 processes" in said[2] and len({*said}) == 3
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit):
+        main(words.split())
+    assert not capsys.readouterr().out
 
 
 def test_a_budget_is_spent_and_not_passed(novel):
@@ -505,6 +638,13 @@ def test_every_number_of_a_recipe_has_a_source():
             changed = {k for k in ("schedule", "warmup", "weight_decay", "betas", "factor")
                        if getattr(it, k) != getattr(default, k)}  # fmt: skip
             assert changed <= set(it.sources), (name, title)
+
+
+def test_a_recipe_whose_data_had_end_tokens_says_that_none_are_written_here():
+    for name in catalog.names("methods"):
+        for title, it in catalog.load("methods", name).recipes.items():
+            said = any("no end token" in sentence for sentence in it.disagreements)
+            assert said or "end tokens" not in it.data, (name, title)
 
 
 @pytest.mark.parametrize("name", ["fsdp2", "zero2", "zero3"])
@@ -785,7 +925,7 @@ def test_adapters_by_themselves_are_the_model_that_they_were_merged_into(novel, 
     assert card.trained == describe(str(whole)).trained and card.spec.startswith("toy+mine@")
     assert card.spec != describe(str(whole)).spec and card.own_method == "yarn,factor=2"
     on_top = settle(
-        card, "pi,factor=2", "quick", corpus=novel, changes=SHORT | {"steps": 1, "trains": "lora"}
+        card, "yarn,factor=3", "quick", corpus=novel, changes=SHORT | {"steps": 1, "trains": "lora"}
     )
     follow(on_top, tmp_path / "next")  # of adapters upon adapters there is the merged model alone
     assert describe(str(tmp_path / "next")).trained and not (tmp_path / "next/adapter").exists()

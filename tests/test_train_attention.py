@@ -1,6 +1,7 @@
 """Attention to train through has the gradients of the formula, and a checkpoint can keep it."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     LlamaConfig,
@@ -16,7 +19,12 @@ from transformers import (
     MistralForCausalLM,
 )
 
+from harness import catalog
+from harness.families import FAMILIES
 from harness.train.attention import INTERFACE, attention, checkpoint_context
+from harness.train.loss import in_pieces
+from harness.train.moving import thawed
+from harness.train.trainer import _attending, _check_shared
 
 SIZES = dict(
     vocab_size=97,
@@ -29,6 +37,24 @@ SIZES = dict(
     max_position_embeddings=256,
     initializer_range=0.3,
 )
+
+LAYOUTS = {
+    "mixtral": {"num_local_experts": 4},
+    "smollm3": {"no_rope_layers": [1, 0, 1]},
+    "gemma3_text": {"sliding_window": 24, "sliding_window_pattern": 2},
+    "falcon": {"multi_query": True, "alibi": False},
+    "bloom": {"n_head": 4, "seq_length": 256},
+    "mpt": {"n_heads": 4, "d_model": 64, "max_seq_len": 256},
+}
+
+
+def small(family):
+    torch.manual_seed(0)
+    shape = SIZES | {"num_hidden_layers": 2, "pad_token_id": 0} | LAYOUTS.get(family, {})
+    if family == "falcon":  # whose heads are always as wide as they say together
+        del shape["head_dim"]
+    config = AutoConfig.for_model(family, **shape)
+    return AutoModelForCausalLM.from_config(config)
 
 
 def inputs(dtype, batch=2, heads=4, key_heads=2, tokens=37, dim=16):
@@ -226,3 +252,55 @@ def test_a_checkpoint_around_other_code_keeps_it_too():
         )
         out.sum().backward()
     assert calls.of["attention"] == 1 and calls.of["sin"] == 1
+
+
+# Of every family that is trained
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_training_no_token_sees_those_behind_it(family):
+    """As a trainer has it: the loss of one token, of a text that is changed before or behind it."""
+    model, method = small(family), "alibi" if FAMILIES[family].biased else "none"
+    at, before, behind = 20, 10, 21
+    one = text(40)[:1]
+    labels = torch.full_like(one, -100)
+    labels[0, at] = one[0, at]
+    losses = []
+    with (
+        _attending(model, INTERFACE),
+        in_pieces(model),
+        catalog.load("methods", method).in_training(model, 40),
+    ):
+        model.train()
+        for changed in (None, before, behind):
+            read = one.clone()
+            if changed is not None:
+                read[0, changed] = (read[0, changed] + 1) % SIZES["vocab_size"]
+            losses.append(float(model(input_ids=read, labels=labels)["loss"].detach()))
+    whole, otherwise, later = losses
+    assert later == pytest.approx(whole, rel=1e-6) and abs(otherwise - whole) > 1e-5
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft's calls of transformers
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adapters_are_of_attention(family):
+    pytest.importorskip("peft", reason="adapters are an extra: context-harness[train]")
+    quick = catalog.load("methods", "yarn").recipes["paper"].quick()
+    learner = thawed(small(family), replace(quick, trains="lora"), ())
+    moved = [name for name, weight in learner.named_parameters() if weight.requires_grad]
+    assert len(moved) >= 2 * 2 * 2 and all("att" in name for name in moved)
+
+
+@pytest.mark.parametrize("family", ["falcon", "bloom", "mpt"])
+def test_a_family_that_attends_by_itself_learns_as_it_is(family):
+    model, tokens = small(family), text(40)
+    plain = model(tokens, labels=tokens).loss
+    with _attending(model, INTERFACE), in_pieces(model):
+        ours = model(input_ids=tokens, labels=tokens)["loss"]
+    torch.testing.assert_close(ours, plain)
+
+
+def test_what_has_no_rotation_is_not_split_between_processes():
+    model = small("bloom")
+    with _attending(model, "sdpa"), pytest.raises(ValueError, match="leave it out"):
+        _check_shared(model, "alibi")

@@ -76,7 +76,10 @@ def search(
     ] = None,
     train: Annotated[
         str | None,
-        Option(metavar="WORDS", help="Of --progressive: for harness train; else --recipe paper."),
+        Option(
+            metavar="WORDS",
+            help="Of --progressive: for harness train; else the recipe of each length, or paper.",
+        ),
     ] = None,
     device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
     dtype: Annotated[str, Option(help="auto, bfloat16 or float32.")] = "auto",

@@ -9,6 +9,7 @@ from typer import Option
 if TYPE_CHECKING:
     from harness.model import Card
     from harness.train.course import Course
+    from harness.train.parallel import Sharing
     from harness.trained import Trained
 
 EXAMPLES = (
@@ -48,7 +49,12 @@ def train(
     ] = None,
     steps: Annotated[int | None, Option(min=1, help="Updates; else the recipe's.")] = None,
     budget: Annotated[
-        int | None, Option(min=1, help="Tokens in all, for an even comparison: sets the steps.")
+        int | None,
+        Option(
+            min=1,
+            help="Tokens in all: sets the steps. Updates stay as large as the recipe's, which only "
+            "in quick are alike for all methods; tables say what each row was trained on.",
+        ),
     ] = None,
     sequence_length: Annotated[
         str | None, Option(metavar="LENGTH", help="Tokens of a sequence, 32k; else the recipe's.")
@@ -84,7 +90,9 @@ def train(
     context_parallel: Annotated[
         int, Option(min=1, help="Processes that share one sequence; needs GPUs and fsdp2.")
     ] = 1,
-    plan: Annotated[bool, Option("--plan", help="Only say what would be trained.")] = False,
+    plan: Annotated[
+        bool, Option("--plan", help="Only say what would be trained, and the memory of a process.")
+    ] = False,
     trust_remote_code: Annotated[
         bool, Option("--trust-remote-code", help="Run code that comes with a model.")
     ] = False,
@@ -107,7 +115,7 @@ def train(
     from harness.model import describe
     from harness.plugins import named
     from harness.train.course import settle
-    from harness.train.parallel import arguments
+    from harness.train.parallel import Sharing, arguments, speaks
 
     exact = dtype  # as it is here: a training does not go on in another
     if not plan:
@@ -123,9 +131,11 @@ def train(
         },
         stage=stage, answers_only=loss_on != "all", dtype=exact, checkpointing=checkpointing,
     )  # fmt: skip
-    shared = arguments(distributed, context_parallel, device, trains=course.numbers.trains)
+    on = None if plan else device
+    shared = arguments(distributed, context_parallel, on, trains=course.numbers.trains)
     if plan:
-        _print_plan(course, card)
+        if speaks():
+            _print_plan(course, card, Sharing.of(shared))
         return
     assert output is not None
     seed = course.numbers.seed if seed is None else seed
@@ -172,15 +182,16 @@ def _tell(trained: "Trained", output: Path, state: str) -> None:
     typer.echo(f"harness run --model {output} --method {trained.method.partition(',')[0]} ...")
 
 
-def _print_plan(course: "Course", card: "Card") -> None:
+def _print_plan(course: "Course", card: "Card", sharing: "Sharing") -> None:
     from harness.report.live import size
     from harness.train.course import memory
 
-    numbers = course.numbers
+    numbers, count = course.numbers, sharing.weights
+    each = f" for each of {count} processes" if count > 1 else ""
     typer.echo(
         f"{course.method} on {card.name}, recipe {course.recipe}: {numbers.steps:,} updates of "
         f"{course.rows} x {numbers.sequence_length:,} tokens, {course.tokens:,} in all, to read "
-        f"{course.target:,} tokens; about {size(memory(course, card))} of memory."
+        f"{course.target:,} tokens; about {size(memory(course, card, sharing))} of memory{each}."
     )
 
 

@@ -11,6 +11,9 @@ from typing import Any
 
 from harness.corpora.text import TITLES, Corpus, Text, joined, require, texts_of_rows
 
+ENCODING = "utf-8-sig"
+"""UTF-8, and a mark at the beginning that some editors write is none of the text."""
+
 
 @dataclass(frozen=True)
 class TextFiles(Corpus):
@@ -86,7 +89,7 @@ class JsonLines(Table):
 
     def rows(self, whole: bool = False) -> Iterator[dict[str, Any]]:
         for _, path in self.files():
-            with path.open(encoding="utf-8") as lines:
+            with path.open(encoding=ENCODING) as lines:
                 for number, line in enumerate(lines, 1):
                     if not line.strip():
                         continue
@@ -101,7 +104,7 @@ class JsonLines(Table):
 
 
 def read(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
+    return path.read_text(encoding=ENCODING, errors="replace")
 
 
 def hash_of_files(files: list[tuple[str, Path]]) -> str:

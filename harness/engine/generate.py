@@ -23,8 +23,8 @@ from harness.task import Request, Text
 
 Spell = Callable[[Sequence[int]], str]
 OWN = 256
-"""So many of a prompt's last tokens may be taken for its own, though others share some of them: then
-those that share less are answered with it."""
+"""So many of a prompt's last tokens may be taken for its own, though others share some of them:
+then those that share less are answered with it."""
 Written = tuple[int, ...]
 """The tokens of an answer."""
 Tell = Callable[[int, Written], None]

@@ -14,16 +14,16 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from harness import catalog
+from harness.learned import as_trained
 from harness.plugins import named
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from harness.export.carry import Carried
     from harness.export.parity import Parity
     from harness.model import Card
     from harness.rotary import Reencoding
-    from harness.trained import Trained
 
 DTYPES = ("bfloat16", "float16", "float32")
 
@@ -87,7 +87,7 @@ def export(
     from harness.model import describe
 
     card = describe(source, trust_remote_code=trust_remote_code)
-    spec = _spec(method, card.trained)
+    spec = _spec(method, card)
     bends = _reencoding(spec)
     reach = _reach(card, bends, spec, length)
     if check_length and check_length > reach:
@@ -104,10 +104,28 @@ def _write(
     order: Order, folder: Path, check_length: int | None, corpus: str
 ) -> "tuple[Parity, dict[str, Any]]":
     """The checkpoint, and its parity card; checked as it lies there."""
+    import gc
+
     from harness.corpora import label
-    from harness.export.card import facts_of, write
+    from harness.export.card import write
+    from harness.export.parity import by_transformers, parity
+
+    ours, tokens, facts = _put(order, folder, check_length, corpus)
+    gc.collect()  # the model's memory, before it is read again
+    theirs = by_transformers(folder, tokens, code=facts["code"] is not None)
+    found = parity(ours, theirs)
+    facts |= {"text": label(corpus), "parity": found.json()}
+    write(folder, facts, found)
+    return found, facts
+
+
+def _put(
+    order: Order, folder: Path, check_length: int | None, corpus: str
+) -> "tuple[Tensor, Tensor, dict[str, Any]]":
+    """Write the checkpoint: what the engine finds before it, of which tokens, and what it is."""
+    from harness.export.card import facts_of
     from harness.export.carry import carried
-    from harness.export.parity import affordable, by_engine, by_transformers, parity
+    from harness.export.parity import affordable, by_engine
     from harness.model import load
 
     name, code = order.card.name, order.trust_remote_code
@@ -117,11 +135,7 @@ def _write(
         raise ValueError(f"{order.spec} cannot extend {name} to {order.length:,} tokens: {reason}")
     carry = carried(model, method, order.name, order.length)
     n = check_length or affordable(order.card.shape, order.length)
-    if n <= carry.switches_at:
-        unseen = (
-            f"The {n:,} tokens of the check are read by `short_factor`: `long_factor` was not "
-            f"compared. --check-length {carry.switches_at + 1} does."
-        )
+    if unseen := carry.unseen(n):
         carry = replace(carry, notes=(*carry.notes, unseen))
     tokens = _text(live.tokenizer, corpus, n)
     _round(model, order.dtype)
@@ -129,10 +143,7 @@ def _write(
     facts = facts_of(order, carry, live)
     _round(model, order.dtype)
     _save(model, live.tokenizer, carry, order.length, folder)
-    found = parity(ours, by_transformers(folder, tokens, code=carry.code is not None))
-    facts |= {"text": label(corpus), "parity": found.json()}
-    write(folder, facts, found)
-    return found, facts
+    return ours, tokens, facts
 
 
 def _round(model: "nn.Module", dtype: str) -> None:
@@ -154,24 +165,19 @@ def _save(model: "nn.Module", tokenizer: Any, carry: "Carried", length: int, fol
         tokenizer.save_pretrained(folder)
 
 
-def _spec(given: str | None, trained: "Trained | None") -> str:
-    """The method to export with, by its one name.
+def _spec(given: str | None, card: "Card") -> str:
+    """The method to export with, by its one name: the parameters it was trained with, as in a run.
 
     Raises:
-        ValueError: none is known, or another was trained.
+        ValueError: none is known, or the model was trained to be read otherwise.
     """
-    wanted = given and catalog.canonical("methods", named(given))
-    if trained is None:
-        if not wanted:
-            raise ValueError(
-                "This model was not trained here, so say with --method what extends it, such as "
-                "yarn,factor=4; none exports it as it is."
-            )
-        return wanted
-    own = catalog.canonical("methods", trained.method)
-    if wanted and wanted != own:
-        raise ValueError(f"It was trained with {own}, not {wanted}: leave --method out.")
-    return own
+    if given is None and card.trained is None:
+        raise ValueError(
+            "This model was not trained here, so say with --method what extends it, such as "
+            "yarn,factor=4; none exports it as it is."
+        )
+    spec = card.trained.method if given is None and card.trained else named(given or "")
+    return catalog.canonical("methods", as_trained(spec, card))
 
 
 def _reencoding(spec: str) -> "Reencoding":

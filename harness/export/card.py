@@ -199,6 +199,8 @@ def _training(trained: dict[str, Any] | None) -> str:
 def _short(value: Any) -> str:
     if not isinstance(value, list):
         return str(value)
+    if value and isinstance(value[0], list):
+        return f"{len(value)} lists of {len(value[0])}"
     shown = ", ".join(f"{number:.6g}" for number in value[:LONG])
     return shown if len(value) <= LONG else f"{shown}, ... ({len(value)})"
 

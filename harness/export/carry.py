@@ -41,10 +41,27 @@ class Carried:
         two = self.rope.get("short_factor") != self.rope.get("long_factor")
         return self.rope.get("original_max_position_embeddings", 0) if two else 0
 
+    def unseen(self, n: int) -> str | None:
+        """What a comparison over n tokens does not see, in words; None: it sees all there is."""
+        if n <= self.switches_at:
+            return (
+                f"The {n:,} tokens of the check are read by `short_factor`: `long_factor` was not "
+                f"compared. --check-length {self.switches_at + 1} does."
+            )
+        before = self.rope.get("lengths", [0])[:-1]
+        if before and n <= before[-1]:
+            return (
+                f"The {n:,} tokens of the check are read by the encoding of that length: those of "
+                f"longer texts were not compared. --check-length {before[-1] + 1} sees the last."
+            )
+        return None
+
     def encodes(self, n: int) -> int:
         """The length that transformers encodes for when a pass reads n tokens."""
         if self.rope["rope_type"] == "dynamic":
             return n
+        if "lengths" in self.rope:
+            return next((length for length in self.rope["lengths"] if n <= length), self.length)
         return self.switches_at if n <= self.switches_at else self.length
 
     def save(self, model: nn.Module, folder: Path) -> None:
@@ -73,7 +90,7 @@ def carried(model: nn.Module, method: Reencoding, name: str, length: int) -> Car
     native = method.native(rope, length)
     if native == {}:
         return _unchanged(config, rope, length)
-    found = _fixed(model, method, name, length) if native is None else native
+    found = _listed(model, method, name, length) if native is None else native
     text = getattr(config, "text_config", config)
     text.max_position_embeddings = rope.original_length  # also for dynamic, whose rule reads it
     # Families with a field of this name put it above their rope parameters, and llama.cpp looks
@@ -90,7 +107,7 @@ def carried(model: nn.Module, method: Reencoding, name: str, length: int) -> Car
             )
     if found["rope_type"] != "dynamic":
         text.max_position_embeddings = length
-    code = _code(model, found["rope_type"]) if "frequencies" in found else None
+    code = _code(model, found) if "frequencies" in found else None
     carry = Carried(
         config=config,
         length=length,
@@ -137,13 +154,22 @@ def _divided(model: nn.Module, method: Reencoding, length: int) -> dict[str, Any
     return rope.divided(each, float(facts["attention_factor"]), scale)
 
 
-def _fixed(model: nn.Module, method: Reencoding, name: str, length: int) -> dict[str, Any]:
-    """The encoding of one length, as its frequencies."""
-    facts = method.provenance(model, length)
-    return {
+def _listed(model: nn.Module, method: Reencoding, name: str, length: int) -> dict[str, Any]:
+    """The encoding as its frequencies: of each stage of lengths, or of the one there is."""
+    stages = method.stages(model, length)
+    each = [method.provenance(model, n) for n in stages]
+    found = {
         "rope_type": f"{name}-fixed",
-        "frequencies": facts["frequencies"],
-        "attention_factor": float(facts["attention_factor"]),
+        "frequencies": each[-1]["frequencies"],
+        "attention_factor": float(each[-1]["attention_factor"]),
+    }
+    if len(stages) == 1:
+        return found
+    rates = [facts["frequencies"] for facts in each]
+    return found | {
+        "rope_type": f"{name}-by-length",
+        "lengths": list(stages),
+        "frequencies": rates,
     }
 
 
@@ -168,7 +194,13 @@ def _notes(method: Reencoding, found: dict[str, Any], length: int) -> list[str]:
             "transformers takes `short_factor` for passes within the original length and "
             "`long_factor` beyond it; here they are the same, so nothing changes as text grows."
         )
-    if method.depends_on_length and not two:
+    if "lengths" in found:
+        notes.append(
+            f"The modelling file takes one of {len(found['lengths'])} encodings by the length of a "
+            "text as it begins, as `harness run` does by a cell's. Where text grows past what that "
+            "is for, the next one turns what comes, and keys read earlier keep the older rotation."
+        )
+    elif method.depends_on_length and not two:
         notes.append(
             "This method encodes inputs of another length otherwise. transformers keeps keys as "
             f"they were rotated, so the encoding here is the one for {length:,} tokens, at every "
@@ -199,12 +231,14 @@ def _class(model: nn.Module) -> str:
     return f"Fixed{type(model).__name__}"
 
 
-def _code(model: nn.Module, rope_type: str) -> str:
+def _code(model: nn.Module, found: dict[str, Any]) -> str:
     """The modelling file. It keeps no buffer of its own: transformers 5 would refill it."""
-    family = type(model).__name__
+    family, by_length = type(model).__name__, "lengths" in found
+    which = "a list for each of the `lengths`" if by_length else "the same at every length"
+    first = 'rope["frequencies"][0]' if by_length else 'rope["frequencies"]'
     return f'''"""{family}, turned by the frequencies listed in its config.json.
 
-Radians per token, one for each pair of channels, fastest first; the same at every length.
+Radians per token, one for each pair of channels, fastest first; {which}.
 """
 
 import torch
@@ -215,13 +249,41 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 def listed(config, device=None, seq_len=None, layer_type=None, **_):
     rope = config.rope_parameters
     rope = rope if layer_type is None else rope[layer_type]
-    frequencies = torch.tensor(rope["frequencies"], dtype=torch.float32, device=device)
+    frequencies = torch.tensor({first}, dtype=torch.float32, device=device)
     return frequencies, rope["attention_factor"]
 
 
-ROPE_INIT_FUNCTIONS["{rope_type}"] = listed
-
+ROPE_INIT_FUNCTIONS["{found["rope_type"]}"] = listed
+{CHOOSING if by_length else ""}
 
 class {_class(model)}({family}):
     """As it is: its rotary embedding asks for the rule above by the name of the rope type."""
+{HOOKED if by_length else ""}'''
+
+
+CHOOSING = '''
+
+def choose(rotary, args, kwargs):
+    """Before each pass: by a text's length as it begins, and the next where it grows past that."""
+    given = dict(zip(("x", "position_ids", "layer_type"), args)) | kwargs
+    positions, layer_type = given["position_ids"], given.get("layer_type")
+    rope = rotary.config.rope_parameters
+    rope = rope if layer_type is None else rope[layer_type]
+    if "lengths" not in rope:
+        return
+    n = int(positions.max()) + 1
+    stage = sum(n > length for length in rope["lengths"][:-1])
+    if positions.shape[-1] < n:  # it began in a pass before
+        stage = max(stage, rotary.stage)
+    rotary.stage = stage
+    name = "inv_freq" if layer_type is None else f"{layer_type}_inv_freq"
+    frequencies = rope["frequencies"][stage]
+    setattr(rotary, name, torch.tensor(frequencies, dtype=torch.float32, device=positions.device))
 '''
+HOOKED = """
+    def __init__(self, config):
+        super().__init__(config)
+        self.get_decoder().rotary_emb.stage = 0
+        self.get_decoder().rotary_emb.register_forward_pre_hook(choose, with_kwargs=True)
+"""
+"""What a modelling file has besides, where the encoding is one of several, by the text's length."""

@@ -14,6 +14,7 @@ from harness import catalog, machine
 from harness.corpora import label as corpus_label
 from harness.cost import shape_of
 from harness.disk import takes_files, write_whole
+from harness.learned import strange
 from harness.lengths import label
 from harness.model import Card, describe, tokenizer
 from harness.reader import TokenReader
@@ -34,7 +35,8 @@ def prepare(wish: Wish) -> "Search":
 
     Raises:
         LookupError: no such model, method or corpus, or too few tokens in it.
-        ValueError: the target is too short, or what is found could not be kept.
+        ValueError: the target is too short, what is found could not be kept, or the model was
+            trained to be read otherwise.
     """
     if wish.samples < 1:
         raise ValueError(f"--samples is 1 or more, not {wish.samples}.")
@@ -49,6 +51,8 @@ def prepare(wish: Wish) -> "Search":
     if wish.append:
         method = replace(method, factors=str(wish.append))
     card = describe(wish.model, trust_remote_code=wish.trust_remote_code)
+    if why := strange(wish.method, card):
+        raise ValueError(f"{why}. Search for what it was trained from.")
     rope = Rope.of(SimpleNamespace(config=card.config))
     _check_target(wish, rope, method)
     place, kept = _places(wish, card)
@@ -298,12 +302,12 @@ class Search:
         """What was appended to the file before this search went on."""
         if not self.place.exists():
             return {}
-        before = json.loads(self.place.read_text("utf-8"))
+        before = json.loads(self.place.read_text("utf-8-sig"))
         return {"short": before["short"]} if "short" in before else {}
 
     def _appended(self, found: dict[str, Any]) -> dict[str, Any]:
         """The file as it is, with this part in it."""
-        whole = json.loads(self.place.read_text("utf-8"))
+        whole = json.loads(self.place.read_text("utf-8-sig"))
         others = [part for part in whole.get("short", []) if part["up_to"] != found["target"]]
         short = [*others, {"up_to": found["target"], **found}]
         return whole | {"short": sorted(short, key=lambda part: part["up_to"])}

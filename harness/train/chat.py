@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from harness import corpora
+from harness.conversation import dated
+from harness.reader import TokenReader, unused
 from harness.train.packing import Carried, Read
 
 if TYPE_CHECKING:
@@ -146,9 +148,9 @@ def _conversations(
 
 @dataclass(frozen=True)
 class Rendering:
-    """How a tokenizer writes conversations."""
+    """How a tokenizer writes conversations: in training as where they are asked."""
 
-    tokenizer: Any
+    reader: TokenReader
     template: str | None
     """In place of its own, which it has not."""
 
@@ -163,7 +165,7 @@ class Rendering:
         if tokenizer.eos_token_id is None:
             raise ValueError("Chat training needs an end token, and the tokenizer has none.")
         own = bool(tokenizer.chat_template)
-        return cls(tokenizer, None if own else ZEPHYR)
+        return cls(TokenReader(tokenizer), None if own else ZEPHYR)
 
     def tokens(self, messages: list[Message], on: On, where: str) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of a conversation and whether each is learned; (n,) and (n,).
@@ -174,17 +176,38 @@ class Rendering:
             ValueError: the template refuses the conversation, or renders its beginning otherwise
                 when more follows; says which conversation, after `where`.
         """
+        mark = unused("".join(message["content"] for message in messages))
+        messages = [self.reader.marked(message, mark) for message in messages]
         text = self._render(messages, where)
         spans = [(0, len(text))] if on == "all" else [*self._answers(messages, text, where)]
-        read = self.tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
-        tokens = np.array(read["input_ids"], dtype=np.int64)
-        starts, ends = np.array(read["offset_mapping"], dtype=np.int64).reshape(-1, 2).T
+        tokens, starts, ends = self._read(text, mark)
         learned = np.zeros(len(tokens), dtype=bool)
-        for begin, end in spans:
+        for begin, end in spans:  # counted without the marks
+            begin, end = begin - text.count(mark, 0, begin), end - text.count(mark, 0, end)
             learned |= (starts >= begin) & (ends <= end)
-        return tokens, learned
+        started = self.reader.started_once(tokens.tolist())
+        more = max(0, len(started) - len(tokens))
+        learned = np.concatenate([np.full(more, on == "all"), learned])[-len(started) :]
+        return np.array(started, dtype=np.int64), learned
+
+    def _read(self, text: str, mark: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The tokens, and where each begins and ends in the text without marks; (n,) each."""
+        tokens: list[int] = []
+        places: list[tuple[int, int]] = []
+        at = 0
+        for piece, spells_one_out in self.reader.pieces(text, mark):
+            read = self.reader.tokenizer(
+                piece,
+                add_special_tokens=False,
+                split_special_tokens=spells_one_out,
+                return_offsets_mapping=True,
+                verbose=False,
+            )
+            tokens += read["input_ids"]
+            places += [(at + begin, at + end) for begin, end in read["offset_mapping"]]
+            at += len(piece)
+        starts, ends = np.array(places, dtype=np.int64).reshape(-1, 2).T
+        return np.array(tokens, dtype=np.int64), starts, ends
 
     def _answers(
         self, messages: list[Message], whole: str, where: str
@@ -209,13 +232,13 @@ class Rendering:
     def _render(self, messages: list[Message], where: str, asks: bool = False) -> str:
         from jinja2 import TemplateError
 
-        render: Callable[..., str] = self.tokenizer.apply_chat_template
+        render: Callable[..., str] = self.reader.tokenizer.apply_chat_template
         try:
             return render(
                 messages,
-                chat_template=self.template,
+                chat_template=self.template or dated(self.reader.tokenizer),
                 tokenize=False,
                 add_generation_prompt=asks,
             )
-        except TemplateError as error:
+        except (TemplateError, TypeError) as error:
             raise ValueError(f"{where} is refused by the chat template: {error}") from None

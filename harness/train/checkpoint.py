@@ -18,6 +18,7 @@ from harness.disk import saving, write_whole
 from harness.model import KNOWN, Card, Live, tokenizer
 from harness.train.course import Course, memory
 from harness.train.moving import save_own
+from harness.train.parallel import ALONE, Sharing
 from harness.trained import FILE, Trained, read, write
 
 PLAN = "course.json"
@@ -36,17 +37,21 @@ class Rows(Protocol):
     def __getitem__(self, index: int) -> dict[str, Tensor]: ...
 
 
-def afford(course: Course, card: Card, device: str, processes: int = 1) -> None:
-    """See that memory allows it, before any weight is read.
+def afford(course: Course, card: Card, device: str, sharing: Sharing = ALONE) -> None:
+    """See that memory allows it, before any weight is read; on CPUs processes share it.
 
     Raises:
         ValueError: it does not; says by how much.
     """
-    free, taken = machine.free_memory(device), memory(course, card, processes)
+    free, taken = machine.free_memory(device), memory(course, card, sharing)
+    each = ""
+    if device == "cpu" and sharing.machine > 1:
+        free //= sharing.machine
+        each = f" for each of {sharing.machine} processes"
     if taken > free:
         raise ValueError(
             f"Sequences of {course.numbers.sequence_length:,} tokens need about "
-            f"{taken / 2**30:.1f} GiB, and {free / 2**30:.1f} are free. "
+            f"{taken / 2**30:.1f} GiB, and {free / 2**30:.1f} are free{each}. "
             "Give a smaller --sequence-length, or train adapters with --trains lora."
         )
 
@@ -105,7 +110,7 @@ def begin(output: Path, facts: dict[str, Any], course: Course, card: Card) -> No
 
 
 def newest(output: Path) -> Path | None:
-    """The last save that is whole: its state is written after all else."""
+    """The last save that is whole: its state is written after all else, by all processes."""
     saves = sorted(
         (s for s in (output / SAVES).glob("checkpoint-*") if s.name[11:].isdigit()),
         key=lambda s: int(s.name[11:]),

@@ -5,11 +5,14 @@ so an interrupted one is found again and gone on with.
 """
 
 from dataclasses import asdict, dataclass, replace
+from math import ceil
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from harness import catalog, nearest
+from harness.learned import strange
 from harness.method import Method, Recipe
+from harness.train.parallel import ALONE, Sharing
 
 if TYPE_CHECKING:
     from harness.model import Card
@@ -116,9 +119,12 @@ def settle(
 
     Raises:
         LookupError: no such method or recipe, or the model has no rope to extend.
-        ValueError: numbers that cannot be.
+        ValueError: numbers that cannot be, or the base was trained to be read otherwise.
     """
     method = catalog.load("methods", spec)
+    if why := strange(spec, card):
+        learned = catalog.split(card.own_method or "")[0]
+        raise ValueError(f"{why}. Give --method {learned}, or train what it was trained from.")
     wished = {key: value for key, value in (changes or {}).items() if value is not None}
     whole = recipe(method, name)
     numbers = replace(whole, **wished)
@@ -188,15 +194,16 @@ def _check(numbers: Recipe) -> None:
             raise ValueError(f"{name.replace('_', ' ')} must be at least {least}, not {value:g}.")
 
 
-def memory(course: Course, card: "Card", processes: int = 1) -> int:
-    """A rough peak in bytes: weights with all that moves them, and what a sequence leaves behind.
+def memory(course: Course, card: "Card", sharing: Sharing = ALONE) -> int:
+    """A rough peak of one process in bytes: weights, what moves them, what a sequence leaves.
 
     Weights, gradients and AdamW's two averages are float32; products run in bfloat16 beside them.
     Processes share what moves the weights; each has read them whole before it keeps its part.
     """
     from harness.cost import OVERHEAD, shape_of
+    from harness.families import family_of
 
-    s, n = card.shape, course.numbers.sequence_length
+    s, n = card.shape, ceil(course.numbers.sequence_length / sharing.sequence)
     whole = shape_of(card).weights
     adapters = course.numbers.trains == "lora"
     moved = 4 * s["layers"] * course.numbers.rank * 2 * s["hidden"] if adapters else whole
@@ -204,6 +211,8 @@ def memory(course: Course, card: "Card", processes: int = 1) -> int:
         moved = 0
     kept = 6 * n * s["hidden"]  # a layer's input in float32, its attention's output in bfloat16
     inside = n * (12 * s["hidden"] + 6 * s["intermediate"] + 8 * s["heads"] * s["head_dim"]) * 2
+    if family_of(card.config).biased:  # its own forward writes out scores, biased and as shares
+        inside += 16 * s["heads"] * n * n
     activations = s["layers"] * (kept if course.checkpointing else inside) + inside
     logits = 1024 * s["vocabulary"] * 4 * 3
-    return OVERHEAD + 6 * whole + 12 * moved // processes + activations + logits
+    return OVERHEAD + 6 * whole + 12 * moved // sharing.weights + activations + logits

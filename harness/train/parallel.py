@@ -1,20 +1,55 @@
 """Many processes, one model: the shipped FSDP2 and DeepSpeed settings, and who may use them."""
 
 import json
+import os
 from importlib.resources import files
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 SHIPPED = files("harness.train") / "settings"
 
 
-def arguments(shared: str, context: int, device: str, *, trains: str = "all") -> dict[str, Any]:
+class Sharing(NamedTuple):
+    """How many processes train, by what they share."""
+
+    weights: int = 1
+    """Those that share what moves the weights."""
+    sequence: int = 1
+    """Those of them that share a sequence."""
+    machine: int = 1
+    """Those on this machine, each with its part of the host's memory."""
+
+    @classmethod
+    def of(cls, distributed: dict[str, Any], world: int | None = None) -> "Sharing":
+        """Of what `arguments` gives; `world`: all processes, None: as many as torchrun says."""
+        world = int(os.environ.get("WORLD_SIZE", 1)) if world is None else world
+        sequence = together(distributed)
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        return cls(max(world, sequence) if distributed else 1, sequence, here)
+
+
+ALONE = Sharing()
+
+
+def speaks() -> bool:
+    """Whether this process is the one of all that says what they would do."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def together(distributed: dict[str, Any]) -> int:
+    """Processes that share one sequence."""
+    return getattr(distributed.get("parallelism_config"), "cp_size", 1)
+
+
+def arguments(
+    shared: str, context: int, device: str | None, *, trains: str = "all"
+) -> dict[str, Any]:
     """Further arguments of transformers' TrainingArguments.
 
     Args:
         shared: `none`, `fsdp2`, `zero2`, `zero3`.
         context: processes that share one sequence.
-        device: as asked for; a sequence is shared on GPUs only.
+        device: as asked for; a sequence is shared on GPUs only. None: it is planned, not trained.
         trains: which weights move.
 
     Raises:
@@ -34,7 +69,7 @@ def arguments(shared: str, context: int, device: str, *, trains: str = "all") ->
 
         if shared != "fsdp2":
             raise ValueError("--context-parallel shares a sequence under --distributed fsdp2 only.")
-        if machine.device(device) != "cuda":
+        if device is not None and machine.device(device) != "cuda":
             raise ValueError(
                 "--context-parallel needs GPUs: torch has no rule to share attention on a CPU."
             )

@@ -23,8 +23,8 @@ from harness.search.wish import Watch, Wish
 Train = Callable[[str, str, int, Path], None]
 """Trains a model with a method's spec at a length into a folder, whole or to be gone on with."""
 
-
-RECIPE = ["--recipe", "paper"]
+USUAL = "paper"
+"""The recipe of a stage for whose length the method has none."""
 
 
 class Extended(NamedTuple):
@@ -90,15 +90,17 @@ def extend(
 def by_command(wish: Wish, more: Sequence[str]) -> Train:
     """Trains by `harness train`, in a process of its own, as was wished and with further words.
 
-    Of the paper's recipe, unless they name another.
+    Of the recipe that is published for the stage's length, or the paper's with as many sequences an
+    update as it has, unless the words name one.
     """
     how = ["--device", wish.device, "--dtype", wish.dtype, "--seed", str(wish.settings.seed)]
-    how += [] if any(word.partition("=")[0] == "--recipe" for word in more) else RECIPE
     how += ["--trust-remote-code"] if wish.trust_remote_code else []
+    said = {word.partition("=")[0] for word in more}
 
     def train(model: str, method: str, length: int, into: Path) -> None:
         words = ["--model", model, "--method", method, "--sequence-length", str(length)]
-        words += ["--output", str(into), *how, *more]
+        recipe = [] if "--recipe" in said else _recipe(method, length, "--batch-tokens" not in said)
+        words += ["--output", str(into), *how, *recipe, *more]
         command = [sys.executable, "-P", "-m", "harness", "train", *words]
         if code := subprocess.run(command, check=False).returncode:
             raise ValueError(
@@ -107,6 +109,17 @@ def by_command(wish: Wish, more: Sequence[str]) -> Train:
             )
 
     return train
+
+
+def _recipe(method: str, length: int, batched: bool) -> list[str]:
+    """Words for a stage's recipe; `batched`: with one for its tokens an update."""
+    recipes = catalog.load("methods", method).recipes
+    fitting = (name for name, it in recipes.items() if it.sequence_length == length)
+    name = next(fitting, USUAL)
+    if name not in recipes or not batched:
+        return ["--recipe", name]
+    sequences = recipes[name].batch_tokens // recipes[name].sequence_length
+    return ["--recipe", name, "--batch-tokens", str(sequences * length)]
 
 
 def _check(wish: Wish, through: Sequence[int], short: Sequence[int]) -> None:
@@ -127,5 +140,5 @@ def _check(wish: Wish, through: Sequence[int], short: Sequence[int]) -> None:
 
 def _with(spec: str, factors: Path) -> str:
     """The method with these factors, at the s they were searched for."""
-    made_for = json.loads(factors.read_text())["factor"]
+    made_for = json.loads(factors.read_text("utf-8"))["factor"]
     return catalog.extended(spec, {"factors": str(factors), "factor": float(made_for)})

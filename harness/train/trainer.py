@@ -20,6 +20,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from harness import catalog, machine
 from harness.disk import saving, write_whole
+from harness.families import family_of
 from harness.method import Method, Recipe
 from harness.model import describe, load, quiet
 from harness.rotation import Rotation
@@ -27,7 +28,8 @@ from harness.train import attention, checkpoint
 from harness.train.checkpoint import SAFE, SAVES, Rows, newest
 from harness.train.course import Course
 from harness.train.loss import in_pieces
-from harness.train.moving import load_own, save_own, thawed
+from harness.train.moving import by_live_names, load_own, save_own, see_whole, thawed
+from harness.train.parallel import Sharing, together
 from harness.trained import Trained
 
 if TYPE_CHECKING:
@@ -83,7 +85,8 @@ def train(
     machine.forget_peak(on)
     card = describe(course.model, trust_remote_code=trust_remote_code)
     processes = _processes(on)
-    checkpoint.afford(course, card, on, processes.num_processes if distributed else 1)
+    sharing = Sharing.of(distributed or {}, processes.num_processes)
+    checkpoint.afford(course, card, on, sharing)
     facts = checkpoint.facts(course, rows, card, seed)
     checkpoint.own(output, facts)
     method = catalog.load("methods", course.method)
@@ -167,11 +170,14 @@ def _processes(on: str) -> "PartialState":
 def _attending(model: nn.Module, interface: str) -> Iterator[None]:
     """Attention whose memory does not grow with the square, and whose output is kept.
 
-    Where processes share a sequence it must be torch's own, which accelerate then splits.
+    Where processes share a sequence it must be torch's own, which accelerate then splits. Families
+    that do not ask transformers' interface keep their own: by a name that transformers has no mask
+    for, they would see what comes.
     """
-    config = model.get_decoder().config
+    config, family = model.get_decoder().config, family_of(model.config)
     before = config._attn_implementation
-    config._attn_implementation = interface
+    if not (family.biased or family.calls_sdpa):
+        config._attn_implementation = interface
     try:
         yield
     finally:
@@ -181,7 +187,8 @@ def _attending(model: nn.Module, interface: str) -> Iterator[None]:
 def _check_shared(model: nn.Module, method: str) -> None:
     """See that processes which share a sequence encode their parts of it as one would the whole."""
     decoder = model.get_decoder()
-    if type(decoder.rotary_emb) is not Rotation or decoder.config._attn_implementation != "sdpa":
+    rotary = getattr(decoder, "rotary_emb", None)
+    if type(rotary) is not Rotation or decoder.config._attn_implementation != "sdpa":
         raise ValueError(
             f"{method} draws positions or bends attention over a whole sequence, which "
             "--context-parallel splits: leave it out."
@@ -196,20 +203,20 @@ def shared(rows: int, world: int, distributed: dict[str, Any]) -> tuple[int, dic
     Raises:
         ValueError: they cannot.
     """
-    together = getattr(distributed.get("parallelism_config"), "cp_size", 1)
-    if world % together:
-        raise ValueError(f"--context-parallel {together} does not divide {world} processes.")
-    groups = world // together
+    each = together(distributed)
+    if world % each:
+        raise ValueError(f"--context-parallel {each} does not divide {world} processes.")
+    groups = world // each
     if rows % groups:
         raise ValueError(
             f"{rows} sequences an update cannot be shared by {groups} "
-            f"{'processes' if together == 1 else 'groups of processes'}: "
+            f"{'processes' if each == 1 else 'groups of processes'}: "
             "choose --batch-tokens so that they can."
         )
-    if together > 1:
+    if each > 1:
         from accelerate.utils import ParallelismConfig
 
-        how = ParallelismConfig(cp_size=together, dp_shard_size=groups)
+        how = ParallelismConfig(cp_size=each, dp_shard_size=groups)
         distributed = distributed | {"parallelism_config": how}
     return rows // groups, distributed
 
@@ -279,7 +286,8 @@ def _stacked(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
 class _Trainer(Trainer):
     """Stops at the first loss that is no number; shards weights on CPUs too.
 
-    Beside adapters, of which alone peft takes care, a save holds the method's own weights.
+    Beside adapters, of which alone peft takes care, a save holds the method's own weights. It is
+    whole once its state is there, which the first process writes when all have written theirs.
     """
 
     def __init__(self, *, own: Collection[str], **arguments: Any) -> None:
@@ -287,11 +295,18 @@ class _Trainer(Trainer):
         super().__init__(**arguments)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict)
+        with by_live_names(self.model):
+            super()._save(output_dir, state_dict)
         if self._own:
             save_own(self.model, self._own, Path(output_dir or self.args.output_dir))
 
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if not self.is_fsdp_enabled:  # which has weights in files of its own
+            see_whole(self.model, Path(resume_from_checkpoint))
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self._own:
             load_own(self.model, self._own, Path(resume_from_checkpoint))
