@@ -130,7 +130,7 @@ class Chat:
         self.chats: bool = prompt == "chat" or (prompt == "auto" and reader.chats)
         self.messages: list[Message] = []
         self.stats = Stats()
-        self._ends = end_tokens(live.model) | {reader.tokenizer.eos_token_id}
+        self._ends = end_tokens(live.model) | reader.ends
         self._stack = ExitStack()
         self._facts: tuple[Any, ...] | None = None
         self._turn: Turn | None = None
@@ -261,7 +261,7 @@ class Chat:
             written += [token] if token not in self._ends else []
             stats.written = len(written)
             stats.writing = time.perf_counter() - started - stats.reading
-            text = self.reader.text(written)
+            text = self.reader.text([token for token in written if token not in self.reader.marks])
             if last or not text.endswith("\ufffd"):  # which may be half a letter
                 yield text[passed:]
                 passed = len(text)

@@ -6,6 +6,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
+from importlib import import_module
 from itertools import pairwise
 from typing import Any, get_type_hints
 
@@ -167,7 +168,9 @@ def _flags(names: Iterable[str]) -> str:
 
 def _task(name: str) -> dict[str, Any]:
     task = catalog.load("tasks", name)
-    return _about("tasks", task, name) | {
+    about = _about("tasks", task, name)
+    return about | {
+        "about": "\n\n".join(dict.fromkeys([*_of_the_file(name), about["about"]])),
         "kind": "task",
         "metric": task.metric,
         "version": task.version,
@@ -178,6 +181,14 @@ def _task(name: str) -> dict[str, Any]:
         "what_counts": task.counts,
         "variants": catalog.variants("tasks", _file(name)),
     }
+
+
+def _of_the_file(name: str) -> Iterator[str]:
+    """What the file of a benchmark says, whose tasks may be made in others."""
+    file = _file(name)
+    if "@" not in file and catalog.package("tasks", file) is None:
+        told = import_module(f"harness.tasks.{file.replace('-', '_')}").__doc__
+        yield inspect.cleandoc(told or "")
 
 
 def _given(method: Any, name: str, values: dict[str, Any]) -> Any:

@@ -69,7 +69,8 @@ def at_once(chat, turn, length):
     ask = Text(max_new_tokens=chat.sampling.max_new_tokens)
     with method.applied_to(chat.live.model, length):
         request = Request(id="", tokens=torch.tensor(turn.tokens).numpy(), ask=ask)
-        (tokens,) = evaluate(chat.live.model, [request], text=chat.reader.text)
+        ways = {"ends": chat.reader.ends, "marks": chat.reader.marks, "text": chat.reader.text}
+        (tokens,) = evaluate(chat.live.model, [request], **ways)
     return chat.reader.text(tokens)
 
 

@@ -9,6 +9,7 @@ from readers import Bytes, Spaced, Talking, prompt_of, questions, toy
 
 from harness import catalog
 from harness.metrics.ruler import match_all, match_any
+from harness.show import show
 
 
 def task(spec):
@@ -37,6 +38,9 @@ def asked(name, reader, length=2048, **fields):
 def test_they_are_thirteen_and_the_bare_name_means_those_that_are_made_here():
     assert len(EVERY) == 13 and catalog.members("tasks", "ruler") == MADE
     assert set(EVERY) - set(MADE) == {"ruler.qa_1", "ruler.qa_2"}
+    for name in ("ruler", "ruler.qa_2", "infinitebench.code_run"):
+        told = show(name)["about"]
+        assert ("qa_1 and qa_2 ask" in told) != ("`sized=published`" in told)
 
 
 @pytest.mark.parametrize("name", MADE)
