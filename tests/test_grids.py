@@ -6,6 +6,7 @@ import pytest
 
 from harness import catalog
 from harness.cell import OWN
+from harness.corpora import label
 from harness.gridfile import options
 from harness.plan import missing, plan
 from harness.store import Store
@@ -26,6 +27,9 @@ def test_it_names_what_there_is(file):
 
 
 def test_every_row_of_the_toys_grid_is_there():
+    stamp = label("stdlib:tests").rpartition("@")[2]
+    if not [*(RESULTS / "runs" / "toy").glob(f"perplexity*@{stamp}*")]:
+        pytest.skip("they are of another Python's library")
     asked = options({}, RESULTS / "grids" / "toy.yaml")
     cells = plan(asked)
     assert len(cells) == 80

@@ -118,7 +118,7 @@ def test_every_method_is_scored_on_the_same_tokens(tmp_path, live, reader):
     [other] = finished(live, reader, by, method="pi,factor=4")
     [own] = finished(live, reader, SMALL, method="pi,factor=4")
     assert other.result.n == alone.n != own.result.n
-    assert other.result.value > alone.value
+    assert other.result.value != alone.value
 
 
 def test_its_own_value_is_below_what_the_threshold_allows(live, reader):
@@ -202,7 +202,7 @@ def test_losses_of_other_documents_are_refused(tmp_path, live, reader):
     document = Document(name="it", tokens=np.arange(500, dtype=np.int32) + 300)
     with pytest.raises(ValueError, match="hold 0 tokens of document-0-"):
         by.keys(by.key(0, document), 399, by.evaluator({}))
-    own = reader.documents("stdlib", reach=500, first=1)[0]
+    own = reader.documents("stdlib", reach=500, first=2)[0]
     with pytest.raises(ValueError, match=r"hold 399 tokens .* and 450 are needed"):
         by.keys(by.key(0, own), 450, by.evaluator({}))
 

@@ -173,7 +173,7 @@ def _reached_by(rows: Sequence[Row] | None) -> str:
         return "·"
     plain_name = split(rows[0].cell.method)[0]
     setting = readable(rows[0].cell.method).removeprefix(plain_name).lstrip(", ")
-    which = f" {_said(setting or 'as it is')}" if len(rows) > 1 else ""
+    which = f" {_said(setting or 'by default')}" if len(rows) > 1 else ""
     return _reached(rows[0]) + (which if rows[0].held else "")
 
 
