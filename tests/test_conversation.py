@@ -711,6 +711,7 @@ def test_in_a_browser_files_are_dropped_and_methods_picked(page, tmp_path):
     page.call("Input.insertText", text="def open(self):")
     page.press("Enter")
     reads(page, "Did you mean 'yarn'?")
+    sees(page, "!document.querySelector('textarea').disabled")
     (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     page.run(f"({picker}.focus(), {picker}.select())")
     page.call("Input.insertText", text=str(tmp_path / "mine.py"))
