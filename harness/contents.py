@@ -8,6 +8,7 @@ other files a cell file says where they are.
 import hashlib
 import re
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from harness import machine
@@ -86,9 +87,21 @@ def where(stamped: str) -> Path | None:
         return None
     for place in (_place(stamped), _places.get(stamped)):
         with suppress(OSError):
-            if place and stamped.endswith(hashlib.sha256(place.read_bytes()).hexdigest()[:8]):
+            if place and stamped.endswith(_digest(place, *_written(place))):
                 return place
     return None
+
+
+def _written(place: Path) -> tuple[int, int]:
+    """What changes with a file's content: it is asked for each sample, and may be large."""
+    found = place.stat()
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(16)
+def _digest(place: Path, time: int, size: int) -> str:
+    with place.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
 
 
 def beside(stamped: str) -> Path:

@@ -262,7 +262,7 @@ def _told(
         if "chat" in way and (thinking := reader.thinking):
             told["thinking"] = thinking
     if any(isinstance(request.ask, Text) for some in asked for request in some):
-        told["end_tokens"] = sorted({*reader.ends, *end_tokens(model)} - {None})
+        told["end_tokens"] = sorted({*reader.ends, *end_tokens(model)})
     return told
 
 

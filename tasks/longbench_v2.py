@@ -96,9 +96,9 @@ class LongBenchV2(Task):
 
     def whose(self, file: Path) -> str | None:
         """The model of a file of predictions: the published scripts name it so, and the form."""
-        model, form = re.fullmatch(r"(.+?)(_cot|_no_context|_rag_\d+)?", file.stem).groups()  # type: ignore[union-attr]
+        model = re.sub(r"(_cot|_no_context|_rag_\d+)$", "", file.stem)
         ending = "_no_context" if self.no_context else self.ending
-        return str(model) if (form or "") == ending else None
+        return model if file.stem == model + ending else None
 
     def parts(self, judged: Sequence[tuple[float, Mapping[str, Any]]]) -> dict[str, float]:
         """Means by difficulty, length and domain, of rows that say theirs."""

@@ -38,7 +38,7 @@ class Answer:
     written: list[int] = field(default_factory=list)
 
 
-def keep(stack_keys: Sequence[Keys], start: int, stop: int, room: int) -> list[Pair]:
+def keep(layers: Sequence[Keys], start: int, stop: int, room: int) -> list[Pair]:
     """A copy of a stretch of all layers' keys and values, with so much room behind it."""
 
     def longer(x: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def keep(stack_keys: Sequence[Keys], start: int, stop: int, room: int) -> list[P
         found[:, :, : stop - start] = x[:, :, start:stop]
         return found
 
-    return [(longer(keys.keys), longer(keys.values)) for keys in stack_keys]
+    return [(longer(keys.keys), longer(keys.values)) for keys in layers]
 
 
 class Apart:

@@ -62,12 +62,13 @@ def evaluate(
     found: list[Outcome] = []
     with ranks.in_step(), engaged(model, memory):
         if free:
-            asked = [requests[i] for i in free]
-            ways = {"block": block, "step": step, "memory": memory, "ranks": ranks}
             found += continuations(
                 model,
-                asked,
-                **ways,
+                [requests[i] for i in free],
+                block=block,
+                step=step,
+                memory=memory,
+                ranks=ranks,
                 text=text,
                 ends=ends,
                 marks=marks,

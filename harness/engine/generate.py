@@ -223,6 +223,6 @@ def _asked(request: Request) -> Text:
 
 
 def end_tokens(model: nn.Module) -> set[int]:
-    """Those that the model ends a text with, and that are no text."""
+    """Those that the model ends a text with, and that are no text; it may know none."""
     ends = model.generation_config.eos_token_id
-    return set(ends if isinstance(ends, list) else [ends])
+    return set(ends if isinstance(ends, list) else [] if ends is None else [ends])

@@ -171,8 +171,8 @@ def _reached_by(rows: Sequence[Row] | None) -> str:
     """How far the first of a method's settings reads, and which it is of several."""
     if rows is None:
         return "·"
-    plain_name = split(rows[0].cell.method)[0]
-    setting = readable(rows[0].cell.method).removeprefix(plain_name).lstrip(", ")
+    method = rows[0].cell.method
+    setting = readable(method).removeprefix(split(method)[0]).lstrip(", ")
     which = f" {_said(setting or 'by default')}" if len(rows) > 1 else ""
     return _reached(rows[0]) + (which if rows[0].held else "")
 
