@@ -499,6 +499,15 @@ def test_a_folder_that_is_taken_or_cannot_be_is_refused(capsys, model, tmp_path)
     assert call(model, "--to", tmp_path / "out", "-m", "no-such-method") == 2
 
 
+def test_what_memory_does_not_hold_is_refused_before_it_is_read(
+    capsys, model, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("harness.machine.free_memory", lambda on: 2**28)
+    assert call(model, "--to", tmp_path / "out", "-m", "pi,factor=2") == 2
+    assert "GiB, and 0.2 are free" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_a_full_disk_leaves_nothing(capsys, model, text, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", "out")

@@ -142,6 +142,25 @@ def test_cells_of_unlike_trials_say_so():
     assert "n = 5 to 20 trials a cell" in sheet.notes
 
 
+def test_a_table_says_whether_what_was_trained_had_one_budget():
+    said = "{}, recipe quick: 1,000 tokens of x in {} updates, sequences of 4,096"
+    trained = [
+        Result(
+            cell=Cell(
+                model=f"toy+{name}@0123abcd", method=name, task="perplexity.whole", length=4096
+            ),
+            status="scored",
+            value=9.0,
+            metric="perplexity",
+            trained=said.format(name, updates),
+        )
+        for name, updates in (("pi", 10), ("yarn", 10), ("ntk", 20))
+    ]
+    last = [sheets(some)[0].notes[-1] for some in (trained[:1], trained[:2], trained)]
+    assert last[0] == f"pi  {said.format('pi', 10)}"
+    assert last[1].startswith("one budget") and last[2].startswith("unlike budgets")
+
+
 def test_a_reason_names_the_method_as_the_table_does(capsys):
     spec = "longrope,factor=2,start_tokens=9"
     one = result(spec, status="failed", reason=f"{spec} left the model as it was")

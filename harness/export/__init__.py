@@ -81,7 +81,7 @@ def export(
         trust_remote_code: run code that comes with the source.
 
     Raises:
-        ValueError: the folder is taken, or a wish is impossible.
+        ValueError: the folder is taken, a wish is impossible, or memory does not hold the weights.
         LookupError: an unknown name, or a method that no checkpoint can carry.
     """
     from harness.model import describe
@@ -95,9 +95,27 @@ def export(
             f"--check-length {check_length:,} is beyond the {reach:,} tokens it is to read."
         )
     order = Order(card, spec, bends, reach, _dtype(dtype, card), trust_remote_code)
+    _see_that_it_fits(card)
     with _place(to) as folder:
         found, facts = _write(order, folder, check_length, corpus)
     return Exported(to, found, facts)
+
+
+def _see_that_it_fits(card: "Card") -> None:
+    """One model at a time is in memory, and compared in float32.
+
+    Raises:
+        ValueError: memory does not hold it; says by how much.
+    """
+    from harness import machine
+    from harness.cost import OVERHEAD, shape_of
+
+    needs, free = OVERHEAD + 4 * shape_of(card).weights, machine.free_memory("cpu")
+    if needs > free:
+        raise ValueError(
+            f"Export compares in float32, for which {card.name} needs {needs / 2**30:.1f} GiB, "
+            f"and {free / 2**30:.1f} are free."
+        )
 
 
 def _write(

@@ -249,7 +249,16 @@ def _notes(rows: dict[str, list[Entry]], results: list[Result]) -> list[str]:
         f"*  {named(r.cell)}: {told(r.notice, r.cell)}" for r in results if r.notice
     )
     trained = dict.fromkeys(f"{r.cell.training}  {r.trained}" for r in results if r.trained)
-    return [*notes, *noted, *trained]
+    return [*notes, *noted, *trained, *_budgets(list(trained))]
+
+
+def _budgets(trained: list[str]) -> list[str]:
+    """Whether what was trained differs by its method alone."""
+    if len(trained) < 2:
+        return []
+    if len({said.partition(", recipe ")[2] for said in trained}) == 1:
+        return ["one budget  all that was trained here read the same tokens in as many updates"]
+    return ["unlike budgets  what was trained here differs by more than its method"]
 
 
 def _reasons(kind: str, results: list[Result]) -> list[str]:
