@@ -92,3 +92,11 @@ def saving(folder: Path, safe: str = "") -> Iterator[None]:
         if isinstance(error, RuntimeError):
             said = "the disk took less than a save has, and may be full"
         raise OSError(f"{folder} could not be written: {said}. {safe}".rstrip()) from error
+
+
+def let_others_read(folder: Path) -> None:
+    """Give the weights in it the rights of any new file: safetensors writes for its owner alone."""
+    mask = os.umask(0)  # there is no other way to ask for it
+    os.umask(mask)
+    for file in folder.glob("*.safetensors"):
+        file.chmod(0o666 & ~mask)

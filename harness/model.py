@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -355,13 +356,14 @@ def _smollm2() -> str:
 def _dequantise(file: Path, folder: Path) -> None:
     """A GGUF file as a folder of bfloat16 safetensors; there whole or not at all."""
     import shutil
-    import tempfile
 
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    half = Path(tempfile.mkdtemp(dir=folder.parent))
+    from harness.disk import let_others_read
+
+    half = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    half.mkdir(parents=True, exist_ok=True)
     try:
         with quiet(), contextlib.redirect_stderr(io.StringIO()):  # its bar obeys no setting
             source = {"gguf_file": file.name}
@@ -372,6 +374,7 @@ def _dequantise(file: Path, folder: Path) -> None:
                 del model.config.quantization_config
             model.save_pretrained(half)
             AutoTokenizer.from_pretrained(file.parent, **source).save_pretrained(half)
+        let_others_read(half)
         with contextlib.suppress(OSError):  # another process was first: its folder is the same
             half.rename(folder)
     finally:

@@ -356,6 +356,8 @@ def test_a_folder_is_written_with_its_card(capsys, model, text, tmp_path):
     assert str(tmp_path) not in page + (to / "parity.json").read_text()
     assert str(tmp_path) not in (to / "config.json").read_text()
     assert [path.name for path in to.parent.iterdir()] == ["out"]
+    rights = {path.stat().st_mode for path in to.iterdir()}
+    assert len(rights) == 1  # of the weights too: who serves them may be another
     own, copy = (AutoTokenizer.from_pretrained(place) for place in (model, to))
     assert copy("A text.") == own("A text.")
 

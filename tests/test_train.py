@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -172,6 +173,23 @@ def test_a_head_that_is_the_embedding_is_saved_once_and_missed_nowhere(tmp_path)
         model.save_pretrained(tmp_path)
     assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
     see_whole(model, tmp_path)
+
+
+def test_what_is_published_is_of_the_dtype_it_names_has_tied_weights_once_and_is_for_all(tmp_path):
+    live = load("toy", device="cpu", dtype="float32")
+    live.model.config.tie_word_embeddings = True
+    live.model.tie_weights()
+    mask = os.umask(0o027)
+    try:
+        checkpoint.publish(live.model, live.model.state_dict(), live, (), tmp_path,
+                           describe("toy-longrope").trained)  # fmt: skip
+    finally:
+        os.umask(mask)
+    held = load_file(tmp_path / "model.safetensors")
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
+    assert {weight.dtype for weight in held.values()} == {torch.bfloat16}
+    assert "lm_head.weight" not in held and "model.embed_tokens.weight" in held
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.slow

@@ -173,7 +173,7 @@ def _round(model: "nn.Module", dtype: str) -> None:
 
 
 def _save(model: "nn.Module", tokenizer: Any, carry: "Carried", length: int, folder: Path) -> None:
-    from harness.disk import saving
+    from harness.disk import let_others_read, saving
     from harness.model import quiet
 
     if tokenizer.model_max_length < length:
@@ -181,6 +181,7 @@ def _save(model: "nn.Module", tokenizer: Any, carry: "Carried", length: int, fol
     with saving(folder.parent), quiet():
         carry.save(model, folder)
         tokenizer.save_pretrained(folder)
+        let_others_read(folder)
 
 
 def _spec(given: str | None, card: "Card") -> str:

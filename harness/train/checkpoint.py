@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from harness import catalog, machine
 from harness.adapters import ADAPTER
-from harness.disk import saving, write_whole
+from harness.disk import let_others_read, saving, write_whole
 from harness.model import KNOWN, Card, Live, tokenizer
 from harness.train.course import Course, memory
 from harness.train.moving import save_own
@@ -180,13 +180,30 @@ def publish(
         model = learner.merge_and_unload()
         weights = model.state_dict()
     dtype = getattr(live.card.config, "dtype", None) or torch.float32
-    model.config.dtype = dtype
-    held = {name: w if name in own else w.to(dtype) for name, w in weights.items()}
     with saving(output, SAFE):
-        model.save_pretrained(output, state_dict=held)
+        model.save_pretrained(output, state_dict=_held(model, weights, own, dtype))
+        model.config.dtype = dtype  # a save writes down the one that was trained in
+        model.config.save_pretrained(output)
         live.tokenizer.save_pretrained(output)
+        let_others_read(output)
         write(output, trained)
     shutil.rmtree(output / SAVES, ignore_errors=True)
+
+
+def _held(
+    model: nn.Module, weights: Mapping[str, Tensor], own: Collection[str], dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """What is written, by name, in this dtype; weights that are tied are one tensor."""
+    first: dict[int, str] = {}
+    named = model.named_parameters(remove_duplicate=False)
+    tied = {name: first.setdefault(id(weight), name) for name, weight in named}
+    held: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        there = held.get(tied.get(name, name))
+        if there is None:
+            there = weight if name in own else weight.to(dtype)
+        held[name] = there
+    return held
 
 
 def _apart(
@@ -201,6 +218,7 @@ def _apart(
         learner.save_pretrained(folder)
         if own:
             save_own(learner, own, folder)
+        let_others_read(folder)
         base_reads = tokenizer(live.card, live.remote_code)
         if live.tokenizer.chat_template != base_reads.chat_template:  # it learned one
             live.tokenizer.save_pretrained(folder)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from harness.disk import let_others_read
 from harness.train.library import library_files
 from harness.train.quiz import Quiz, names_in
 
@@ -372,5 +373,6 @@ def _write_whole(checkpoint: Path, run: Run, plan: Plan) -> None:
 def _export(run: Run, plan: Plan, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
     run.model.save_pretrained(output)
     tokenizer.save_pretrained(output)
+    let_others_read(output)
     (output / "recipe.json").write_text(json.dumps(asdict(plan), indent=2) + "\n")
     (output / "training.log").write_text("\n".join(run.lines) + "\n")
