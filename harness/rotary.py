@@ -113,12 +113,14 @@ class Unchanged(Reencoding):
         return f"The checkpoint's {scaling} scaling is held at what it is for {length} tokens."
 
     def provenance(self, model: nn.Module, length: int) -> dict[str, Any]:
-        own = Encoding.of(model, length)
+        own, rope = Encoding.of(model, length), Rope.of(model)
+        reads = getattr(text_config(model), "max_position_embeddings", None) or 0
+        further = reads / rope.original_length
         return {
-            "factor": None,
+            "factor": further if further > 1 else None,
             "attention_factor": own.attention_factor,
             "frequencies": own.frequencies.tolist(),
-            "scaling": Rope.of(model).scaling,
+            "scaling": rope.scaling,
         }
 
 

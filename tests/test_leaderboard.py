@@ -259,6 +259,9 @@ def test_who_takes_the_factor_from_the_input_claims_nothing(tmp_path):
     assert (said["none"], said["dynamic-ntk"], said["yarn,factor=8"]) == (4096, None, 32768)
     assert said["clex,max_factor=8"] == 32768 and said["clex"] == 65536
     assert catalog.load("methods", "clex").max_factor == MOST["clex"]
+    own = [result.model_copy(update={"factor": 4.0}) for result in row("none", [0.9, 0.9, 0.9])]
+    (section,) = boarded(tmp_path / "scaled", own).sections  # a checkpoint that comes with YaRN
+    assert [row.claimed for row in section.rows] == [16384]
 
 
 @pytest.mark.parametrize(("share", "said"), [

@@ -337,6 +337,12 @@ def test_none_leaves_a_checkpoint_its_own_scaling(llama31):
         torch.testing.assert_close(tables(llama31, 512), own, rtol=0, atol=1e-4)
 
 
+def test_how_far_a_checkpoints_own_scaling_reaches_is_in_the_result(llama, llama31):
+    none = catalog.load("methods", "none")
+    assert none.provenance(llama31, 128)["factor"] == 8.0
+    assert none.provenance(llama, 512)["factor"] is None
+
+
 def test_an_extension_replaces_it_and_says_so(llama, llama31):
     yarn = catalog.load("methods", "yarn")
     assert "llama3 scaling is replaced" in yarn.notice(llama31, 512)

@@ -188,8 +188,10 @@ def claimed(cell: Cell, factor: float | None, original: int | None) -> int | Non
     """
     if published := checkpoints.find(in_any_dtype(cell.model)):
         return published.tested
-    if original is None or cell.method == UNEXTENDED:
-        return original
+    if original is None:
+        return None
+    if cell.method == UNEXTENDED:  # a checkpoint may come with a factor
+        return round(original * (factor or 1))
     name, said = catalog.split(cell.method)
     if "factor" in said:
         return round(original * factor) if factor is not None else None
