@@ -486,6 +486,7 @@ def test_a_paper_is_written_whole_is_not_behind_and_says_what_it_lacks(measured,
     assert report(measured, "--paper", folder) == 0
     said = capsys.readouterr()
     assert "loss by position is not drawn: no losses lie beside the results" in said.err
+    assert said.out.splitlines()[-1].endswith(" files written")  # there are no others
     assert all(line.startswith("note: ") for line in said.err.splitlines())
     for kind in ("pdf", "png"):
         assert len([*(folder / "figures").glob(f"*.{kind}")]) == 2
@@ -546,6 +547,22 @@ def test_what_was_trained_and_searched_lies_among_the_results_and_is_drawn(measu
     assert report(measured, "--figures", folder) == 0
     assert {p.stem for p in folder.glob("*.png")} == {"training", "search-toy-to-16k"}
     assert report(measured, "--figures", folder, "--check") == 0
+
+
+def test_of_other_models_than_are_meant_no_training_or_search_is_drawn(measured):
+    history = [{"best": 3.0, "worst_parent": 3.0, "evaluations": 64}] * 2
+    for base in ("toy", "other"):
+        place = measured / "results" / "training" / base
+        place.mkdir(parents=True)
+        (place / "log.jsonl").write_text(json.dumps({"tokens": 8192, "loss": 4.0}))
+        (place / "training.json").write_text(json.dumps({"base": base}))
+        kept = {"search": {"model": base, "target": 16384}, "history": history}
+        (measured / "results" / "search").mkdir(exist_ok=True)
+        (measured / "results" / "search" / f"{base}.search.json").write_text(json.dumps(kept))
+    of = {name: {p.stem for p in (measured / name).rglob("*.png")} for name in ("all", "toy")
+          if report(measured, "--figures", measured / name,
+                    *(("--where", "model=toy") if name == "toy" else ())) == 0}  # fmt: skip
+    assert of["all"] - of["toy"] == {"training-other", "search-other-to-16k"}
 
 
 def test_a_page_has_a_picture_for_each_model_and_task(measured):

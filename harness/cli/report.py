@@ -1,6 +1,7 @@
 """The verbs that draw: `plot`, one picture; `report`, a paper's figures and tables or a page's."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -91,9 +92,13 @@ def report(
     target = paper or figures
     if target is None or (paper and figures):
         raise typer.BadParameter("give --paper DIR, or --figures DIR")
-    searches = search or sorted((folder / "search").glob("*.search.json"))
-    trainings = training or sorted(log.parent for log in (folder / "training").glob("*/log.jsonl"))
-    given = _inputs(folder, where, searches, trainings, benchmarks)
+    given = _inputs(folder, where, benchmarks)
+    bases = _bases(given) if where else None
+    given = replace(
+        given,
+        searches=search or _searches(folder, bases),
+        trainings=training or _trainings(folder, bases),
+    )
     report = made.paper(given) if paper else made.page(given)
     for line in report.left_out:
         print(f"note: {line}", file=sys.stderr)
@@ -107,12 +112,35 @@ def report(
     written = report.write(target)
     for path in written:
         print(path)
-    print(f"{len(written)} files written; all others in {target} are as they would be made now")
+    said = "1 file" if len(written) == 1 else f"{len(written)} files"
+    rest = f"; all others in {target} are as they would be made now"
+    print(f"{said} written{rest if len(written) < report.size else ''}")
 
 
-def _inputs(
-    folder: Path, where: str | None, searches: list[Path], trainings: list[Path], benchmarks: Path
-) -> "Inputs":
+def _bases(given: "Inputs") -> set[str]:
+    """The models that are meant, without what was trained further."""
+    from harness.cell import in_any_dtype
+
+    return {in_any_dtype(result.cell.base) for result in given.results}
+
+
+def _searches(folder: Path, bases: set[str] | None) -> list[Path]:
+    """Those that lie with the results; of some models only, where they are given."""
+    from harness.report.figures.search import model_of
+
+    found = sorted((folder / "search").glob("*.search.json"))
+    return [place for place in found if bases is None or model_of(place) in bases]
+
+
+def _trainings(folder: Path, bases: set[str] | None) -> list[Path]:
+    """The same of folders of trainings."""
+    from harness.report.figures.training import base_of
+
+    found = sorted(log.parent for log in (folder / "training").glob("*/log.jsonl"))
+    return [place for place in found if bases is None or base_of(place) in bases]
+
+
+def _inputs(folder: Path, where: str | None, benchmarks: Path) -> "Inputs":
     from harness.archive import whole
     from harness.cli.look import _found
     from harness.report.paper import Inputs
@@ -129,8 +157,6 @@ def _inputs(
         whole=named,
         losses=lambda cell: Store(folder).losses(kept[cell]),
         windows=_windows(found, folder),
-        searches=searches,
-        trainings=trainings,
         benchmarks=sorted(benchmarks.glob("*.json")),
     )
 

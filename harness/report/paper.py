@@ -105,6 +105,11 @@ class Report:
     left_out: tuple[str, ...] = ()
     """Figures that have no data, and why, in a line each."""
 
+    @property
+    def size(self) -> int:
+        """How many files it is."""
+        return len(self.pictures) * len(self.kinds) + len(self.texts) + len(self.once)
+
     def write(self, folder: Path) -> list[Path]:
         """Write what is not there already or is behind; says which."""
         written = [p for p, figure in self._figures(folder) if save(figure, p)]

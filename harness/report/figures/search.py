@@ -54,6 +54,14 @@ def pictures(places: Sequence[Path]) -> Iterator[Picture]:
         )
 
 
+def model_of(place: Path) -> str:
+    """The model that was searched for, if its state says."""
+    try:
+        return str(json.loads(place.read_text("utf-8"))["search"]["model"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
 def read(place: Path) -> dict[str, Any]:
     """A search's state: what was searched for, and a line for each generation.
 
