@@ -16,6 +16,8 @@ from harness.store import Store
 
 MOST = 20
 """Lines of a list that a person reads; JSON has them all."""
+FEW, LONGEST = 5, 80
+"""Answers that are shown, and letters of each."""
 NAMES = ("model", "base", "method", "task", "protocol", "length", "cell")
 APART = 10
 """Cells that an ambiguous word names."""
@@ -68,6 +70,7 @@ def explained(folder: Path, result: Result, places: Places = HERE) -> dict[str, 
     return {
         "path": str(path) if path.exists() else f"packed in {Path(folder) / 'packed'}",
         "beside": beside,
+        "answers": store.samples(result.cell),
         **made,
         **result.model_dump(),
     }
@@ -94,6 +97,7 @@ def readable(about: dict[str, Any]) -> Iterator[str]:
     )
     yield from _listed("parts", about["parts"])
     yield from _listed("items", about["items"])
+    yield from _answers(about["answers"])
     yield from _listed("made of", dict(flat(about["provenance"])), most=None)
     yield from ["", "stored", *(f"  {file}" for file in (about["path"], *about["beside"]))]
     yield from ["", "made again by", f"  {about['command'] or '-'}"]
@@ -217,6 +221,27 @@ def _listed(title: str, values: dict[str, Any], most: int | None = MOST) -> Iter
         yield f"  {name:{wide}}  {_short(value)}"
     if most and len(values) > most:
         yield f"  and {len(values) - most} more: --json has them"
+
+
+def _answers(answers: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What was asked for and said, of the first questions that have either."""
+    told = [one for one in answers if one.get("expected") or one.get("answer")]
+    if not told:
+        return
+    yield from ("", "answers")
+    for one in told[:FEW]:
+        expected, said = (_cut(one.get(key)) for key in ("expected", "answer"))
+        yield f"  {one.get('id')}  expected {expected}, said {said}"
+    if len(told) > FEW:
+        yield f"  and {len(told) - FEW} more: --json has them"
+
+
+def _cut(text: str | None) -> str:
+    """On one line, and no longer than a line."""
+    if not text:
+        return "nothing"
+    said = str(text)
+    return repr(said if len(said) <= LONGEST else f"{said[:LONGEST]} ...")
 
 
 def _short(value: Any) -> str:

@@ -46,7 +46,8 @@ def show(
     if _kind(name) == "tasks":
         if given := [k for k, v in (rope | lengths).items() if v is not None]:
             raise ValueError(
-                f"{name} is a task, and has no rotary embedding: leave {_flags(given)} out."
+                f"{name} is a task, and has no rotary embedding: leave {_flags(given)} out; to see "
+                "what it asks of a model, give --model and --length."
             )
         return _task(name)
     method = _given(catalog.load("methods", name), name, {"factor": factor, "factors": factors})

@@ -336,6 +336,9 @@ def test_no_grid_file_is_read_without_end(tmp_path):
             "give --head-dim and --theta and --original-length too",
         ),
         (["show", "passkey", "--head-dim", "64"], "leave --head-dim out"),
+        (["show", "passkey", "--length", "4k"], "give --model and --length"),
+        (["show", "passkey", "--model", "toy"], "Say at which length: --length 4k."),
+        (["show", "yarn", "--model", "toy", "--length", "4k"], "No task named 'yarn'"),
         (
             ["show", "yarn", "--head-dim", "63", "--theta", "1e4", "--original-length", "64"],
             "an even number of at least 4 channels",
@@ -615,6 +618,16 @@ def test_show_prints_a_parameter_as_it_is_written(capsys):
     assert "  start_tokens = 4  (" in page
     call("show", "passkey")
     assert "  depths = 0+0.25+0.5+0.75+1  (" in capsys.readouterr().out
+
+
+def test_show_prints_what_a_task_asks_a_model_first(capsys):
+    assert call("show", "passkey", "--model", "toy", "--length", "1k") == 0
+    said = capsys.readouterr().out
+    assert "begins: <s>There is an important info hidden" in said
+    assert "The pass key is\nasked: whether it goes on with ' 68571.'" in said
+    assert call("show", "perplexity", "--model", "toy", "--length", "1k", "--json") == 0
+    about = json.loads(capsys.readouterr().out)
+    assert (about["tokens"], about["asked"]) == (1024, "the loss of each token from 1 up to 1,024")
 
 
 def test_doctor_names_the_kernel_and_what_is_missing(capsys):

@@ -127,6 +127,17 @@ def test_several_are_named_and_none_comes_with_the_nearest(kept):
         explain.find(kept, [])
 
 
+def test_what_was_asked_for_and_said_is_shown_of_a_few(kept, capsys):
+    told = [{"id": f"q{i}", "score": 0.0, "expected": "7", "answer": "x" * 99} for i in range(7)]
+    Store(kept).write(result(), samples=[*told[:1], {"id": "none", "score": 1.0}, *told[1:]])
+    assert call("explain", "yarn", "--results", kept) == 0
+    said = capsys.readouterr().out
+    assert f"q0  expected '7', said '{'x' * 80} ...'" in said
+    assert "q4  exp" in said and "q5  exp" not in said and "and 2 more: --json has them" in said
+    assert call("explain", "yarn", "--results", kept, "--json") == 0
+    assert len(json.loads(capsys.readouterr().out)["answers"]) == 8
+
+
 def test_everything_behind_a_number_is_said(kept, capsys):
     assert call("explain", "yarn", "--results", kept) == 0
     said = capsys.readouterr().out

@@ -17,6 +17,7 @@ LIST_EXAMPLES = "harness list methods\n\nharness list tasks --json"
 DOCTOR_EXAMPLES = "harness doctor\n\nharness doctor --json"
 SHOW_EXAMPLES = (
     "harness show passkey\n\n"
+    "harness show passkey --model toy --length 4k\n\n"
     "harness show recipe clex/paper\n\n"
     "harness show yarn --head-dim 64 --theta 100000 --original-length 8k --length 64k --json"
 )
@@ -91,11 +92,15 @@ def show(
     ] = None,
     factor: Annotated[float | None, Option(help="Instead of --length.")] = None,
     factors: Annotated[str | None, Option(help="A file of LongRoPE's factors.")] = None,
+    model: Annotated[
+        str | None, Option(help="What a task asks of this model first, at --length.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say what a method or a task is; with a rotary embedding given, what a method makes of it.
 
-    `harness show recipe METHOD/RECIPE` prints the training that a method was published with.
+    `harness show recipe METHOD/RECIPE` prints the training that a method was published with, and
+    `harness show TASK --model MODEL --length LENGTH` a prompt, as the model reads it.
     """
     from harness.lengths import one
     from harness.plugins import named
@@ -105,6 +110,16 @@ def show(
     if name == "recipe" or of is not None:
         about = recipe(name, of)
         print(json.dumps(about, indent=2, ensure_ascii=False) if as_json else _readable(about))
+        return
+    if model is not None:
+        if length is None:
+            raise ValueError("Say at which length: --length 4k.")
+        from harness.posed import first_request
+        from harness.report.table import plain
+
+        about = first_request(named(name), model, one(length, "--length"))
+        said = json.dumps(about, indent=2, ensure_ascii=False, default=str)
+        print(said if as_json else plain(_readable(about)))
         return
     for flag, value in {"--head-dim": head_dim, "--theta": theta}.items():
         if value is not None and value <= 0:
@@ -279,6 +294,8 @@ def _paragraphs(about: dict[str, Any]) -> Iterable[str]:
         elif key == "disagreements":
             yield from ["where sources disagree:"] if value else []
             yield from (f"  - {line}" for line in value)
+        elif isinstance(value, dict):
+            yield f"{name}: {', '.join(f'{k} {v}' for k, v in value.items())}"
         elif isinstance(value, list):
             yield f"{name}: {', '.join(f'{v:.6g}' if isinstance(v, float) else v for v in value)}"
         elif isinstance(value, float):
