@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import packs
-from harness.cell import COMPUTED, UNEXTENDED, Cell, Result
+from harness.cell import UNEXTENDED, Cell, Result, meaning
 from harness.report.where import MODELS, TESTS, Condition, conditions, matching
 from harness.store import Broken, Store
 
@@ -237,7 +237,7 @@ def _expression(condition: Condition) -> "pc.Expression":
             given = [int(v) for v in given if float(v).is_integer() and abs(v) < packs.LARGEST]
         same = field.isin(pa.array(given, kind))
         for name in given if condition.key in MODELS else ():
-            same = same | pc.starts_with(field, f"{name}{COMPUTED}")
+            same = same | pc.match_substring_regex(field, meaning(name))
         if None in condition.wanted:
             same = same | field.is_null()
         return same if condition.sign == "=" else ~same

@@ -20,6 +20,8 @@ UNEXTENDED = "none"
 """The method that leaves a model as it is: every table and picture starts from it."""
 COMPUTED = ",dtype="
 """What stands in a model's spec before the numbers that it was computed in, where not bfloat16."""
+STAMP = re.compile(r"@[0-9a-f]{8}(?=$|,)")
+"""What a spec says of the content of a model that is no known name."""
 OWN = "auto"
 """What stands for the method that a model was trained with, until the model is known."""
 SHIPPED = {"toy+longrope@cb57d135": "toy-longrope"}
@@ -30,6 +32,33 @@ Status = Literal["scored", "failed", "out_of_memory", "unfit"]
 def in_any_dtype(model: str) -> str:
     """A model's spec without what it was computed in."""
     return model.partition(COMPUTED)[0]
+
+
+def unstamped(model: str) -> str:
+    """A model's spec without its content: `my-toy@1a2b3c4d,dtype=float32` -> the rest."""
+    return STAMP.sub("", model)
+
+
+@cache
+def names_of(model: str) -> frozenset[str]:
+    """What a person may call a model; `meaning` finds it by any of these.
+
+    That is its spec without its content, without what it was computed in, and of a trained one
+    without its base.
+    """
+    whole = {model, unstamped(model)}
+    if STAMP.search(model):
+        whole |= {name.rpartition("+")[2] for name in whole}
+    return frozenset(whole | {in_any_dtype(name) for name in whole})
+
+
+def meaning(name: str) -> str:
+    """A pattern of the specs of all models that a person calls so."""
+    bare, computed, dtype = name.partition(COMPUTED)
+    content = "" if STAMP.search(bare) else "@[0-9a-f]{8}"
+    end = f"{computed}{re.escape(dtype)}$" if computed else f"($|{COMPUTED})"
+    said = re.escape(bare)
+    return f"^({said}|(.*[+])?{said}{content}){end}"
 
 
 @cache
@@ -72,7 +101,7 @@ class Cell(BaseModel):
 
     def of_model(self, name: str) -> bool:
         """Whether a person means its model by this name, whatever it was computed in."""
-        return any(name in (m, in_any_dtype(m)) for m in (self.model, self.base))
+        return name in names_of(self.model) | names_of(self.base)
 
     @property
     def folder(self) -> str:

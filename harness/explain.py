@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 
 from harness import archive, nearest
 from harness.again import HERE, Places, again
-from harness.cell import SAFE, Cell, Result, in_any_dtype
+from harness.cell import SAFE, Cell, Result, names_of, unstamped
 from harness.lengths import label, lengths
 from harness.store import Store
 
@@ -45,7 +45,9 @@ def find(folder: Path, words: Sequence[str], where: str | None = None) -> Result
     split = [part for word in words for part in _parts(word, slashed)]
     meant = [row for row in rows if all(_names(word, row) for word in split)]
     exact = [row for row in meant if all(_is(word, row) for word in split)]
-    by_name = [row for row in meant if {row["model"], row["base"]} & {*split}]
+    by_name = [
+        row for row in meant if {unstamped(row[key]) for key in ("model", "base")} & {*split}
+    ]
     meant = next((those for those in (exact, by_name) if len(those) == 1), meant)
     if not meant:
         raise LookupError(_none(split, rows, folder))
@@ -299,8 +301,8 @@ def _is(word: str, row: dict[str, Any]) -> bool:
 
 def _names(word: str, row: dict[str, Any]) -> bool:
     """Whether it is one of the cell's names, or the beginning of one before its parameters."""
-    known = (row[key] for key in ("model", "base", "method", "task", "protocol"))
-    models = (in_any_dtype(row[key]) for key in ("model", "base"))
+    known = (row[key] for key in ("method", "task", "protocol"))
+    models = names_of(row["model"]) | names_of(row["base"])
     return word in known or word in models or _is(word, row)
 
 

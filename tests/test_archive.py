@@ -200,12 +200,20 @@ CONDITIONS = [
     "base=toy model!=toy",
     "model=toy,dtype=float32",
     "model!=toy,dtype=float32,org/model",
+    "model=my-toy",
+    "model=my-toy,dtype=float32",
+    "model=mine,my-toy@0123abcd",
+    "model!=toy+mine",
+    "base=my-toy",
 ]
 
 
 @pytest.mark.parametrize("where", CONDITIONS)
 def test_conditions_mean_the_same_of_packs_and_single_files(filled, where):
-    filled.write(result("none", 4096, model="toy,dtype=float32"))
+    stamp = "@0123abcd"
+    for model in ("toy,dtype=float32", f"my-toy{stamp}", f"my-toy{stamp},dtype=float32",
+                  f"toy+mine{stamp}", f"my-toy{stamp}+mine@4567abcd", "a-my-toy"):  # fmt: skip
+        filled.write(result("none", 4096, model=model))
     from_files = archive.columns(filled.root, where)
     meant = matching(filled.results(), where)
     assert from_files["cell"].to_pylist() == [str(r.cell.path) for r in meant]

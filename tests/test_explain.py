@@ -116,6 +116,18 @@ def test_a_cell_is_found_by_its_file_by_conditions_and_by_a_name_with_a_slash(ke
     assert explain.find(kept, ["org/model/passkey"]).cell.model == "org/model"
 
 
+def test_a_model_of_ones_own_is_found_by_its_name(kept, tmp_path):
+    for content in ("0123abcd", "0123abcd,dtype=float32"):
+        Store(kept).write(result(model=f"my-toy@{content}"))
+    Store(kept).write(result(model="toy+mine@4567abcd"))
+    cell = explain.find(kept, ["my-toy", "passkey", "yarn", "4k"]).cell
+    assert cell.model == "my-toy@0123abcd" and cell.of_model("my-toy")
+    assert explain.find(kept, ["mine", "yarn"]).cell.model == "toy+mine@4567abcd"
+    Store(kept).write(result(model="my-toy@4567abcd"))
+    with pytest.raises(ValueError, match=r"say which: .*my-toy@0123abcd/.*; my-toy@4567abcd/"):
+        explain.find(kept, ["my-toy", "yarn"])
+
+
 def test_several_are_named_and_none_comes_with_the_nearest(kept):
     with pytest.raises(ValueError, match=r"names 2 cells, say which: .*4096; .*8192\.$"):
         explain.find(kept, ["pi"])

@@ -104,6 +104,7 @@ def _chosen(
 ) -> "list[Result]":
     """Results that the flags mean; files that are none are named on standard error."""
     from harness.catalog import split
+    from harness.cell import unstamped
     from harness.lengths import lengths as read
     from harness.report.where import matching
 
@@ -118,7 +119,7 @@ def _chosen(
         and task in (None, result.cell.task, *_names(split(result.cell.task)[0]))
         and (wanted is None or result.cell.length in wanted)
     ]
-    if exact := [result for result in found if model in (result.cell.model, result.cell.base)]:
+    if exact := [r for r in found if model in map(unstamped, (r.cell.model, r.cell.base))]:
         found = exact  # not what was computed in another dtype than usual
     if not found:
         raise LookupError(

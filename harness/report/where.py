@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import nearest
-from harness.cell import COMPUTED, Cell, Result, in_any_dtype
+from harness.cell import COMPUTED, Cell, Result, names_of
 from harness.lengths import lengths
 
 TESTS: dict[str, Callable[[Any, Any], bool]] = {
@@ -28,7 +28,7 @@ NUMBERS = {
 }
 LENGTHS = {"length", "train_length", "window"}
 MODELS = {"model", "base"}
-"""Whose name alone means it whatever it was computed in."""
+"""Whose name alone means it, whatever is in its weights and whatever it was computed in."""
 ABSENT = {"factor", "value", "low", "high", "regenerated", *LENGTHS}
 """Numbers that there may be none of: `factor=none`."""
 
@@ -47,9 +47,8 @@ class Condition:
         if isinstance(value, bool):
             value = str(value).lower()
         if self.sign in ("=", "!="):
-            any_of = value in self.wanted or (
-                self.key in MODELS and in_any_dtype(value) in self.wanted
-            )
+            called = names_of(value) if self.key in MODELS else {value}
+            any_of = not called.isdisjoint(self.wanted)
             return any_of == (self.sign == "=")
         return value is not None and TESTS[self.sign](value, self.wanted[0])
 
