@@ -138,7 +138,7 @@ def _value(parameter: Any) -> str:
     choices = getattr(parameter.type_descriptor.annotation, "__args__", ())
     if choices and all(isinstance(choice, str) for choice in choices):
         return "|".join(choices)
-    return parameter.metavar or "VALUE"
+    return str(parameter.metavar)
 
 
 def _first(command: Any) -> str:

@@ -12,17 +12,16 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
-import typer
 
 import harness.methods
 import harness.tasks
-from harness import archive
-from harness.cli import app, main
+from harness import archive, cli
+from harness.cli import main
 from harness.documentation import protocols
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")])
-COMMAND = typer.main.get_command(app)
+COMMAND = cli.command()
 OTHERS = {
     *("--no-deps", "--target", "--no-build-isolation"),  # pip's
     *("--rope-scaling", "--rope-scale", "--yarn-orig-ctx", "--yarn-beta-fast"),  # llama.cpp's
@@ -90,6 +89,21 @@ def test_every_example_is_a_command_that_there_is(command):
     for line in (command.epilog or "").splitlines():
         if line.strip():
             parsed(line)
+
+
+@pytest.mark.parametrize("command", EVERY)
+def test_what_stands_behind_a_flag_is_what_it_takes_in_words(command):
+    """Of a switch nothing: typer would write <bool>, and of what nobody named <str> or <path>."""
+    options = [p for p in command.params if p.param_type_name == "option"]
+    assert {p.metavar for p in options if p.is_flag} <= {""}
+    plain = [p for p in options if not p.is_flag and "Literal" not in str(p.type_descriptor)]
+    assert not [p.name for p in plain if not p.metavar]
+
+
+def test_no_switch_takes_a_value_in_help(capsys):
+    for verb in ([], ["run"], ["data", "build"]):
+        assert call(*verb, "--help") == 0
+        assert "bool" not in capsys.readouterr().out
 
 
 def test_help_imports_next_to_nothing():

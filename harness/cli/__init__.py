@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _code(argv: list[str]) -> int:
     try:
-        return _command()(argv or ["--help"], prog_name="harness", standalone_mode=False) or 0
+        return command()(argv or ["--help"], prog_name="harness", standalone_mode=False) or 0
     except Exception as error:
         message = _words(error)
         if not message:
@@ -124,9 +124,21 @@ def _code(argv: list[str]) -> int:
 
 
 @cache
-def _command() -> Any:
+def command() -> Any:
     """What typer makes of the functions: once, however often a program calls `main`."""
-    return typer.main.get_command(app)
+    made = typer.main.get_command(app)
+    _without_values(made)
+    return made
+
+
+def _without_values(verb: Any, above: Any = None) -> None:
+    """Let nothing stand behind a flag in `--help`: typer writes <bool>, as if it took a value."""
+    context = typer.Context(verb, parent=above, **verb.context_settings)
+    for parameter in verb.get_params(context):
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    for inner in getattr(verb, "commands", {}).values():
+        _without_values(inner, context)
 
 
 def _words(error: Exception) -> str | None:

@@ -59,7 +59,7 @@ def compare(
     task: Annotated[
         str | None, Option("--task", "-t", metavar="NAME", help="passkey, or passkey.standard.")
     ] = None,
-    lengths: Annotated[str | None, Option(help="4k-32k, 4k,100k ...")] = None,
+    lengths: Annotated[str | None, Option(metavar="RANGE", help="4k-32k, 4k,100k ...")] = None,
     where: Where = None,
     folder: Folder = Path("results"),
     form: Annotated[

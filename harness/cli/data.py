@@ -53,18 +53,23 @@ def build(
     mixture: Annotated[
         str, typer.Argument(help="longcorpus, a .yaml file, or a corpus as in `list corpora`.")
     ],
-    output: Annotated[Path, Option("--output", "-o", help="The folder to build; must be new.")],
-    length: Annotated[str, Option(help="Tokens of a sequence: 8k; k is 1024.")],
+    output: Annotated[
+        Path, Option("--output", "-o", metavar="DIR", help="The folder to build; must be new.")
+    ],
+    length: Annotated[str, Option(metavar="LENGTH", help="Tokens of a sequence: 8k; k is 1024.")],
     tokens: Annotated[
         str | None,
-        Option(help="In all, at most: 10M is 10,000,000. Else until a part has no more."),
+        Option(
+            metavar="SIZE",
+            help="In all, at most: 10M is 10,000,000. Else until a part has no more.",
+        ),
     ] = None,
-    model: Annotated[str, Option(help="Whose tokenizer reads.")] = "toy",
+    model: Annotated[str, Option(metavar="NAME", help="Whose tokenizer reads.")] = "toy",
     replaced: Annotated[
         list[str] | None,
         Option("--set", metavar="PART=CORPUS", help="Other text for a part; none leaves it out."),
     ] = None,
-    seed: Annotated[int, Option(min=0, help="The order follows from it.")] = 0,
+    seed: Annotated[int, Option(min=0, metavar="N", help="The order follows from it.")] = 0,
     again: Annotated[
         bool, Option("--repeat", help="Read a part again when it has no more; needs --tokens.")
     ] = False,
@@ -196,16 +201,21 @@ def decontaminate(
         list[str], Option(metavar="CORPUS|DIR", help="What was trained on; may be given again.")
     ],
     test: Annotated[str, Option(metavar="CORPUS", help="What is to be kept free of it.")],
-    output: Annotated[Path, Option("--output", "-o", help="A .jsonl of the items that stay.")],
-    threshold: Annotated[float, Option(help="Drop items of at least this similarity.")] = 0.10,
+    output: Annotated[
+        Path, Option("--output", "-o", metavar="FILE", help="A .jsonl of the items that stay.")
+    ],
+    threshold: Annotated[
+        float, Option(metavar="X", help="Drop items of at least this similarity.")
+    ] = 0.10,
     ngrams: Annotated[
-        str, Option(help="2,3,4 as published for LongCorpus; 13 finds copies only.")
+        str, Option(metavar="N,N", help="2,3,4 as published for LongCorpus; 13 finds copies only.")
     ] = "2,3,4",
     domain_column: Annotated[
-        str | None, Option(help="The column by which to report what was dropped.")
+        str | None, Option(metavar="NAME", help="The column by which to report what was dropped.")
     ] = None,
     model: Annotated[
-        str | None, Option(help="Whose tokenizer a folder was built with; else as it says.")
+        str | None,
+        Option(metavar="NAME", help="Whose tokenizer a folder was built with; else as it says."),
     ] = None,
 ) -> None:
     """Drop the items of a test whose n-grams are found in training.

@@ -22,11 +22,11 @@ def docs(
     ] = False,
 ) -> None:
     """Make the pages anew that say what the code says."""
-    from harness.cli import app
+    from harness.cli import command
     from harness.documentation import pages
 
     behind = 0
-    for page, text in pages(folder, typer.main.get_command(app)):
+    for page, text in pages(folder, command()):
         if page.exists() and page.read_text("utf-8") == text:
             continue
         behind += 1

@@ -43,7 +43,12 @@ Folder = Annotated[
     ),
 ]
 Where = Annotated[
-    str | None, Option("--where", help="Conditions with spaces between: 'method=yarn length>=8k'.")
+    str | None,
+    Option(
+        "--where",
+        metavar="CONDITIONS",
+        help="Conditions with spaces between: 'method=yarn length>=8k'.",
+    ),
 ]
 Json = Annotated[bool, Option("--json", help="Print JSON.")]
 
@@ -83,17 +88,27 @@ def show(
     of: Annotated[
         str | None, typer.Argument(metavar="[METHOD/RECIPE]", help="After `recipe`: yarn/128k.")
     ] = None,
-    head_dim: Annotated[int | None, Option(help="Channels of a head that rotate.")] = None,
-    theta: Annotated[float | None, Option(help="The rotary embedding's base.")] = None,
-    original_length: Annotated[str | None, Option(help="Tokens of the trained window.")] = None,
-    length: Annotated[str | None, Option(help="Tokens to extend to, such as 64k.")] = None,
-    input_length: Annotated[
-        str | None, Option(help="Tokens of the input, where the encoding depends on it.")
+    head_dim: Annotated[
+        int | None, Option(metavar="N", help="Channels of a head that rotate.")
     ] = None,
-    factor: Annotated[float | None, Option(help="Instead of --length.")] = None,
-    factors: Annotated[str | None, Option(help="A file of LongRoPE's factors.")] = None,
+    theta: Annotated[float | None, Option(metavar="X", help="The rotary embedding's base.")] = None,
+    original_length: Annotated[
+        str | None, Option(metavar="LENGTH", help="Tokens of the trained window.")
+    ] = None,
+    length: Annotated[
+        str | None, Option(metavar="LENGTH", help="Tokens to extend to, such as 64k.")
+    ] = None,
+    input_length: Annotated[
+        str | None,
+        Option(metavar="LENGTH", help="Tokens of the input, where the encoding depends on it."),
+    ] = None,
+    factor: Annotated[float | None, Option(metavar="X", help="Instead of --length.")] = None,
+    factors: Annotated[
+        str | None, Option(metavar="FILE", help="A file of LongRoPE's factors.")
+    ] = None,
     model: Annotated[
-        str | None, Option(help="What a task asks of this model first, at --length.")
+        str | None,
+        Option(metavar="NAME", help="What a task asks of this model first, at --length."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -145,7 +160,8 @@ def results(
     where: Where = None,
     folder: Folder = Path("results"),
     page: Annotated[
-        Path | None, Option(help="Make the tables anew between the marks of this file instead.")
+        Path | None,
+        Option(metavar="FILE", help="Make the tables anew between the marks of this file instead."),
     ] = None,
     check: Annotated[
         bool, Option("--check", help="With --page: change nothing, exit with 1 if it is behind.")

@@ -68,7 +68,8 @@ def plan(
         Literal["table", "markdown", "json"], Option("--format", help="How to print.")
     ] = "table",
     page: Annotated[
-        Path | None, Option(help="Make the tables anew between the marks of this file instead.")
+        Path | None,
+        Option(metavar="FILE", help="Make the tables anew between the marks of this file instead."),
     ] = None,
     check: Annotated[
         bool, Option("--check", help="With --page: change nothing, exit with 1 if it is behind.")

@@ -31,7 +31,9 @@ EXAMPLES = (
 
 
 def plot(
-    output: Annotated[Path, Option(help="The picture to write: .png, .svg or .pdf.")],
+    output: Annotated[
+        Path, Option(metavar="FILE", help="The picture to write: .png, .svg or .pdf.")
+    ],
     kind: Annotated[
         Literal["curve", "depth", "position"],
         Option(

@@ -41,9 +41,12 @@ def search(
             help="longrope; longrope,factors=FILE starts from those too, stretched to the target.",
         ),
     ] = "longrope",
-    model: Annotated[str, Option(help="A known name, a folder, a hub name.")] = "toy",
+    model: Annotated[
+        str, Option(metavar="NAME", help="A known name, a folder, a hub name.")
+    ] = "toy",
     corpus: Annotated[
-        str | None, Option(help="Text as in `list corpora`; else stdlib:validation.")
+        str | None,
+        Option(metavar="CORPUS", help="Text as in `list corpora`; else stdlib:validation."),
     ] = None,
     samples: Annotated[int, Option(metavar="N", help="Documents of the target's length.")] = 5,
     population: Annotated[int, Option(metavar="N", help="Of the first generation.")] = 64,
@@ -62,11 +65,15 @@ def search(
     ] = True,
     seed: Annotated[int, Option(metavar="N", help="What is random follows from it.")] = 42,
     output: Annotated[
-        Path | None, Option("--output", "-o", help="Else METHOD-MODEL-TARGET.json, here.")
+        Path | None,
+        Option("--output", "-o", metavar="FILE", help="Else METHOD-MODEL-TARGET.json, here."),
     ] = None,
     append: Annotated[
         Path | None,
-        Option(help="A file of factors for longer inputs: add a part for inputs up to the target."),
+        Option(
+            metavar="FILE",
+            help="A file of factors for longer inputs: add a part for inputs up to the target.",
+        ),
     ] = None,
     progressive: Annotated[
         str | None, Option(metavar="LENGTHS", help="Train at these first; --output is a folder.")
@@ -81,8 +88,8 @@ def search(
             help="Of --progressive: for harness train; else the recipe of each length, or paper.",
         ),
     ] = None,
-    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
-    dtype: Annotated[str, Option(help="auto, bfloat16 or float32.")] = "auto",
+    device: Annotated[str, Option(metavar="NAME", help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[str, Option(metavar="NAME", help="auto, bfloat16 or float32.")] = "auto",
     plan: Annotated[bool, Option("--plan", help="Only say what it will take, and stop.")] = False,
     trust_remote_code: Annotated[
         bool, Option("--trust-remote-code", help="Run code that comes with a model.")

@@ -37,21 +37,33 @@ def train(
         str | None, Option("--method", "-m", metavar="NAME", help="Such as clex or yarn,factor=4.")
     ] = None,
     output: Annotated[
-        Path | None, Option("--output", "-o", help="The folder to train into.")
+        Path | None, Option("--output", "-o", metavar="DIR", help="The folder to train into.")
     ] = None,
-    model: Annotated[str, Option(help="The base: a known name, a folder, a hub name.")] = "toy",
-    recipe: Annotated[str, Option(help="paper, quick, or another of the method's.")] = "quick",
+    model: Annotated[
+        str, Option(metavar="NAME", help="The base: a known name, a folder, a hub name.")
+    ] = "toy",
+    recipe: Annotated[
+        str, Option(metavar="NAME", help="paper, quick, or another of the method's.")
+    ] = "quick",
     corpus: Annotated[
-        str, Option(help="Text as in `list corpora`, or a folder of `harness data build`.")
+        str,
+        Option(
+            metavar="CORPUS|DIR",
+            help="Text as in `list corpora`, or a folder of `harness data build`.",
+        ),
     ] = "stdlib:train",
     factor: Annotated[
-        float | None, Option(help="How many times further than trained; else as the recipe says.")
+        float | None,
+        Option(metavar="X", help="How many times further than trained; else as the recipe says."),
     ] = None,
-    steps: Annotated[int | None, Option(min=1, help="Updates; else the recipe's.")] = None,
+    steps: Annotated[
+        int | None, Option(min=1, metavar="N", help="Updates; else the recipe's.")
+    ] = None,
     budget: Annotated[
         int | None,
         Option(
             min=1,
+            metavar="N",
             help="Tokens in all: sets the steps. Updates stay as large as the recipe's, which only "
             "in quick are alike for all methods; tables say what each row was trained on.",
         ),
@@ -62,7 +74,7 @@ def train(
     batch_tokens: Annotated[
         str | None, Option(metavar="LENGTH", help="Tokens of one update; else the recipe's.")
     ] = None,
-    learning_rate: Annotated[float | None, Option(help="At its highest.")] = None,
+    learning_rate: Annotated[float | None, Option(metavar="X", help="At its highest.")] = None,
     trains: Annotated[
         Literal["all", "encoding", "lora"] | None, Option(help="Which weights move.")
     ] = None,
@@ -75,20 +87,24 @@ def train(
         Option(help="Of a chat: which turns are learned; else the assistant's."),
     ] = None,
     seed: Annotated[
-        int | None, Option(min=0, help="What is random follows from it; else the recipe's.")
+        int | None,
+        Option(min=0, metavar="N", help="What is random follows from it; else the recipe's."),
     ] = None,
-    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
-    dtype: Annotated[str, Option(help="Of products: auto, bfloat16 or float32.")] = "auto",
+    device: Annotated[str, Option(metavar="NAME", help="auto, cpu or cuda.")] = "auto",
+    dtype: Annotated[
+        str, Option(metavar="NAME", help="Of products: auto, bfloat16 or float32.")
+    ] = "auto",
     checkpointing: Annotated[
         bool, Option(help="Make activations again on the way back: less memory, more time.")
     ] = True,
-    save_every: Annotated[int, Option(min=1, help="Updates from save to save.")] = 10,
+    save_every: Annotated[int, Option(min=1, metavar="N", help="Updates from save to save.")] = 10,
     distributed: Annotated[
         Literal["none", "fsdp2", "zero2", "zero3"],
         Option(help="How the processes of `accelerate launch` or `torchrun` share the weights."),
     ] = "none",
     context_parallel: Annotated[
-        int, Option(min=1, help="Processes that share one sequence; needs GPUs and fsdp2.")
+        int,
+        Option(min=1, metavar="N", help="Processes that share one sequence; needs GPUs and fsdp2."),
     ] = 1,
     plan: Annotated[
         bool, Option("--plan", help="Only say what would be trained, and the memory of a process.")
@@ -197,9 +213,13 @@ def _print_plan(course: "Course", card: "Card", sharing: "Sharing") -> None:
 
 @app.command(epilog=TOY_EXAMPLES)
 def toy(
-    output: Annotated[Path, Option(help="The folder to train it into; given again, it goes on.")],
-    steps: Annotated[int | None, Option(min=1, help="Fewer than its recipe has.")] = None,
-    seed: Annotated[int, Option(min=0, help="What is random follows from it.")] = 0,
+    output: Annotated[
+        Path, Option(metavar="DIR", help="The folder to train it into; given again, it goes on.")
+    ],
+    steps: Annotated[
+        int | None, Option(min=1, metavar="N", help="Fewer than its recipe has.")
+    ] = None,
+    seed: Annotated[int, Option(min=0, metavar="N", help="What is random follows from it.")] = 0,
 ) -> None:
     """Train the small model that ships with the package, by its recipe."""
     from harness.train.toy import train
