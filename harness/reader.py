@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.conversation import BETWEEN, rendered, special, thinking, turn_end
 from harness.corpora import Text, find
+from harness.corpora.text import Short
 from harness.task import Document
 
 if TYPE_CHECKING:
@@ -161,7 +162,8 @@ class TokenReader:
         source.check(first, reach)
         found: list[Document] = []
         longest: Text | None = None
-        for text in source.texts(first):
+        there = 0
+        for there, text in enumerate(source.texts(first), 1):  # noqa: B007 - counted
             if longest is None or text.bytes > longest.bytes:
                 longest = text
             if text.bytes < reach:
@@ -173,9 +175,12 @@ class TokenReader:
                 return found
         most = 0 if longest is None else len(self.tokens_of(longest))
         rate = most / longest.bytes if longest and longest.bytes else 0.0
+        short = Short(needed=first, there=there, long_enough=len(found), rate=rate)
+        documents = "1 document" if len(found) == 1 else f"{len(found)} documents"
         raise LookupError(
-            f"{corpus} has {len(found)} documents of at least {reach:,} tokens and {first} are "
-            f"needed; its longest has {most:,}. {source.hint(rate)}"
+            f"{corpus} has {documents} of at least {reach:,} tokens, and {first} "
+            f"{'is' if first == 1 else 'are'} needed; its longest has {most:,}. "
+            f"{source.hint(short)}"
         )
 
     def tokens_of(self, text: Text) -> "np.ndarray":

@@ -114,7 +114,7 @@ def test_too_few_tokens_say_how_many_there_are_and_where_are_more():
     held = sum(path.stat().st_size for _, path in find("stdlib").files())
     with pytest.raises(LookupError, match=r"stdlib:train \d+,\d+,000") as error:
         read("stdlib", reach=held // 3, first=3)
-    assert f"documents of at least {held // 3:,} tokens and 3 are needed" in str(error.value)
+    assert f" of at least {held // 3:,} tokens, and 3 are needed" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -176,8 +176,41 @@ def test_a_folder_of_texts_is_read_in_the_order_of_its_paths(tmp_path):
 def test_too_few_tokens_in_a_file_say_how_many_there_are(table):
     with pytest.raises(LookupError) as error:
         read(table, reach=45, first=2)
-    assert "has 1 documents of at least 45 tokens and 2 are needed" in str(error.value)
-    assert "its longest has 50" in str(error.value) and "+join:COLUMN" in str(error.value)
+    assert "has 1 document of at least 45 tokens, and 2 are needed" in str(error.value)
+    assert "its longest has 50. Take shorter lengths or --samples 1, or join short texts with " \
+        "+join:COLUMN." in str(error.value)  # fmt: skip
+
+
+@pytest.mark.parametrize(("reach", "first", "advice"), [
+    (4, 3, "has 2 documents of at least 4 tokens, and 3 are needed; its longest has 9. "
+     "Take --samples 2, or join short texts with +join:folder."),
+    (8, 3, "Take --samples 1, or join"),
+    (99, 3, "Take shorter lengths and --samples 2, or join"),
+    (99, 1, "has 0 documents of at least 99 tokens, and 1 is needed; its longest has 9. "
+     "Take shorter lengths, or join"),
+])  # fmt: skip
+def test_what_is_advised_for_a_folder_of_texts_can_work(tmp_path, reach, first, advice):
+    (tmp_path / "a.txt").write_text("a" * 9)
+    (tmp_path / "b.txt").write_text("b" * 5)
+    with pytest.raises(LookupError) as error:
+        read(f"text:{tmp_path}", reach=reach, first=first)
+    assert advice in str(error.value)
+    with pytest.raises(LookupError) as error:  # of one text there is nothing to join
+        read(f"text:{tmp_path}/a.txt", reach=99, first=10)
+    assert str(error.value).endswith("Take shorter lengths and --samples 1.")
+
+
+def test_a_folder_that_is_there_is_told_how_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "novels").mkdir()
+    (tmp_path / "novels" / "a.txt").write_text("a")
+    (tmp_path / "rows.jsonl").write_text("{}")
+    with pytest.raises(LookupError, match=r"'novels'\. Write text:novels for what lies there\."):
+        find("novels")
+    with pytest.raises(LookupError, match=r"Write jsonl:rows\.jsonl for"):
+        find("rows.jsonl")
+    with pytest.raises(LookupError, match=r"Did you mean 'stdlib'\?"):
+        find("stdlb")
 
 
 # the hub

@@ -37,6 +37,8 @@ KINDS = {
     "jsonl": Kind("jsonl:PATH[:column][+join:column]", "a file, or all .jsonl of a folder"),
     "hf": Kind("hf:NAME[@REVISION][:config[:split[:column]]][+join:column]", "streamed"),
 }
+ENDINGS = {".txt": "text", ".parquet": "parquet", ".jsonl": "jsonl"}
+"""Kinds of corpora, by what their files' names end with."""
 QUESTIONS = (".jsonl", ".json", ".zip", ".yaml")
 """What files of a benchmark's questions are called."""
 
@@ -54,7 +56,7 @@ def find(name: str) -> Corpus:
     rest, _, join = rest.partition("+join:")
     if kind not in KINDS:
         raise LookupError(
-            f"No corpus named {name!r}.{nearest.hint(kind, KINDS)} "
+            f"No corpus named {name!r}.{_as_files(name) or nearest.hint(kind, KINDS)} "
             f"There are: {', '.join(kind.written for kind in KINDS.values())}."
         )
     if kind == "stdlib":
@@ -69,6 +71,15 @@ def find(name: str) -> Corpus:
         return TextFiles(name, Path(rest).expanduser(), _one_of(join, ("", "folder"), name))
     path, column = _path_and_column(rest)
     return {"parquet": Parquet, "jsonl": JsonLines}[kind](name, path, column, join)
+
+
+def _as_files(name: str) -> str:
+    """` Write text:novels ...`, where a file or a folder that can be read is called so."""
+    path = Path(name).expanduser()
+    ending = next((e for e in ENDINGS if any(path.rglob(f"*{e}"))), path.suffix)
+    if name and (path.is_file() or (path.is_dir() and ending in ENDINGS)):
+        return f" Write {ENDINGS.get(ending, 'text')}:{name} for what lies there."
+    return ""
 
 
 def label(name: str) -> str:

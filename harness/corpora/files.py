@@ -22,6 +22,10 @@ class TextFiles(Corpus):
     path: Path
     join: str
 
+    @property
+    def joins(self) -> str:
+        return "" if self.join else "+join:folder"
+
     def texts(self, first: int) -> Iterator[Text]:
         rows = ((inside, str(Path(inside).parent), read(p)) for inside, p in self.files())
         return joined(rows) if self.join else (Text(name, (text,)) for name, _, text in rows)
@@ -40,6 +44,10 @@ class Table(Corpus):
     path: Path
     column: str
     join: str
+
+    @property
+    def joins(self) -> str:
+        return "" if self.join else "+join:COLUMN"
 
     @abstractmethod
     def rows(self, whole: bool = False) -> Iterator[dict[str, Any]]:

@@ -21,6 +21,10 @@ class Hub(Corpus):
     column: str
     join: str
 
+    @property
+    def joins(self) -> str:
+        return "" if self.join else "+join:COLUMN"
+
     def texts(self, first: int) -> Iterator[Text]:
         return texts_of_rows(self.rows(), self.column, self.join, self.name, grouped=True)
 

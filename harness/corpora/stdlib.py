@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.corpora.files import digest, hash_of_files, read
-from harness.corpora.text import Corpus, Text
+from harness.corpora.text import Corpus, Short, Text
 from harness.library import SPLITS, library_files, split_of
 
 
@@ -70,9 +70,9 @@ class StandardLibrary(Corpus):
         name = "stdlib" if self.split == "test" else f"stdlib:{self.split}"
         return f"{name}@{hash_of_files(self.files())}"
 
-    def hint(self, rate: float) -> str:
+    def hint(self, short: Short) -> str:
         sizes = dict.fromkeys(SPLITS, 0)
         for inside, path in library_files():
             sizes[split_of(inside)] += path.stat().st_size
-        about = ", ".join(f"stdlib:{s} {round(n * rate, -3):,.0f}" for s, n in sizes.items())
+        about = ", ".join(f"stdlib:{s} {round(n * short.rate, -3):,.0f}" for s, n in sizes.items())
         return f"Take shorter lengths, fewer samples or another split; they hold about {about}."

@@ -30,6 +30,18 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Short:
+    """What a corpus has where it has too few documents of a length."""
+
+    needed: int
+    there: int
+    """Documents of any length."""
+    long_enough: int
+    rate: float
+    """Tokens a byte."""
+
+
+@dataclass(frozen=True)
 class Corpus(ABC):
     """Texts in an order that does not change."""
 
@@ -63,9 +75,23 @@ class Corpus(ABC):
     def label(self) -> str:
         """Its name in results: by content, without this machine's folders."""
 
-    def hint(self, rate: float) -> str:
-        """What to do when its documents are too short; `rate` is tokens a byte."""
-        return "Take shorter lengths or fewer samples, or join short texts with +join:COLUMN."
+    @property
+    def joins(self) -> str:
+        """What behind its name makes longer documents of short ones; empty where nothing does."""
+        return ""
+
+    def hint(self, short: Short) -> str:
+        """What to do when too few of its documents are long enough."""
+        if not short.there:
+            return "Give another corpus."
+        samples = short.long_enough or min(short.there, short.needed)
+        ways = [f"--samples {samples}"] if short.long_enough else []
+        if short.there >= short.needed:
+            ways.insert(0, "shorter lengths")
+        elif not short.long_enough:
+            ways.append(f"shorter lengths and --samples {samples}")
+        join = f", or join short texts with {self.joins}"
+        return f"Take {' or '.join(ways)}{join if self.joins and short.there > 1 else ''}."
 
 
 def texts_of_rows(
