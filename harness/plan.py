@@ -148,6 +148,23 @@ def _see_that_it_can_be_graded(spec: str) -> None:
             )
 
 
+def unextended(plan: Sequence[Planned], options: Options) -> list[str]:
+    """Of methods whose factor came out as 1, with nobody asking for that: a sentence a model."""
+    found: dict[str, dict[str, None]] = {}
+    for planned in plan:
+        name, parameters = catalog.split(planned.cell.method)
+        if parameters.get("factor") == "1" and "factors" not in parameters:
+            found.setdefault(planned.model, {})[name] = None
+    given = {name for name, said in map(catalog.split, options.methods) if "factor" in said}
+    return [
+        f"No length here is beyond what {model} was trained on, so that with a factor of 1 "
+        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} the model as it is: give "
+        "longer --lengths, or --factor."
+        for model, methods in found.items()
+        if options.factor is None and (names := [name for name in methods if name not in given])
+    ]
+
+
 SAID_LATER = ("config", "evaluator")
 """What the first results did not say of what made them."""
 

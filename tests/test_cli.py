@@ -13,7 +13,7 @@ from harness import catalog, gridfile
 from harness.cell import Cell, Result, grid
 from harness.cli import main
 from harness.gridfile import Grid, options, specs
-from harness.plan import Options, Planned, _task
+from harness.plan import Options, Planned, _task, plan, unextended
 from harness.store import Store
 
 
@@ -628,6 +628,17 @@ def test_show_prints_what_a_task_asks_a_model_first(capsys):
     assert call("show", "perplexity", "--model", "toy", "--length", "1k", "--json") == 0
     about = json.loads(capsys.readouterr().out)
     assert (about["tokens"], about["asked"]) == (1024, "the loss of each token from 1 up to 1,024")
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ({}, "with a factor of 1 pi, yarn are the model as it is: give longer --lengths"),
+    ({"method": ["pi,factor=1,yarn,none"]}, "with a factor of 1 yarn is the model as it is"),
+    ({"factor": "1"}, ""), ({"lengths": "4k-8k"}, ""), ({"method": ["none", "dynamic-ntk"]}, ""),
+])  # fmt: skip
+def test_a_factor_that_comes_out_as_1_is_said(given, said):
+    asked = options({"method": ["none,pi,yarn"], "task": ["passkey"], "lengths": "1k-4k"} | given)
+    found = unextended(plan(asked), asked)
+    assert len(found) == bool(said) and said in "".join(found)
 
 
 def test_doctor_names_the_kernel_and_what_is_missing(capsys):

@@ -397,6 +397,10 @@ def test_a_factor_of_1_is_said_to_change_nothing_where_it_does_not(llama, tmp_pa
     )}  # fmt: skip
     noted = ["model as it is" in (text or "") for text in said.values()]
     assert noted == [True, True, False, False, False]
+    longer = built("llama", max_position_embeddings=4096, head_dim=64)  # where rounding shows
+    for factor, alike in ((1, True), (1.1, False)):
+        said = catalog.load("methods", f"yarn,factor={factor}").notice(longer, 32) or ""
+        assert ("model as it is" in said) == alike
 
 
 def test_a_checkpoint_that_interpolates_by_itself_must_say_from_where():

@@ -275,7 +275,7 @@ def _planned(options: "Options") -> "tuple[list[Planned], bool]":
         LookupError, ValueError: what `harness.plan.plan` raises, or no model could be read.
     """
     from harness.model import Unread
-    from harness.plan import plan
+    from harness.plan import plan, unextended
 
     found: list[Planned] = []
     unread: list[Unread] = []
@@ -291,6 +291,8 @@ def _planned(options: "Options") -> "tuple[list[Planned], bool]":
         raise ValueError(f"{cell.method} cannot run on {cell.model}: {reason}.")
     for error in unread:
         typer.echo(f"note: {error} The other models go on.", err=True)
+    for said in unextended(found, options):
+        typer.echo(f"note: {said}", err=True)
     return found, bool(unread)
 
 
