@@ -274,6 +274,15 @@ def test_losses_by_position_are_means_of_all_tokens_of_a_bin():
     assert position.binned(losses[:1])[2].tolist() == [0] * len(edges)
 
 
+def test_no_band_reaches_below_a_loss_of_0():
+    rng = np.random.default_rng(0)
+    losses = {name: np.full(63, level) for name, level in (("a", 0.1), ("b", 9.0))}
+    assert (np.subtract(*position.binned([*losses.values()])[1:]) < 0).any()
+    figure = position.draw([(result(at=64), {k: v + rng.random(63) for k, v in losses.items()})])
+    (band,) = figure.axes[0].collections
+    assert band.get_paths()[0].vertices[:, 1].min() == 0
+
+
 def test_the_loss_by_position_is_drawn_of_whole_inputs_only():
     kept = {"document-0": np.ones(4095, np.float32), "document-0-from-64": np.ones(64, np.float32)}
     assert [len(one) for one in position.whole(kept, 4096)] == [4095]

@@ -135,7 +135,8 @@ def binned(losses: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.nda
 
 def _curve(axes: "Axes", losses: Sequence[np.ndarray], name: str, look: Look) -> None:
     edges, mean, error = binned(losses)
-    axes.fill_between(edges, mean - error, mean + error, color=look.colour, alpha=0.07, linewidth=0)
+    low = np.maximum(mean - error, 0)  # which no loss is below
+    axes.fill_between(edges, low, mean + error, color=look.colour, alpha=0.07, linewidth=0)
     axes.plot(edges, mean, label=name, **look.words, markevery=(2, 6))
 
 
