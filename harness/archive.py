@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import packs
-from harness.cell import UNEXTENDED, Cell, Result, meaning
-from harness.report.where import MODELS, TESTS, Condition, conditions, matching
+from harness import nearest, packs
+from harness.cell import UNEXTENDED, Cell, Result, meaning, names_of
+from harness.report.where import MODELS, NUMBERS, TESTS, Condition, conditions, matching
 from harness.store import Broken, Store
 
 if TYPE_CHECKING:
@@ -90,6 +90,33 @@ def found(folder: Path, where: str | None = None) -> Found:
                 results.append(packs.result(row))
     among = 0 if results else _table(store, None, ["status"]).num_rows
     return Found(results, among, store.broken)
+
+
+def unheld(folder: Path, where: str | None) -> str:
+    """A condition that holds of no result by itself, and what may be meant; empty: there is none.
+
+    Raises:
+        ValueError: a condition is none.
+    """
+    for condition in conditions(where):
+        if condition.sign != "=" or condition.key in NUMBERS:
+            continue
+        known = _known(folder, condition.key)
+        if None not in condition.wanted and known.isdisjoint(condition.wanted):
+            key, wanted = condition.key, condition.wanted[0]
+            if key == "task" and wanted in _known(folder, "protocol"):
+                return f"none has {key}={wanted}: write protocol={wanted}."
+            begun = (name for name in known if wanted.startswith((f"{name}.", f"{name},")))
+            meant = max(begun, key=len, default=None)
+            hint = nearest.hint(meant or wanted, known)
+            return f"none has {key}={wanted}.{hint}"
+    return ""
+
+
+def _known(folder: Path, key: str) -> set[str]:
+    """What results say of this."""
+    values = set(columns(folder, only=[key])[key].to_pylist()) - {None}
+    return set().union(*map(names_of, values)) if key in MODELS else values
 
 
 def whole(folder: Path, results: Sequence[Result]) -> list[Result]:

@@ -222,6 +222,21 @@ def test_conditions_mean_the_same_of_packs_and_single_files(filled, where):
     assert [r.cell for r in archive.found(filled.root, where).results] == [r.cell for r in meant]
 
 
+def test_a_condition_that_holds_of_no_result_is_named_with_what_may_be_meant(filled):
+    filled.write(result("none", 4096, model="my-toy@0123abcd", protocol="passkey.standard"))
+    for where, said in (
+        ("model=my-toy method=yarm", "none has method=yarm. Did you mean 'yarn'?"),
+        ("task=passkey.yarn", "none has task=passkey.yarn. Did you mean 'passkey'?"),
+        (
+            "task=passkey.standard",
+            "none has task=passkey.standard: write protocol=passkey.standard.",
+        ),
+        ("model=my-toi", "none has model=my-toi. Did you mean 'my-toy'?"),
+        ("method=pi,yarm length>=4k", ""),
+    ):
+        assert archive.unheld(filled.root, where) == said
+
+
 def test_columns_are_what_a_row_says(filled):
     filled.write(result("more"))
     packed(filled)

@@ -240,7 +240,9 @@ def _found(folder: Path, where: str | None) -> "list[Result]":
     found = archive.found(existing(folder), where)
     not_all_broken(folder, len(found.results) or found.among, found.broken)
     if not found.results:
-        print(f"note: none of the {found.among} results here matches", file=sys.stderr)
+        why = archive.unheld(folder, where)
+        said = f"none of the {found.among} results here matches{why and f': {why}'}"
+        print(f"note: {said}", file=sys.stderr)
     return found.results
 
 
