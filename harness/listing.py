@@ -96,16 +96,20 @@ def _data(variants: list[str]) -> list[dict[str, Any]]:
 
 def _recipes(name: str) -> list[str]:
     """What a method's recipes are called; `quick` is made of the first."""
-    held = list(catalog.load("methods", name).recipes)
-    return [*held, "quick"] if held else []
+    from harness.train.course import recipes
+
+    return [*dict.fromkeys([*recipes(catalog.load("methods", name)), "quick"])]
 
 
 def _recipe(name: str, key: str) -> dict[str, Any]:
-    from harness.train.course import recipe
+    from harness.train.course import BORROWED, recipe
 
-    numbers = recipe(catalog.load("methods", name), key)
+    method = catalog.load("methods", name)
+    numbers = recipe(method, key)
     about = (
         f"{numbers.steps:,} updates of {numbers.batch_tokens:,} tokens, in sequences of "
         f"{numbers.sequence_length:,}"
     )
+    if not method.recipes:
+        about += f", as {BORROWED}: it was published with none"
     return {"name": f"{name}/{key}", "description": about, "source": numbers.data}

@@ -184,8 +184,11 @@ def test_a_recipe_is_printed_with_sources_and_disagreements(capsys):
     shown = json.loads(capsys.readouterr().out)
     assert shown["numbers"]["steps"]["value"] == 60
     assert "two cores" in shown["numbers"]["steps"]["source"]
-    assert call("list", "recipes") == 0
-    assert "yarn/128k" in capsys.readouterr().out
+    assert call("list", "recipes", "--json") == 0
+    listed = {item["name"]: item["description"] for item in json.loads(capsys.readouterr().out)}
+    assert {f"{name}/quick" for name in catalog.names("methods")} < set(listed)
+    assert "yarn/128k" in listed and "as clex" not in listed["yarn/quick"]
+    assert listed["dynamic-ntk/paper"].endswith(", as clex: it was published with none")
 
 
 @pytest.mark.parametrize(

@@ -76,13 +76,18 @@ class Course:
         }
 
 
+def recipes(method: Method) -> dict[str, Recipe]:
+    """A method's published recipes by name; of one that has none, those it borrows."""
+    return dict(method.recipes) or dict(catalog.load("methods", BORROWED).recipes)
+
+
 def recipe(method: Method, name: str) -> Recipe:
     """A method's recipe by name; `quick` is its first one, scaled down.
 
     Raises:
         LookupError: it has none of that name; the message has the nearest.
     """
-    held = dict(method.recipes) or dict(catalog.load("methods", BORROWED).recipes)
+    held = recipes(method)
     if name == "quick" and "quick" not in held:
         return next(iter(held.values())).quick()
     if name not in held:
