@@ -21,6 +21,8 @@ from typing import Any, Literal
 from harness import nearest, plugins
 
 Kind = Literal["methods", "tasks"]
+KINDS_OF_VALUES = {float: "a number", int: "a whole number", bool: "true or false"}
+"""What a parameter takes, in words."""
 
 
 def names(kind: Kind) -> list[str]:
@@ -236,7 +238,8 @@ def _read(key: str, text: str, kind: Any) -> Any:
             return {"true": True, "false": False}[text.lower()]
         return kind(text)
     except (ValueError, KeyError):
-        raise ValueError(f"{key} takes {kind.__name__}, and {text!r} is none.") from None
+        taken = KINDS_OF_VALUES.get(kind, kind.__name__)
+        raise ValueError(f"{key} takes {taken}, and {text!r} is none.") from None
 
 
 def written(value: Any) -> str:

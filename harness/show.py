@@ -13,6 +13,14 @@ from typing import Any, get_type_hints
 from harness import catalog, nearest, plugins
 from harness.method import Recipe
 
+EVERYWHERE = {
+    "samples": "How many questions are asked.",
+    "seed": "What is random follows from it.",
+    "corpus": "Where text is from, as `harness list corpora` writes it.",
+    "data": "Where the questions are: a file, or a folder.",
+}
+"""What parameters mean that many tasks have, where their own files do not say it."""
+
 
 def show(
     name: str,
@@ -213,7 +221,7 @@ def _about(where: catalog.Kind, thing: Any, name: str) -> dict[str, Any]:
                 "value": getattr(layer, f.name),
                 "default": default[f.name],
                 "type": _type(get_type_hints(type(layer))[f.name]),
-                "doc": _meanings(type(layer)).get(f.name, ""),
+                "doc": _meanings(type(layer)).get(f.name) or EVERYWHERE.get(f.name, ""),
             }
             for layer in layers
             for f in fields(layer)

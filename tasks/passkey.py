@@ -84,6 +84,7 @@ class Passkey(Retrieval):
     depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
     """How much of the filler stands before the needle; 0 to 1, kept in order, to four decimals."""
     digits: int = 5
+    """Of a key."""
     pair_lengths: bool = False
     """Hide the same keys at every length."""
 

@@ -367,7 +367,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(capsys, argv, why):
         ("method", "yarm", "No method named 'yarm'. Did you mean 'yarn'?"),
         ("method", "yarn,factr=8", "yarn has no parameter 'factr'. Did you mean 'factor'?"),
         ("method", "yarn,factor=0.5", "A factor is a number from 1 up"),
-        ("method", "yarn,factor=big", "factor takes float, and 'big' is none."),
+        ("method", "yarn,factor=big", "factor takes a number, and 'big' is none."),
         ("task", "passky", "No task named 'passky'. Did you mean 'passkey'?"),
         ("task", "perplexity.slidng", "Did you mean 'sliding'?"),
         ("task", "passkey.", "'passkey' has no variant ''. There are: standard"),
@@ -617,7 +617,9 @@ def test_show_prints_a_parameter_as_it_is_written(capsys):
     assert "  factors = ''  (str)" in page and "  factor = none  (" in page
     assert "  start_tokens = 4  (" in page
     call("show", "passkey")
-    assert "  depths = 0+0.25+0.5+0.75+1  (" in capsys.readouterr().out
+    page = capsys.readouterr().out
+    assert "  depths = 0+0.25+0.5+0.75+1  (" in page
+    assert "  seed = 0  (int) What is random" in page and "  digits = 5  (int) Of a key." in page
 
 
 def test_show_prints_what_a_task_asks_a_model_first(capsys):

@@ -749,11 +749,11 @@ def test_the_losses_of_other_weights_are_not_gone_on_with(wish):
 def test_what_is_searched_with_another_attention_factor_is_run_with_it(tmp_path, capsys):
     from harness.cli.search import _tell_how_to_run
 
-    (tmp_path / "f.json").write_text(json.dumps({"factor": 4}))
+    (tmp_path / "f.json").write_text(json.dumps({"factor": 4, "target": 8192}))
     _tell_how_to_run("m", "longrope,attention=yarn", tmp_path / "f.json")
-    assert (
-        f"longrope,attention=yarn,factor=4,factors={tmp_path}/f.json ..." in capsys.readouterr().out
-    )
+    spec = f"longrope,attention=yarn,factor=4,factors={tmp_path}/f.json"
+    command = f"harness run --model m --method {spec} -t passkey,perplexity -l 2k,8k"
+    assert capsys.readouterr().out.strip() == command
 
 
 @pytest.mark.slow
@@ -767,10 +767,10 @@ def test_a_model_is_extended_through_a_training_by_the_command(flags, corpus, tm
     assert command(*words) == 0
     said = capfd.readouterr()
     run = f"harness run --model {place}/trained-1k --method longrope,factor=4,factors={place}/"
-    assert said.out.rstrip().endswith(f"{run}factors.json ...")
-    run = said.out[said.out.rindex("harness run") :].split()[1:-1]
+    assert f"{run}factors.json -t passkey,perplexity -l 512,2k" in said.out
+    run = said.out[said.out.rindex("harness run") :].split()[1:]
     code = command(
-        *run, "-t", "perplexity.whole,reach=2048", "-l", "600,2048", "--corpus", corpus,
+        *run[:5], "-t", "perplexity.whole,reach=2048", "-l", "600,2048", "--corpus", corpus,
         "--samples", 2, "--device", "cpu", "--dtype", "float32", "--results", tmp_path / "r",
         "--json",
     )  # fmt: skip

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -373,6 +374,9 @@ def test_a_training_that_is_done_is_not_taken_for_another(novel, tmp_path, capsy
         assert left.value.code == code
     said = capsys.readouterr()
     assert "is trained" in said.out and "was trained before" in said.out
+    model = shlex.quote(str(tmp_path / "a"))
+    command = f"harness run --model {model} --method pi --task passkey,perplexity --lengths 4k,"
+    assert said.out.splitlines()[-1].startswith(command)
     assert "another seed" in said.err and "another method" in said.err
 
 

@@ -176,11 +176,17 @@ def _searched(wish: "Wish", plan: bool) -> None:
 
 
 def _tell_how_to_run(model: str, method: str, factors: Path) -> None:
-    from harness.catalog import extended
+    import shlex
 
-    s = float(json.loads(factors.read_text("utf-8"))["factor"])
+    from harness.catalog import extended
+    from harness.lengths import label
+
+    held = json.loads(factors.read_text("utf-8"))
+    s, target = float(held["factor"]), int(held["target"])
     spec = extended(method, {"factors": str(factors), "factor": s})
-    typer.echo(f"harness run --model {model} --method {spec} ...")
+    lengths = f"{label(round(target / s))},{label(target)}"
+    words = ["--model", model, "--method", spec, "-t", "passkey,perplexity", "-l", lengths]
+    typer.echo(shlex.join(["harness", "run", *words]))
 
 
 def _watch() -> AbstractContextManager[Any]:

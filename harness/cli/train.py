@@ -194,8 +194,21 @@ def _follow(course: "Course", card: "Card", output: Path, **how: Any) -> None:
 
 
 def _tell(trained: "Trained", output: Path, state: str) -> None:
+    import shlex
+
+    from harness.lengths import label
+
     typer.echo(f"{output} {state}: {trained.base}, {trained.phrase}.")
-    typer.echo(f"harness run --model {output} --method {trained.method.partition(',')[0]} ...")
+    original = trained.original_length
+    reach = max(trained.sequence_length, round(original * (trained.numbers.get("factor") or 1)))
+    words = {
+        "model": str(output),
+        "method": trained.method.partition(",")[0],
+        "task": "passkey,perplexity",
+        "lengths": ",".join(map(label, sorted({original, max(original, reach)}))),
+    }
+    flags = [word for name, value in words.items() for word in (f"--{name}", value)]
+    typer.echo(shlex.join(["harness", "run", *flags]))
 
 
 def _print_plan(course: "Course", card: "Card", sharing: "Sharing") -> None:
