@@ -395,7 +395,7 @@ def settled(spec: str, options: Options, card: "Card") -> str:
     return catalog.extended(spec, catalog.load("methods", spec).by_content())
 
 
-def _task(spec: str, options: Options, stand_in: bool = False) -> str:
+def _task(spec: str, options: Options, stand_in: bool) -> str:
     """The task's canonical spec: options that it knows, and its corpus by content."""
     from harness.corpora import label_of, place_of
 
