@@ -1,9 +1,12 @@
 """Files that are there whole or not at all, and disks that are full before they are."""
 
+import hashlib
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 TORN = ("PytorchStreamWriter", "inline_container")
 """Words of the errors that torch has for a file it could not end."""
@@ -23,6 +26,34 @@ def existing(folder: Path) -> Path:
     return folder
 
 
+@contextmanager
+def whole(place: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
+    """A file to fill, beside, and renamed into its place at the end; many processes may do so.
+
+    Args:
+        place: where it will be.
+        durable: also after a power cut.
+
+    Raises:
+        OSError: the folder does not take it; what was there stays.
+    """
+    beside = place.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with beside.open("xb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        beside.replace(place)
+    except BaseException as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        ours = isinstance(error, OSError) and error.filename in (None, str(beside), beside)
+        if ours and error.errno:  # of a full disk it names no file
+            raise OSError(error.errno, error.strerror, str(place)) from error
+        raise
+
+
 def write_whole(place: Path, text: str) -> None:
     """Beside, then renamed into place; many processes may do so at once.
 
@@ -38,16 +69,13 @@ def write_bytes_whole(place: Path, raw: bytes) -> None:
     Raises:
         OSError: the folder does not take it; what was there stays.
     """
-    beside = place.with_name(f".{place.name}.{os.getpid()}.part")
-    try:
-        beside.write_bytes(raw)
-        beside.replace(place)
-    except BaseException as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        if isinstance(error, OSError):  # of a full disk it names no file
-            raise OSError(error.errno, error.strerror, str(place)) from error
-        raise
+    with whole(place) as file:
+        file.write(raw)
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def takes_files(place: Path) -> None:
@@ -60,7 +88,7 @@ def takes_files(place: Path) -> None:
         raise ValueError(f"{place} is a folder: give a file with --output.")
     if not place.parent.is_dir():
         raise ValueError(f"There is no folder {place.parent}: make it, or give another --output.")
-    probe = place.with_name(f".{place.name}.{os.getpid()}.part")
+    probe = place.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         probe.write_text("")
         probe.unlink()
