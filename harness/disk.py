@@ -37,7 +37,7 @@ def whole(place: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
     Raises:
         OSError: the folder does not take it; what was there stays.
     """
-    beside = place.with_name(f".{uuid.uuid4().hex}.tmp")
+    beside = _beside(place.parent)
     try:
         with beside.open("xb") as file:
             yield file
@@ -78,6 +78,49 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
+@contextmanager
+def held(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Whether nobody else on this machine holds the folder; while in here, we do.
+
+    The system lets go for whoever dies, and no file is left; where it knows no such locks, all
+    believe that they are alone.
+
+    Args:
+        folder: which is there.
+        wait: until nobody else does.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        alone = True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            alone = False
+        except OSError:
+            pass  # a disk without locks
+        yield alone
+    finally:
+        os.close(handle)
+
+
+def probe(folder: Path) -> None:
+    """See that a folder takes files.
+
+    Raises:
+        OSError: it does not; it is full, or nobody may write there.
+    """
+    tried = _beside(folder)
+    try:
+        tried.write_bytes(b"\0" * 4096)
+    finally:
+        tried.unlink(missing_ok=True)
+
+
 def takes_files(place: Path) -> None:
     """See that this file can be written, before hours are spent on what goes into it.
 
@@ -88,10 +131,8 @@ def takes_files(place: Path) -> None:
         raise ValueError(f"{place} is a folder: give a file with --output.")
     if not place.parent.is_dir():
         raise ValueError(f"There is no folder {place.parent}: make it, or give another --output.")
-    probe = place.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        probe.write_text("")
-        probe.unlink()
+        probe(place.parent)
     except OSError as error:
         raise ValueError(
             f"{place.parent} takes no files ({error.strerror}): give another --output."
@@ -120,3 +161,7 @@ def saving(folder: Path, safe: str = "") -> Iterator[None]:
         if isinstance(error, RuntimeError):
             said = "the disk took less than a save has, and may be full"
         raise OSError(f"{folder} could not be written: {said}. {safe}".rstrip()) from error
+
+
+def _beside(folder: Path) -> Path:
+    return folder / f".{uuid.uuid4().hex}.tmp"

@@ -41,7 +41,7 @@ MAY_SEE = {
         "harness.tablefile",
     },
     "harness/tablefile.py": {"harness.gridfile", "harness.lengths", "harness.nearest"},
-    "harness/store.py": {"harness.cell", "harness.packs"},
+    "harness/store.py": {"harness.cell", "harness.disk", "harness.packs"},
     "harness/packs.py": {"harness.cell"},
     "harness/contents.py": {"harness.disk", "harness.machine"},
     "methods": {

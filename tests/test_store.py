@@ -4,11 +4,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
+import harness.store
 from harness.cell import Cell, Result
+from harness.disk import held
 from harness.store import Store
 
 
@@ -16,6 +19,13 @@ def result(length=4096, *, status="scored", method="pi", **more):
     cell = Cell(model="toy", method=method, task="passkey", length=length)
     said = {"value": 0.5} if status == "scored" else {"reason": "it did not"}
     return Result(cell=cell, status=status, **{**said, **more})
+
+
+def raised(*said):
+    def fail(*_):
+        raise OSError(*said)
+
+    return fail
 
 
 def files(folder):
@@ -60,6 +70,49 @@ def test_what_was_scored_never_gives_way_to_what_could_not_be(tmp_path, status):
     better = result(8192)
     store.write(better)
     assert store.get(better.cell) == better
+
+
+def test_what_another_run_scored_meanwhile_stays_with_its_losses(tmp_path, monkeypatch):
+    """It comes between the look at the cell and the write."""
+    store, good = Store(tmp_path), result()
+    real = harness.store.held
+
+    @contextmanager
+    def late(folder, *, wait):
+        monkeypatch.setattr(harness.store, "held", real)
+        Store(tmp_path).write(good, losses={"a": np.ones(2)}, samples=[{"id": "a"}])
+        with real(folder, wait=wait) as alone:
+            yield alone
+
+    monkeypatch.setattr(harness.store, "held", late)
+    store.write(result(status="out_of_memory"))
+    assert store.get(good.cell) == good
+    assert [*store.losses(good.cell)] == ["a"] and store.samples(good.cell) == [{"id": "a"}]
+
+
+def test_of_two_runs_at_one_row_one_waits(tmp_path, monkeypatch):
+    store, one = Store(tmp_path), result()
+    seen, real = [], os.fsync
+
+    def look(handle):
+        with held(store.path(one.cell).parent) as alone:
+            seen.append(alone)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", look)
+    store.write(one, losses={"a": np.ones(2)})
+    assert seen == [False, False, True]  # the losses, the result, and their folder at the end
+
+
+def test_what_lies_beside_goes_only_when_the_result_has_come(tmp_path, monkeypatch):
+    store, one = Store(tmp_path), result(status="failed")
+    store.write(one, samples=[{"id": "a"}])
+    with monkeypatch.context() as full, pytest.raises(OSError, match="No space"):
+        full.setattr(os, "replace", raised(28, "No space left on device"))
+        store.write(one)
+    assert store.samples(one.cell) == [{"id": "a"}]
+    store.write(one)
+    assert store.samples(one.cell) == []
 
 
 def test_a_number_that_is_none_is_refused_and_leaves_nothing(tmp_path):
@@ -166,10 +219,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, step):
     store.write(kept, losses={"a": np.arange(2.0)})
     before = files(tmp_path)
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, step, full)
+    monkeypatch.setattr(os, step, raised(28, "No space left on device"))
     with pytest.raises(OSError, match=r"No space left on device\. Make room"):
         store.write(result(value=0.75), losses={"a": np.arange(9.0)})
     monkeypatch.undo()

@@ -7,10 +7,10 @@ from itertools import groupby
 from harness import catalog, machine
 from harness.cell import Cell, Result, Status
 from harness.corpora import label_of, place_of, reading
+from harness.disk import held
 from harness.engine.evaluate import BLOCK
 from harness.engine.offload import memory
 from harness.engine.parallel import ALONE, Alone, out_of_memory
-from harness.executors.holding import held
 from harness.executors.work import Work, units
 from harness.model import Live, load
 from harness.plan import Options, Planned, Watch
