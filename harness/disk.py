@@ -1,12 +1,18 @@
 """Files that are there whole or not at all, and disks that are full before they are."""
 
 import hashlib
+import json
 import os
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TORN = ("PytorchStreamWriter", "inline_container")
 """Words of the errors that torch has for a file it could not end."""
@@ -73,6 +79,46 @@ def write_bytes_whole(place: Path, raw: bytes) -> None:
         file.write(raw)
 
 
+def parsed(text: str | bytes, where: object) -> Any:
+    """What JSON says.
+
+    Raises:
+        ValueError: it is none; says where.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is no JSON: {error}.") from None
+
+
+def read_json(file: Path) -> Any:
+    """What a file of JSON says.
+
+    Raises:
+        ValueError: it is none; names it.
+        OSError: it cannot be read.
+    """
+    return parsed(file.read_bytes(), file)
+
+
+def arrays(file: IO[bytes]) -> "dict[str, np.ndarray]":
+    """What an `.npz` file holds, by name.
+
+    Raises:
+        ValueError: it is none, or torn.
+    """
+    import numpy as np
+
+    try:
+        with np.load(file, allow_pickle=False) as held:
+            found = {name: held[name] for name in held.files}
+    except (ValueError, TypeError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
+        raise ValueError(f"it is no whole .npz file: {error}") from None
+    if not all(isinstance(array, np.ndarray) for array in found.values()):
+        raise ValueError("it is no .npz file: not all in it are arrays")
+    return found
+
+
 def sha256(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
@@ -86,9 +132,13 @@ def held(folder: Path, *, wait: bool = False) -> Iterator[bool]:
     believe that they are alone.
 
     Args:
-        folder: which is there.
+        folder: made where there is none.
         wait: until nobody else does.
+
+    Raises:
+        OSError: it cannot be made or opened.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
     except ImportError:

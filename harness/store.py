@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from harness import packs
 from harness.cell import SCHEMA, Cell, Result
-from harness.disk import held, probe, whole
+from harness.disk import arrays, held, parsed, probe, whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,7 +139,6 @@ class Store:
             (path.with_suffix(".samples.jsonl"), lines and (lambda file: _lines(file, lines))),
         ]
         with self._said_clearly():
-            path.parent.mkdir(parents=True, exist_ok=True)
             with held(path.parent, wait=True):
                 if not scored and (was := self.get(result.cell)) and was.status == "scored":
                     return path  # another run has measured it meanwhile
@@ -190,21 +189,20 @@ class Store:
                 yield packs.Pack.open(path)
 
     def losses(self, cell: Cell) -> "dict[str, np.ndarray]":
-        """Per-token losses by document; empty if none were kept."""
-        import numpy as np
-
+        """Per-token losses by document; empty if none were kept whole."""
         path = self.path(cell).with_suffix(".npz")
-        if not path.exists():
-            return {}
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        if path.exists():
+            with self.skipping(path), path.open("rb") as file:
+                return arrays(file)
+        return {}
 
     def samples(self, cell: Cell) -> list[dict[str, Any]]:
-        """The graded answers; empty if none were kept."""
+        """The graded answers; empty if none were kept whole."""
         path = self.path(cell).with_suffix(".samples.jsonl")
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        if path.exists():
+            with self.skipping(path):
+                return list(_answers(path))
+        return []
 
     def _files(self) -> Iterator[Path]:
         for folder, below, names in os.walk(self.runs):
@@ -290,6 +288,16 @@ def _lines(file: IO[bytes], samples: list[dict[str, Any]]) -> None:
     for sample in samples:
         line = json.dumps(sample, sort_keys=True, allow_nan=False, ensure_ascii=False)
         file.write(f"{line}\n".encode())
+
+
+def _answers(path: Path) -> Iterator[dict[str, Any]]:
+    """Raises ValueError: a line is none."""
+    lines = path.read_text("utf-8").removesuffix("\n").split("\n")  # others are within answers
+    for number, line in enumerate(lines, 1):
+        answer = parsed(line, f"line {number}")
+        if not isinstance(answer, dict):
+            raise ValueError(f"line {number} is no answer")
+        yield answer
 
 
 def _sentence(error: Exception) -> str:

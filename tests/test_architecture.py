@@ -46,6 +46,7 @@ MAY_SEE = {
     "harness/contents.py": {"harness.disk", "harness.machine"},
     "methods": {
         "harness.contents",
+        "harness.disk",
         "harness.method",
         "harness.recipes",
         "harness.rope",
@@ -58,6 +59,7 @@ MAY_SEE = {
     "harness/asking.py": {"harness.task"},
     "tasks": {
         "harness.contents",
+        "harness.disk",
         "harness.task",
         "harness.stats",
         "harness.metrics",

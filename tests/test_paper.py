@@ -576,6 +576,23 @@ def test_plot_draws_each_kind(measured):
         assert done.value.code == 0 and (measured / name).stat().st_size > 2000
 
 
+def test_losses_that_are_torn_are_named_and_not_drawn(measured, capsys):
+    store = Store(measured / "results")
+    results = [r for r in store.results() if r.cell.task.startswith("perplexity")]
+    for one in results:
+        store.write(one, losses={"a": np.ones(one.cell.length - 1)})
+    longest = max(results, key=lambda one: one.cell.length)
+    torn = store.path(longest.cell).with_suffix(".npz")
+    torn.write_bytes(torn.read_bytes()[:100])
+    with pytest.raises(SystemExit) as done:
+        words = ["plot", "--kind", "position", "--output", str(measured / "a.png")]
+        main([*words, "--results", str(measured / "results")])
+    plotted = capsys.readouterr().err
+    assert done.value.code == 0 and f"{torn} is skipped: it is no whole .npz file" in plotted
+    assert report(measured, "--paper", measured / "paper") == 0
+    assert f"{torn} is skipped: it is no whole .npz file" in capsys.readouterr().err
+
+
 # LaTeX
 
 

@@ -58,6 +58,48 @@ def test_losses_and_answers_lie_beside_and_come_back(tmp_path):
     assert store.losses(one.cell) == {} and store.samples(one.cell) == []
 
 
+def test_an_answer_may_hold_what_ends_a_line_elsewhere(tmp_path):
+    store, one = Store(tmp_path), result()
+    said = [{"id": "a", "answer": "one\u2028two\x85three\r\nfour"}]
+    store.write(one, samples=said)
+    assert store.samples(one.cell) == said and store.broken == []
+
+
+def spoiled(raw):
+    """The compressed numbers of a file of arrays, with other bytes among them."""
+    return raw[:60] + bytes(b ^ 0xFF for b in raw[60:90]) + raw[90:]
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda raw: raw[: len(raw) // 2], spoiled, lambda raw: b"", lambda raw: b"[]"]
+)
+def test_losses_that_are_torn_are_named_and_skipped(tmp_path, spoil):
+    store, one = Store(tmp_path), result()
+    store.write(one, losses={"a": np.random.default_rng(0).random(500)})
+    path = store.path(one.cell).with_suffix(".npz")
+    path.write_bytes(spoil(path.read_bytes()))
+    assert store.losses(one.cell) == {}
+    assert str(store.broken[0]).startswith(f"{path} is skipped: it is no")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda raw: raw[:-5], "line 2 is no JSON: Unterminated string"),
+        (lambda raw: raw + b"[" * 100_000, "line 3 is no JSON: maximum recursion"),
+        (lambda raw: raw + b"7\n", "line 3 is no answer"),
+        (lambda raw: b"\xff" + raw, "codec can't decode"),
+    ],
+)
+def test_answers_that_are_torn_are_named_and_skipped(tmp_path, spoil, why):
+    store, one = Store(tmp_path), result()
+    store.write(one, samples=[{"id": "one"}, {"id": "two"}])
+    path = store.path(one.cell).with_suffix(".samples.jsonl")
+    path.write_bytes(spoil(path.read_bytes()))
+    assert store.samples(one.cell) == []
+    assert str(path) in str(store.broken[0]) and why in str(store.broken[0])
+
+
 @pytest.mark.parametrize("status", ["failed", "out_of_memory", "unfit"])
 def test_what_was_scored_never_gives_way_to_what_could_not_be(tmp_path, status):
     """Two runs meet at one cell, and the second has no room beside the first."""

@@ -196,10 +196,15 @@ def not_all_broken(folder: Path, count: int, broken: "Sequence[Broken]") -> None
     Raises:
         ValueError: nothing there is a result.
     """
-    for file in broken:
-        print(f"note: {file}", file=sys.stderr)
+    tell_skipped(broken)
     if broken and not count:
         raise ValueError(f"No file in {str(folder)!r} can be read as a result.")
+
+
+def tell_skipped(broken: "Sequence[Broken]") -> None:
+    """Say on standard error what was skipped."""
+    for file in broken:
+        print(f"note: {file}", file=sys.stderr)
 
 
 def _found(folder: Path, where: str | None) -> "list[Result]":
