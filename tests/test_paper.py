@@ -25,6 +25,7 @@ from harness.report.figures import (
     style,
     training,
 )
+from harness.report.paper import Inputs, _benchmarks, paper
 from harness.report.tex import escaped
 from harness.store import Store
 
@@ -408,6 +409,28 @@ def test_a_training_that_has_no_log_says_so(tmp_path):
         training.read(tmp_path)
     (tmp_path / "log.jsonl").write_text('{"step": 1, "tokens": 8192, "loss": 3.5}\n')
     assert training.read(tmp_path) == [(8192, 3.5)]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", '{"sides": 1}', "{"])
+def test_what_is_no_search_training_or_benchmark_is_named_and_the_others_are_drawn(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    (tmp_path / "training.json").write_text(text)
+    (tmp_path / "log.jsonl").write_text(text)
+    took = {"seconds": 2.0, "peak_memory": 10**9, "length": 4096}
+    good = {"script": "s", "settings": {"model": "Toy"}, "sides": {"ours": took}}
+    (tmp_path / "b.json").write_text(json.dumps(good))
+    with pytest.raises(ValueError, match=r"a\.json is no search's state"):
+        search.read(tmp_path / "a.json")
+    with pytest.raises(ValueError, match="no log of a training"):
+        training.read(tmp_path)
+    assert training.base_of(tmp_path) == ""
+    with pytest.raises(ValueError, match=r"a\.json (is no JSON|holds no benchmark)"):
+        cost.read(tmp_path / "a.json")
+    given = Inputs(results=CURVES[:1], benchmarks=[tmp_path / "a.json", tmp_path / "b.json"])
+    left_out = []
+    ((model, (side,)),) = _benchmarks(given.benchmarks, left_out)
+    assert model == "toy" and side.length == 4096 and "a.json" in left_out[0]
+    assert any("a.json" in line for line in paper(given).left_out)
 
 
 @pytest.mark.parametrize("draw", [length.draw, depth.draw])

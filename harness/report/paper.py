@@ -214,13 +214,24 @@ def _pictures(given: Inputs, left_out: list[str]) -> Iterator[Picture]:
         "quality by training tokens": front.pictures(results),
         "progress of a search": search.pictures(given.searches),
         "training loss": training.pictures(given.trainings),
-        "memory and time": cost.pictures(results, given.benchmarks),
+        "memory and time": cost.pictures(results, _benchmarks(given.benchmarks, left_out)),
     }
     for kind, pictures in kinds.items():
         try:
             yield from pictures
         except ValueError as why:
             left_out.append(f"{kind} is not drawn: {why}")
+
+
+def _benchmarks(files: Iterable[Path], left_out: list[str]) -> list[cost.Benchmark]:
+    """Those that hold figures; a file that does not says so in `left_out`."""
+    found = []
+    for file in files:
+        try:
+            found.append(cost.read(file))
+        except (OSError, ValueError) as why:
+            left_out.append(f"a benchmark is not drawn: {why}")
+    return found
 
 
 def _sources(results: Sequence[Result]) -> Iterator[Cited]:
