@@ -88,8 +88,10 @@ def plan(
         raise typer.BadParameter("--gpu counts in bfloat16: leave --dtype out")
     options = _options(given, stand_in or bool(gpu))
     from harness.plan import plan as planned
+    from harness.plan import see_that_some_can_run
 
     cells = planned(options, stand_in=stand_in)
+    see_that_some_can_run(cells)
     if gpu:
         _on_gpus(cells, gpu, gpus, share, offload == "auto", form)
     elif stand_in:

@@ -275,7 +275,7 @@ def _planned(options: "Options") -> "tuple[list[Planned], bool]":
         LookupError, ValueError: what `harness.plan.plan` raises, or no model could be read.
     """
     from harness.model import Unread
-    from harness.plan import plan
+    from harness.plan import plan, see_that_some_can_run
 
     found: list[Planned] = []
     unread: list[Unread] = []
@@ -286,9 +286,7 @@ def _planned(options: "Options") -> "tuple[list[Planned], bool]":
             unread.append(error)
     if unread and not found:
         raise unread[0]
-    if found and all(planned.unfit for planned in found):
-        cell, reason = found[0].cell, str(found[0].unfit).rstrip(".")
-        raise ValueError(f"{cell.method} cannot run on {cell.model}: {reason}.")
+    see_that_some_can_run(found)
     for error in unread:
         typer.echo(f"note: {error} The other models go on.", err=True)
     return found, bool(unread)
