@@ -79,6 +79,11 @@ def write_bytes_whole(place: Path, raw: bytes) -> None:
         file.write(raw)
 
 
+def text_of(file: Path) -> str | None:
+    """What it says; None: there is none."""
+    return file.read_text("utf-8") if file.is_file() else None
+
+
 def parsed(text: str | bytes, where: object) -> Any:
     """What JSON says.
 

@@ -466,7 +466,7 @@ def test_the_same_results_make_the_same_pages_and_new_ones_make_them_stale(tmp_p
     folder(tmp_path, row("cl-scaling", [0.5]))
     capsys.readouterr()
     assert call("leaderboard", "--results", root, "--check") == 1
-    assert "behind the results" in capsys.readouterr().err
+    assert "leaderboard.html: behind. The same command without --check" in capsys.readouterr().err
     assert pages[1] == (root / "leaderboard.html").read_bytes()
 
 
