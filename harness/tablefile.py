@@ -113,7 +113,7 @@ def page(file: Path) -> Page:
         OSError: it cannot be read.
     """
     try:
-        found = Page.model_validate(read(file, "table"))
+        found = Page.model_validate(read(file, "table", "page, columns and rows"))
     except ValidationError as error:
         raise ValueError(f"{file}{_said(error)}") from None
     if lost := _lost(found):

@@ -318,6 +318,9 @@ def test_longcorpus_has_the_published_shares():
         ("parts: {}", "wrong 'parts'"),
         ("- a", "write parts"),
         ("parts: [", "is no mixture file"),
+        ("[" * 9000, "more than 100 brackets: that is no mixture file"),
+        ("about: &a [x]\nparts: *a\n", "uses an alias, and a mixture file needs none"),
+        ("#" * 70_000, "larger than 16 kB: that is no mixture file"),
     ],
 )
 def test_a_malformed_mixture_says_what_is_wrong_and_where(tmp_path, text, why):
