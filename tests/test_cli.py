@@ -482,6 +482,17 @@ def test_an_interrupt_before_the_first_cell_says_so(capsys, machine, run, monkey
     assert capsys.readouterr().err == "Interrupted before anything was measured.\n"
 
 
+def test_an_interrupt_after_the_last_cell_says_that_results_are_stored(
+    capsys, machine, run, monkeypatch
+):
+    with monkeypatch.context() as printing:
+        printing.setattr("harness.report.sheet.sheets", interrupted)
+        assert run() == 130
+    said = capsys.readouterr().err
+    assert "What was measured is stored" in said and "before anything" not in said
+    assert run() == 0 and len(machine.ran) == 4
+
+
 def test_a_dry_run_measures_nothing_and_writes_nothing(capsys, machine, run, tmp_path):
     assert run("--dry-run", lengths="4k,2048k") == 0
     page = capsys.readouterr().out

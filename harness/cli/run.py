@@ -33,6 +33,7 @@ HELP = (
     "result cannot be read, with 2 if the command is wrong, with 130 if interrupted."
 )
 INTERRUPTED = "Interrupted before anything was measured."
+STORED = "Interrupted. What was measured is stored, and the same command shows it."
 Names = list[str] | None
 
 
@@ -354,9 +355,13 @@ def _measure(
             dismiss(options)
         if code and not measured:
             typer.echo(INTERRUPTED, err=True)
-        found = [result for planned in plan if (result := store.get(planned.cell))]
-        _name_broken(store)
-        _print_results(plan, found, as_json)
+        try:
+            found = [result for planned in plan if (result := store.get(planned.cell))]
+            _name_broken(store)
+            _print_results(plan, found, as_json)
+        except KeyboardInterrupt:
+            typer.echo(STORED, err=True)
+            return 130
     unread = len(found) < len(plan)
     return code or int(unread or any(result.status == "failed" for result in found))
 
