@@ -197,7 +197,7 @@ def _evaluation(result: Result) -> shapes.Evaluation:
             ),
         ),
         generation_config=shapes.Generation(
-            generation_args=shapes.Arguments(execution_command=_command(result.cell)),
+            generation_args=shapes.Arguments(execution_command=_command(result)),
             additional_details=_words(
                 {
                     "method": result.cell.method,
@@ -267,10 +267,10 @@ def _model_id(result: Result) -> str:
     return f"{owner}{spec.replace('/', '-')}"
 
 
-def _command(cell: Cell) -> str | None:
+def _command(result: Result) -> str | None:
     """For whoever has the files it names: of those, no folder of this machine."""
     try:
-        found = again(cell)
+        found = again(result.cell, trusting=bool(result.provenance.get("remote_code")))
         return replace(found, code=tuple(Path(file).name for file in found.code)).command
     except (LookupError, ValueError):
         return None

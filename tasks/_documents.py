@@ -1,12 +1,12 @@
 """RULER's questions over documents, some of which hold the answer: SQuAD 2.0 and HotpotQA."""
 
-import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.disk import parsed
 from harness.metrics.ruler import match_any
 from harness.task import Reader
 
@@ -103,11 +103,10 @@ class Documents(Ruler):
         if not place.is_file():
             raise LookupError(f"There is no file {self.data}: data is {self.source}.")
         try:
-            return self.read(json.loads(place.read_text("utf-8")))
+            return self.read(parsed(place.read_bytes(), "it"))
         except (ValueError, KeyError, TypeError) as error:
-            raise LookupError(
-                f"{self.data} is not {self.source}: {type(error).__name__} {error}."
-            ) from None
+            why = f"{type(error).__name__} {error}".rstrip(".")
+            raise LookupError(f"{self.data} is not {self.source}: {why}.") from None
 
 
 class Squad(Documents):

@@ -18,7 +18,15 @@ from harness.reader import TokenReader
 from harness.train import decontaminate, mixture
 from harness.train.folder import Writer
 from harness.train.mixture import Build, Mixture, turns
-from harness.train.packing import CARD, AsClex, Carried, Packed, Read, open_sequences
+from harness.train.packing import (
+    CARD,
+    AsClex,
+    Carried,
+    Packed,
+    Read,
+    open_sequences,
+    read_card,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 BOS = 1
@@ -310,6 +318,9 @@ def test_longcorpus_has_the_published_shares():
         ("parts: {}", "wrong 'parts'"),
         ("- a", "write parts"),
         ("parts: [", "is no mixture file"),
+        ("[" * 9000, "more than 100 brackets: that is no mixture file"),
+        ("about: &a [x]\nparts: *a\n", "uses an alias, and a mixture file needs none"),
+        ("#" * 70_000, "larger than 16 kB: that is no mixture file"),
     ],
 )
 def test_a_malformed_mixture_says_what_is_wrong_and_where(tmp_path, text, why):
@@ -505,3 +516,13 @@ def test_the_real_model_reads_what_was_built_for_it(tmp_path, capsys):
 ])  # fmt: skip
 def test_every_output_has_a_report_of_its_own(output, report):
     assert decontaminate.report_of(Path("there") / output) == Path("there") / report
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("[" * 100_000, "is no JSON: maximum rec"), ("{", "no JSON"), ("[]", "holds no")],
+)
+def test_a_card_that_is_none_is_named(tmp_path, text, why):
+    (tmp_path / CARD).write_text(text)
+    with pytest.raises(ValueError, match=rf"{CARD} .*{why}"):
+        read_card(tmp_path)

@@ -352,10 +352,12 @@ def test_a_small_dataset_is_shown_whole(data):
 
 def test_data_that_is_not_there_or_another_is_named(data, tmp_path):
     (tmp_path / "other.json").write_text('{"rows": []}')
+    (tmp_path / "deep.json").write_text("[" * 100_000)
     for fields, why in (
         ({}, "download it and name the file with data=FILE"),
         ({"data": tmp_path / "none.json"}, "no file .*none.json"),
         ({"data": tmp_path / "other.json"}, "is not SQuAD 2.0"),
+        ({"data": tmp_path / "deep.json"}, "is not SQuAD 2.0"),
         ({"data": data / "qa_1.json", "samples": 1000}, "has 40 questions, and 1,000 samples"),
     ):
         with pytest.raises(LookupError, match=why):
