@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+import time
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -14,6 +16,10 @@ from zipfile import BadZipFile
 if TYPE_CHECKING:
     import numpy as np
 
+BESIDE = re.compile(r"\.[0-9a-f]{32}\.tmp")
+"""The name of a file that is being written."""
+OLD = 3600
+"""Seconds since the last write to one, after which nobody writes it any more."""
 TORN = ("PytorchStreamWriter", "inline_container")
 """Words of the errors that torch has for a file it could not end."""
 
@@ -161,6 +167,15 @@ def held(folder: Path, *, wait: bool = False) -> Iterator[bool]:
         yield alone
     finally:
         os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Take away what was being written below here by whoever was killed since."""
+    for place, _, names in os.walk(folder):
+        for left in (Path(place, name) for name in names if BESIDE.fullmatch(name)):
+            with suppress(OSError):  # another has, or may
+                if time.time() - left.stat().st_mtime > OLD:
+                    left.unlink()
 
 
 def probe(folder: Path) -> None:

@@ -8,7 +8,6 @@ import hashlib
 import json
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from harness import machine
-from harness.disk import arrays
+from harness.disk import arrays, whole
 from harness.engine.evaluate import together, tree_of
 from harness.task import Losses, Outcome, Request, Text
 
@@ -117,12 +116,10 @@ class Parts:
     def _keep(self, requests: Sequence[Request], found: list[Any], seconds: float) -> None:
         """Where the cache takes none, the pass goes on without."""
         place = self._place(requests)
-        beside = place.with_name(f".{uuid.uuid4().hex}.part")
         with suppress(OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("wb") as file:
+            with whole(place) as file:
                 np.savez(file, seconds=seconds, **{str(i): held for i, held in enumerate(found)})
-            beside.replace(place)
 
     def _place(self, requests: Sequence[Request]) -> Path:
         digest = hashlib.sha256()

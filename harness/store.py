@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from harness import packs
 from harness.cell import SCHEMA, Cell, Result
-from harness.disk import arrays, held, parsed, probe, whole
+from harness.disk import arrays, held, parsed, probe, sweep, whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,12 +107,16 @@ class Store:
     def ready(self) -> None:
         """Make the folder and see that it takes files, before hours are spent on filling it.
 
+        What killed runs left half written goes.
+
         Raises:
             OSError: it does not; says why and what to do.
         """
         with self._said_clearly():
             self.runs.mkdir(parents=True, exist_ok=True)
             probe(self.runs)
+            for folder in (self.runs, Path(self.root) / "packed"):
+                sweep(folder)
 
     def write(
         self,

@@ -387,6 +387,7 @@ def test_two_checkpoints_of_one_name_are_two_rows(capsys, tmp_path):
         (["--a", "yarn", "--b", "pi", "--task", "passkey"], "protocols differ"),
         (["--a", "yarn", "--b", "pi", "--task", "passkey.standard"], "No result here is of 'pi'"),
         (["--a", "yarn"], "Name both methods"),
+        (["--a", "yarn", "--b", "yarn,factor=4"], "both mean yarn,factor=4: name another"),
         (["--a", "yarn", "--b", "pi", "--model", "toyy"], "None of the 6 results"),
         (["--a", "yarn", "--b", "pi", "--lengths", "64k"], "None of the 6 results"),
         (["--task", "passkey"], "No two results here are of one model"),

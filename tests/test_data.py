@@ -467,6 +467,17 @@ def test_items_that_training_has_are_dropped_and_named_by_domain(tmp_path, capsy
     assert "1 of 2 items stay" in capsys.readouterr().out
 
 
+def test_what_another_process_is_writing_stays_its_own(tmp_path):
+    others = [tmp_path / f"clean{name}.part" for name in (".jsonl", ".report.json")]
+    for other in others:
+        other.write_text("half")
+    item = decontaminate.Item({"text": "own"}, "own", "own", "all")
+    verdict = decontaminate.Verdict("own", "all", ())
+    decontaminate.write(tmp_path / "clean.jsonl", [item], [verdict], 0.5, {})
+    assert (tmp_path / "clean.jsonl").read_text() == '{"text": "own"}\n'
+    assert [other.read_text() for other in others] == ["half", "half"]
+
+
 def test_a_folder_of_sequences_is_read_as_the_text_it_was_made_of(tmp_path, capsys, tokenizer):
     train = jsonl(tmp_path / "train.jsonl", [TEXTS["copied"] * 9, "Some words to go on. " * 40])
     test = jsonl(tmp_path / "test.jsonl", [*TEXTS.values()])

@@ -25,7 +25,7 @@ from harness.report.beside import beside
 from harness.report.board import COLUMNS, board, fewer
 from harness.report.page import _made, command, fitting, html, percent
 from harness.report.ranking import ranking, refreshed, summary
-from harness.report.reach import MOST, Curve, budget, held, higher_is_better, tax
+from harness.report.reach import CLAIM, MOST, Curve, budget, held, higher_is_better, tax
 from harness.report.table import escaped
 from harness.store import Store
 from harness.trained import Trained
@@ -501,6 +501,13 @@ def test_what_ships_trained_is_called_by_its_name_in_its_command():
         said = shlex.split(command(row))
         assert said[said.index("--model") + 1] == called
         assert said[said.index("--dtype") + 1] == dtype
+
+
+def test_what_is_claimed_is_said_alike_wherever_it_is_shown(tmp_path):
+    made = boarded(tmp_path, EXAMPLE)
+    shown = html(made, [], lambda cell: None).replace("&#39;", "'")
+    assert f"<dd>{CLAIM.capitalize()}.</dd>" in shown
+    assert f"**Claimed** is {CLAIM}. " in ranking(made)
 
 
 def test_code_that_came_with_a_model_is_in_the_row_and_in_its_command():

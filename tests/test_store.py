@@ -268,6 +268,22 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, step):
     assert files(tmp_path) == before and store.get(kept.cell) == kept
 
 
+def test_what_a_killed_run_left_half_written_is_taken_away_when_nobody_writes_it(tmp_path):
+    store, kept = Store(tmp_path), result()
+    store.write(kept)
+    row, packed = store.path(kept.cell).parent, tmp_path / "packed"
+    packed.mkdir()
+    half = [place / f".{name * 32}.tmp" for name in "ab" for place in (row, packed)]
+    own = [row / ".notes.tmp", row / ("a" * 32)]
+    for file in (*half, *own):
+        file.write_text("half")
+    for file in (*half[:2], *own):
+        os.utime(file, (0, 0))
+    store.ready()
+    assert [file.exists() for file in (*half, *own)] == [False, False, True, True, True, True]
+    assert store.get(kept.cell) == kept
+
+
 WRITER = """
 import sys, numpy as np
 from harness.cell import Cell, Result

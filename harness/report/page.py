@@ -20,6 +20,7 @@ from harness.cell import SHIPPED, Cell, Result
 from harness.lengths import label
 from harness.report.board import Board, Row, Section, fewer
 from harness.report.live import duration, size
+from harness.report.reach import CLAIM
 from harness.report.sheet import readable, told, written
 
 LARGEST = 3_000_000
@@ -49,6 +50,7 @@ def html(board: Board, printed: Sequence[Data], look: Look) -> str:
     )
     return environment.get_template("leaderboard.html.j2").render(
         board=board,
+        claim=CLAIM.capitalize(),
         published=sum(len(section["rows"]) for section in printed),
         data=htmlsafe_json_dumps(contents(board, printed, look), dumps=dumps),
         style=style,
