@@ -10,6 +10,7 @@ from typing import Any
 from harness.metrics.ruler import match_any
 from harness.task import Reader
 
+from ._by_text import OnTexts, named
 from ._filled import Context, within
 from ._prompt import Question
 from ._ruler import Ruler
@@ -35,7 +36,7 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Documents(Ruler):
+class Documents(OnTexts, Ruler):
     """The documents with the answer among others, in a random order; any known answer will do."""
 
     metric = "substring match"
@@ -69,8 +70,12 @@ class Documents(Ruler):
                 answers=asked.answers,
                 least=0 if self.no_context else len(asked.documents),
                 most=0 if self.no_context else len(documents),
-                about={"query": asked.query},
+                about={"query": asked.query, "text": named(self.held(asked, documents))},
             )
+
+    def held(self, asked: Asked, documents: Sequence[str]) -> str:
+        """The text that a question is on: all that holds its answer."""
+        return "\n\n".join(documents[j] for j in asked.documents)
 
     def text(self, asked: Asked, documents: Sequence[str], i: int, length: int) -> Context:
         """By how many documents there are: those with the answer, those near, then any."""

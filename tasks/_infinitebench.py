@@ -4,15 +4,15 @@ import json
 import random
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, ClassVar, Literal
 
 from harness.metrics.infinitebench import MEASURES, judge
-from harness.stats import score_interval, wilson
-from harness.task import Outcome, Reader, Request, Sample, Score, Task, Text
+from harness.task import Outcome, Reader, Request, Sample, Score, Text
 
 from . import _infinitebench_draws as draws
+from ._by_text import OnTexts
 from ._infinitebench_draws import Drawn
 from ._infinitebench_prompts import BASE, CHAT
 from ._middle import within
@@ -20,7 +20,7 @@ from ._prompt import Question, fitted, talks
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfiniteBench(Task):
+class InfiniteBench(OnTexts):
     """How a question is put, and how an answer is graded."""
 
     version: ClassVar[int] = 2
@@ -30,6 +30,7 @@ class InfiniteBench(Task):
     """At least, of a model that chats; a base model has YaRN-Mistral's `max_new_tokens`. GPT-4 was
     given no limit, and says a sentence around its answer."""
     truncation = "middle"
+    what = "book"
     counts = (
         "what the task's official rule finds in the whole answer; scorer=fixed, the mended rule"
     )
@@ -106,32 +107,13 @@ class InfiniteBench(Task):
             cut=request.cut,
         )
 
-    def items(self, samples: Sequence[Sample]) -> dict[str, float]:
-        """Of questions on a book the mean: they are right and wrong together, and no two items."""
-        found: dict[str, list[float]] = {}
-        for sample in samples:
-            book = sample.about.get("book")
-            found.setdefault(f"book-{book}" if book else sample.id, []).append(sample.score)
-        return {name: fmean(scores) for name, scores in found.items()}
-
     def score(self, samples: Sequence[Sample]) -> Score:
-        """Hits and misses by Wilson; other scores, and several questions on a book, by books.
-
-        Of books that are all hit or all missed, Wilson's too: that six were is not certainty.
-        """
-        scores = [sample.score for sample in samples]
-        books = [sample.about.get("book", sample.id) for sample in samples]
-        low, high = None, None
-        if set(scores) <= {0, 1} and (len(set(books)) == len(books) or len(set(scores)) == 1):
-            low, high = wilson(fmean(scores) * len(set(books)), len(set(books)))
-        elif len(set(books)) > 1:
-            low, high = score_interval(scores, books)
         by_part: dict[str, list[float]] = {}
         for sample in samples:
             if part := sample.about.get("part"):
                 by_part.setdefault(part, []).append(sample.score)
         parts = {part: fmean(found) for part, found in by_part.items()}
-        return Score(value=fmean(scores), low=low, high=high, n=len(scores), parts=parts)
+        return replace(super().score(samples), parts=parts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ Questions stand in the files' order, so that those on one book follow one anothe
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from harness.metrics.text import SUMMARIES
 from harness.task import Reader, Request
 
+from ._by_text import named
 from ._infinitebench import InfiniteBench
 from ._infinitebench_prompts import BASE
 from ._middle import enough, within
@@ -81,8 +81,7 @@ class FromFile(InfiniteBench):
         for i, (row, right) in enumerate(every):
             text = self.text(reader, self.fill(row))
             tokens, cut = within(reader, self.prompt, text, length)
-            book = sha256(row["context"].encode()).hexdigest()[:8]
-            about = {"question": row["id"], "book": book}
+            about = {"question": row["id"], "book": named(row["context"])}
             yield self.request(reader, i, tokens, right, about, cut)
 
     def see_room(self, reader: Reader, length: int, fills: Sequence[Mapping[str, str]]) -> None:

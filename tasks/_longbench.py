@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 from harness.metrics import longbench as official
 from harness.metrics.longbench import BINS, DATASETS, Backend
-from harness.stats import score_interval, wilson
-from harness.task import Outcome, Reader, Request, Sample, Score, Task, Text
+from harness.task import Outcome, Reader, Request, Sample, Score, Text
 
+from ._by_text import OnTexts, named
 from ._middle import enough, within
 from ._prompt import Kind, talks
 from ._records import field, records, texts
@@ -45,7 +45,7 @@ def forms() -> dict[str, Form]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LongBench(Task):
+class LongBench(OnTexts):
     """One dataset."""
 
     dataset: ClassVar[str]
@@ -142,7 +142,12 @@ class LongBench(Task):
                 tokens=tokens,
                 ask=Text(max_new_tokens=self.max_new_tokens, stop=self.stop),
                 cut=cut,
-                about={"_id": row["_id"], "answers": list(row["answers"]), **self.about(row)},
+                about={
+                    "_id": row["_id"],
+                    "answers": list(row["answers"]),
+                    "text": named(row["context"]),
+                    **self.about(row),
+                },
             )
 
     def grade(self, request: Request, outcome: Outcome, reader: Reader) -> Sample:
@@ -188,14 +193,8 @@ class LongBench(Task):
         return DATASETS[dataset].metric
 
     def score(self, samples: Sequence[Sample]) -> Score:
-        values = [s.score for s in samples]
-        low, high = None, None
-        if {*values} <= {0.0, 1.0}:
-            low, high = wilson(sum(values), len(values))
-        elif len(values) > 1:
-            low, high = score_interval(values)
         parts = self.parts([(sample.score, sample.about) for sample in samples])
-        return Score(value=fmean(values), low=low, high=high, n=len(values), parts=parts)
+        return replace(super().score(samples), parts=parts)
 
 
 @dataclass(frozen=True, kw_only=True)

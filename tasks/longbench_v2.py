@@ -24,9 +24,9 @@ from statistics import fmean
 from typing import Any, ClassVar
 
 from harness.metrics.longbench_v2 import chosen
-from harness.stats import wilson
-from harness.task import Choice, Outcome, Reader, Request, Sample, Score, Task, Text
+from harness.task import Choice, Outcome, Reader, Request, Sample, Score, Text
 
+from ._by_text import OnTexts, named
 from ._longbench import room
 from ._middle import within
 from ._prompt import Kind, spelled
@@ -53,7 +53,7 @@ def prompts() -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LongBenchV2(Task):
+class LongBenchV2(OnTexts):
     """How a question is put, whatever is asked of it."""
 
     metric = "accuracy"
@@ -132,8 +132,8 @@ class LongBenchV2(Task):
         for row in islice(self.rows(), self.samples):
             text = filled(form, row)
             tokens, cut = within(reader, self.prompt, text, most, self.prefix)
-            about = {name: row[name] for name in ("_id", *KINDS)} | {"gold": row["answer"]}
-            about |= self.keeps(row)
+            about = {name: row[name] for name in ("_id", *KINDS)}
+            about |= {"gold": row["answer"], "text": named(row["context"]), **self.keeps(row)}
             ask = self.asks(reader)
             yield Request(id=row["_id"], tokens=tokens, ask=ask, cut=cut, about=about)
 
@@ -151,11 +151,10 @@ class LongBenchV2(Task):
 
     def score(self, samples: Sequence[Sample]) -> Score:
         hits = sum(s.score for s in samples)
-        low, high = wilson(round(hits), len(samples))
         parts = self.parts([(sample.score, sample.about) for sample in samples])
         silent = sum(s.about["chosen"] is None for s in samples)
         parts["compensated"] = (hits + silent / len(LETTERS)) / len(samples)
-        return Score(value=hits / len(samples), low=low, high=high, n=len(samples), parts=parts)
+        return replace(super().score(samples), parts=parts)
 
 
 class ZeroShot(LongBenchV2):

@@ -206,7 +206,8 @@ ANSWERS = {
 def row(dataset, i=0, **other):
     classes = CLASSES if DATASETS[dataset].metric is metrics.classification else None
     return {
-        "input": f"What about {i}?", "context": f"It {{began}} so. {'word ' * 900}It ended so.",
+        "input": f"What about {i}?",
+        "context": f"It {{began}} so. Of {i}: {'word ' * 900}It ended so.",
         "answers": [ANSWERS.get(dataset, "in Paris"), ANSWERS.get(dataset, "Paris")],
         "length": 3999 + 2000 * i, "dataset": dataset, "language": DATASETS[dataset].language,
         "all_classes": classes, "_id": f"{dataset}{i}",
@@ -379,6 +380,29 @@ def test_all_of_them_are_averaged_as_on_the_leaderboard(data):
     assert 0 <= half.low < half.value < half.high < 1
 
 
+@pytest.mark.parametrize("name", ["hotpotqa", "hotpotqa_e", "all", "all_e"])
+def test_questions_on_one_text_are_not_counted_as_if_they_were_apart(name, tmp_path):
+    """A hundred questions on ten texts are no surer than ten."""
+    widths, items = {}, {}
+    for each in (1, 10):
+        for dataset in metrics.EXTENDED if name == "all_e" else DATASETS:
+            rows = [
+                row(dataset, length=4000 * (i // each % 3), context=f"Text {i // each}.")
+                for i in range(10 * each)
+            ]
+            written(tmp_path, f"{dataset}_e" if name.endswith("_e") else dataset, rows)
+        asked = task(f"longbench.{name}", tmp_path)
+        requests = list(asked.requests(Bytes(), 3000))
+        samples = [asked.grade(r, said(r, Bytes(), right), Bytes()) for r in requests]
+        samples = [
+            replace(sample, score=float(int(sample.id.split("-")[-1]) // each % 2))
+            for sample in samples
+        ]
+        score = asked.score(samples)
+        widths[each], items[each] = score.high - score.low, len(asked.items(samples))
+    assert widths[10] >= 0.9 * widths[1] and items[1] == items[10]
+
+
 def test_all_lengths_of_all_datasets_are_averaged_or_there_is_no_average(data):
     for name in metrics.EXTENDED:
         written(data, f"{name}_e", [row(name, i, length=4000 * i) for i in range(3)])
@@ -502,7 +526,7 @@ def question(i=0, **other):
         "difficulty": ("easy", "hard")[i % 2], "length": ("short", "medium", "long")[i % 3],
         "question": f"Which of {i}? ", "choice_A": "one", "choice_B": "two", "choice_C": "three",
         "choice_D": "four", "answer": "ABCD"[i % 4],
-        "context": f" It began at $Q$. {'word ' * 900}It ended there.\n",
+        "context": f" It began at $Q$. Of {i}: {'word ' * 900}It ended there.\n",
     } | other  # fmt: skip
 
 
@@ -559,6 +583,20 @@ def test_choices_are_told_by_difficulty_length_and_domain(questions):
         "easy": 1, "hard": 0.5, "short": 0.5, "medium": 1, "long": 1,
         "Single-Document QA": 0.75, "compensated": 0.8125,
     }  # fmt: skip
+
+
+def test_choices_about_one_text_are_not_counted_as_if_they_were_apart(questions):
+    rows = [question(i, context=f"Text {i // 5}.") for i in range(20)]
+    questions.write_text(json.dumps(rows))
+    asked = task("longbench-v2", questions)
+    requests = list(asked.requests(Bytes(), 1500))
+    hits = [float(i < 10) for i in range(20)]
+    samples = [
+        replace(asked.sample(r, "", None), score=hit) for r, hit in zip(requests, hits, strict=True)
+    ]
+    score = asked.score(samples)
+    assert (score.low, score.high) == (0, 1) and score.value == 0.5 and score.n == 20
+    assert sorted(asked.items(samples).values()) == [0, 0, 1, 1]
 
 
 def test_reasoning_is_put_to_the_model_again_without_the_text(questions):

@@ -345,6 +345,22 @@ def test_a_control_shows_no_document(name, data):
         assert "Document 1" not in text and text.endswith(f"{request.about['query']} Answer:")
 
 
+def test_questions_on_one_paragraph_are_one_item(tmp_path):
+    """The published script takes questions in the file's order, so that ten are on few texts."""
+    every = [
+        {"context": f"Paragraph {p}.", "qas": [
+            {"question": f"{p} {q}?", "answers": [{"text": str(p)}], "is_impossible": False}
+            for q in range(6)
+        ]} for p in range(2)
+    ]  # fmt: skip
+    (tmp_path / "qa_1.json").write_text(json.dumps({"data": [{"paragraphs": every}]}))
+    ruler, requests = asked("ruler.qa_1", Bytes(), 900, samples=12, data=tmp_path / "qa_1.json")
+    samples = [ruler.grade(r, Bytes().tokens("0"), Bytes()) for r in requests]
+    score = ruler.score(samples)
+    assert (score.value, score.low, score.high) == (0.5, 0, 1)
+    assert sorted(ruler.items(samples).values()) == [0, 1]
+
+
 def test_a_small_dataset_is_shown_whole(data):
     (request, *_) = asked("ruler.qa_2", Bytes(), 9000, data=data / "qa_2.json")[1]
     assert request.about["filler"] == 80 and len(request.tokens) < 5000
