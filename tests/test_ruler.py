@@ -2,7 +2,7 @@
 
 import json
 import re
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, pairwise
 
 import pytest
 from readers import Bytes, Spaced, Talking, prompt_of, questions, toy
@@ -227,20 +227,41 @@ def test_there_is_room_for_all_that_is_asked_for(spec, reader):
 
 def test_a_chain_hands_its_value_on_and_an_example_stands_before(reader):
     for request in asked("ruler.vt", reader)[1]:
-        example, prompt = prompt_of(request, reader).split("\n\n\n\n")
+        example, prompt = re.split(r"\n\n(?=Memorize)", prompt_of(request, reader))
         names, value = request.about["answers"], request.about["value"]
         links = re.findall(r"VAR (\w+) = (?:VAR )?(\w+)", prompt)
         assert links == list(zip(names, [value, *names], strict=False)) and len(links) == 5
         assert prompt.endswith(f"5 variables are assigned the value {value}, they are: ")
         assert all(prompt.count(name) == 2 for name in names[:-1]) and prompt.count(names[-1]) == 1
-        shown = example.rsplit(": ", 1)[1].split()
+        asks, shown = example.rsplit(":  ", 1)
+        shown = shown.split(" ")
         assert [a for a, _ in re.findall(r"VAR (\w+) = (?:VAR )?(\w+)", example)] == shown
-        assert all(len(name) == 3 for name in shown) and len(reader.tokens(example)) <= 500
+        assert all(len(name) == 3 for name in shown)
+        assert len(reader.tokens(asks)) <= 500 or asks.count("The grass is green.") == 5
+
+
+@pytest.mark.parametrize("length", [2048, 9000])
+def test_each_assignment_has_a_line_of_its_own_as_published(length, reader):
+    """No two before the same line of noise, and none behind the last."""
+    noise = (
+        "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+    )
+    for request in asked("ruler.vt", reader, length, samples=20)[1]:
+        prompt = prompt_of(request, reader)
+        blocks = re.findall(r"following text\.\n\n(.*?)\nQuestion: ", prompt, re.S)
+        assert len(blocks) == 2
+        for block in blocks:
+            lines = block.split("\n")
+            links = [i for i, line in enumerate(lines) if line != noise]
+            assert re.fullmatch(r"VAR [A-Z]+ = \d{5}", lines[links[0]])
+            assert all(re.fullmatch(r"VAR [A-Z]+ = VAR [A-Z]+ ", lines[i]) for i in links[1:])
+            assert all(b - a > 1 for a, b in pairwise([*links, len(lines)])) and len(links) == 5
+        assert request.about["filler"] == len(lines) - 5
 
 
 def test_examples_are_drawn_anew_for_every_sample(reader):
     for name in ("ruler.vt", "ruler.cwe"):
-        examples = {prompt_of(r, reader).split("\n\n\n\n")[0][:400] for r in asked(name, reader)[1]}
+        examples = {prompt_of(r, reader)[:700] for r in asked(name, reader)[1]}
         assert len(examples) == 3
 
 
