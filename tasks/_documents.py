@@ -37,8 +37,12 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Documents(OnTexts, Ruler):
-    """The documents with the answer among others, in a random order; any known answer will do."""
+    """The documents with the answer among others, in a random order; any known answer will do.
 
+    Where a length holds more than all of them they come again, as published.
+    """
+
+    version = 2
     metric = "substring match"
     max_new_tokens = 32
     counts = "any of the known answers, somewhere in what is said, whatever the case"
@@ -69,7 +73,7 @@ class Documents(OnTexts, Ruler):
                 prefix=" Answer:",
                 answers=asked.answers,
                 least=0 if self.no_context else len(asked.documents),
-                most=0 if self.no_context else len(documents),
+                most=0 if self.no_context else None,
                 about={"query": asked.query, "text": named(self.held(asked, documents))},
             )
 
@@ -78,7 +82,7 @@ class Documents(OnTexts, Ruler):
         return "\n\n".join(documents[j] for j in asked.documents)
 
     def text(self, asked: Asked, documents: Sequence[str], i: int, length: int) -> Context:
-        """By how many documents there are: those with the answer, those near, then any."""
+        """By how many documents there are: those with the answer, those near, any, all again."""
         rng = self.draw(i, length)
         held = {*asked.documents, *asked.near}
         near = rng.sample(asked.near, len(asked.near))
@@ -86,7 +90,8 @@ class Documents(OnTexts, Ruler):
         order = [*asked.documents, *near, *rng.sample(rest, len(rest))]
 
         def text(n: int) -> str:
-            shown = order[:n]
+            rounds, more = divmod(n, len(order))
+            shown = order * rounds + order[:more]
             self.draw(i, length, "order").shuffle(shown)
             numbered = (f"Document {k}:\n{documents[j]}" for k, j in enumerate(shown, 1))
             return within(TEMPLATE.replace("{query}", asked.query), "\n\n".join(numbered))

@@ -382,9 +382,16 @@ def test_questions_on_one_paragraph_are_one_item(tmp_path):
     assert sorted(ruler.items(samples).values()) == [0, 1]
 
 
-def test_a_small_dataset_is_shown_whole(data):
-    (request, *_) = asked("ruler.qa_2", Bytes(), 9000, data=data / "qa_2.json")[1]
-    assert request.about["filler"] == 80 and len(request.tokens) < 5000
+@pytest.mark.parametrize("name", ["qa_1", "qa_2"])
+def test_where_documents_run_out_they_come_again(name, data):
+    for request in asked(f"ruler.{name}", Bytes(), 9000, data=data / f"{name}.json")[1]:
+        prompt, every = prompt_of(request, Bytes()), {"qa_1": 60, "qa_2": 80}[name]
+        assert 9000 - 32 - 80 < len(request.tokens) <= 9000 - 32
+        pattern = r"Document (\d+):\n(.*?)(?=\n\nDocument|\n\nAnswer)"
+        numbers, shown = zip(*re.findall(pattern, prompt, re.S), strict=True)
+        assert [int(k) for k in numbers] == [*range(1, request.about["filler"] + 1)]
+        times = [shown.count(text) for text in set(shown)]
+        assert len(times) == every < len(shown) and max(times) - min(times) <= 1
 
 
 def test_data_that_is_not_there_or_another_is_named(data, tmp_path):
