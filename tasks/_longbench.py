@@ -1,7 +1,6 @@
 """How a dataset of LongBench is asked and scored; tasks/longbench.py says which there are."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,11 +14,13 @@ from harness.metrics.longbench import BINS, DATASETS, Backend
 from harness.task import Outcome, Reader, Request, Sample, Score, Text
 
 from ._by_text import OnTexts, named
-from ._middle import enough, within
+from ._middle import see_room, within
 from ._prompt import Kind, talks
 from ._records import field, records, texts
 
 STOPS = {"samsum": ("\nDialogue",)}
+TEXTS = ("triviaqa", "samsum", "lsht", "repobench-p")
+"""Their `input` is no question: it is a text itself, or code, and is cut as the context is."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +132,14 @@ class LongBench(OnTexts):
             yield row
 
     def requests(self, reader: Reader, length: int) -> Iterator[Request]:
-        form = forms()[self.dataset]
-        most = room(reader, self.kind, form.prompt, length, self.max_new_tokens, self.dataset)
-        for i, row in enumerate(islice(self.rows(), self.samples)):
+        form, room = forms()[self.dataset].prompt, self.max_new_tokens
+        every = list(islice(self.rows(), self.samples))
+        ends = (self.ends(form, row) for row in every)
+        see_room(reader, self.kind, ends, length, self.dataset, room)
+        for i, row in enumerate(every):
             context = "" if self.no_context else row["context"]
-            text = form.prompt.format(context=context, input=row["input"])
-            tokens, cut = within(reader, self.kind, text, most)
+            text = form.format(context=context, input=row["input"])
+            tokens, cut = within(reader, self.kind, text, length - room)
             yield Request(
                 id=f"{self.name}-{i}",
                 tokens=tokens,
@@ -149,6 +152,12 @@ class LongBench(OnTexts):
                     **self.about(row),
                 },
             )
+
+    def ends(self, form: str, row: Mapping[str, Any]) -> tuple[str, str]:
+        """What of a prompt no cut may go through, before its context and behind it."""
+        asked = "" if self.dataset in TEXTS else row["input"]
+        before, after = form.split("{context}")
+        return before.format(input=asked), after.format(input=asked)
 
     def grade(self, request: Request, outcome: Outcome, reader: Reader) -> Sample:
         said, right = reader.text(outcome), request.about["answers"]
@@ -229,19 +238,3 @@ def by_length(judged: Sequence[tuple[float, Mapping[str, Any]]]) -> dict[str, fl
     for score, about in judged:
         bins[official.bin_of(about["length"])].append(score)
     return {bin: fmean(scores) for bin, scores in bins.items() if scores}
-
-
-def room(reader: Reader, kind: Kind, form: str, length: int, answer: int, name: str) -> int:
-    """Tokens that a prompt may have, so that its own words survive a cut and the answer fits.
-
-    Raises:
-        ValueError: the length has no such room; says what length would do.
-    """
-    words = re.split(r"\{\w+\}|\$\w+\$", form)
-    needed = enough(reader, kind, words[0], "".join(words[1:]), answer)
-    if length < needed:
-        raise ValueError(
-            f"{name} needs at least {-(-needed // 100) * 100:,} tokens with this tokenizer, and "
-            f"{length:,} were asked for: take longer lengths."
-        )
-    return length - answer

@@ -27,8 +27,7 @@ from harness.metrics.longbench_v2 import chosen
 from harness.task import Choice, Outcome, Reader, Request, Sample, Score, Text
 
 from ._by_text import OnTexts, named
-from ._longbench import room
-from ._middle import within
+from ._middle import see_room, within
 from ._prompt import Kind, spelled
 from ._records import field, records
 
@@ -128,10 +127,13 @@ class LongBenchV2(OnTexts):
 
     def requests(self, reader: Reader, length: int) -> Iterator[Request]:
         form = prompts()["no-context" if self.no_context else self.form]
-        most = room(reader, self.prompt, form, length, self.max_new_tokens, "LongBench v2")
-        for row in islice(self.rows(), self.samples):
+        room, every = self.max_new_tokens, list(islice(self.rows(), self.samples))
+        before, _, after = form.partition("$DOC$")
+        ends = ((filled(before, row), filled(after, row) + self.prefix) for row in every)
+        see_room(reader, self.prompt, ends, length, "LongBench v2", room)
+        for row in every:
             text = filled(form, row)
-            tokens, cut = within(reader, self.prompt, text, most, self.prefix)
+            tokens, cut = within(reader, self.prompt, text, length - room, self.prefix)
             about = {name: row[name] for name in ("_id", *KINDS)}
             about |= {"gold": row["answer"], "text": named(row["context"]), **self.keeps(row)}
             ask = self.asks(reader)

@@ -497,10 +497,36 @@ def test_data_that_is_not_there_says_how_to_point_to_it(tmp_path, monkeypatch):
 
 def test_a_length_without_room_says_which_has(data):
     asked = task("longbench.gov_report", data)
-    with pytest.raises(ValueError, match=r"gov_report needs at least (\d+) tokens") as error:
+    with pytest.raises(
+        ValueError, match=r"gov_report needs lengths of at least \d+ tokens"
+    ) as error:
         list(asked.requests(Bytes(), 512))
     enough = int(re.search(r"at least (\d+)", str(error.value))[1])
     assert all(len(r.tokens) <= enough - 512 for r in asked.requests(Bytes(), enough))
+
+
+@pytest.mark.parametrize("reader", [Bytes, Talking])
+@pytest.mark.parametrize(
+    "name", ["longbench.hotpotqa", "longbench.trec", "longbench-v2", "longbench-v2.likelihood"]
+)
+def test_no_cut_goes_through_a_question(name, reader, tmp_path):
+    asks = " ".join(f"Which{i}" for i in range(150))
+    dataset = name.partition(".")[2]
+    (tmp_path / "data.json").write_text(json.dumps([question(), question(1, question=asks)]))
+    if dataset in DATASETS:
+        written(tmp_path, dataset, [row(dataset), row(dataset, 1, input=asks)])
+    asked = task(name, tmp_path)
+    with pytest.raises(ValueError, match="a cut would go through its questions; 1,800") as error:
+        list(asked.requests(reader(), 1800))
+    enough = int(re.search(r"at least ([\d,]+)", str(error.value))[1].replace(",", ""))
+    _, second = asked.requests(reader(), enough)
+    assert asks in reader().text(second.tokens) and second.cut > 0
+
+
+def test_a_text_that_is_asked_about_may_be_cut_as_its_context_may(data):
+    written(data, "triviaqa", [row("triviaqa", input="Passage " * 500)])
+    (request,) = task("longbench.triviaqa", data).requests(Bytes(), 1800)
+    assert request.cut > 0
 
 
 def test_predictions_of_the_official_layout_are_judged():
