@@ -173,16 +173,17 @@ def _scored(spec: str, sources: Sequence[Source], model: str) -> Scored:
         file, these = source.file, list(lines(source.file))
         if not any(line.row is not None for line in these):
             raise ValueError(f"{file} has no predictions: write one JSON object a line.")
-        answers = _answers(task, these, known, file)
-        questions = [_asked(line, answers, known, source) for line in these]
+        answers, names = _answers(task, these, known, file), names_of(these)
+        own = known if known.keys() >= {*names} else {}  # else its ids are of another set
+        questions = [_asked(line, answers, own, source) for line in these]
         pairs = zip(these, questions, strict=True)
         rows += [_judged(task, line, of, model, file) for line, of in pairs]
         found, asked = found + these, asked + questions
-        names = names_of(these)
         repeated += len(names) - len({*names})
         repaired += [f"line {n.number} of {file}: {n.repaired}" for n in these if n.repaired]
         unread += [f"line {n.number} of {file}" for n in these if n.row is None]
-    missed = known.keys() - {*names_of(found)}
+    answered = {*names_of(found)}
+    counted = bool(answered) and known.keys() >= answered
     return Scored(
         task=catalog.canonical("tasks", spec),
         metric=task.metric,
@@ -190,8 +191,8 @@ def _scored(spec: str, sources: Sequence[Source], model: str) -> Scored:
         rows=rows,
         value=100 * _average(task, rows, asked),
         parts=_parts(task, rows, asked),
-        questions=len(known) if len(missed) < len(known) else None,
-        unanswered=len(missed) if len(missed) < len(known) else 0,
+        questions=len(known) if counted else None,
+        unanswered=len(known) - len(answered) if counted else 0,
         repeated=repeated,
         repaired=repaired,
         unread=unread,

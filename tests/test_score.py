@@ -169,6 +169,17 @@ def test_questions_without_an_answer_and_answers_that_come_twice_are_counted(
     assert (found.questions, found.unanswered, found.repeated) == (None, 0, 1)
 
 
+def test_ids_of_another_set_count_no_question_as_unanswered(questions, tmp_path, capsys):
+    """As GPT-4's of InfiniteBench, whose ids are those of a larger set; each row has its answer."""
+    path = file(tmp_path, *({"id": i, "pred": "fox", "answer": ["fox"]} for i in (4, 7)))
+    spec = f"infinitebench.longbook_qa_eng,data={questions}"
+    found = score(spec, path)
+    assert (found.value, found.questions, found.unanswered) == (100, None, 0)
+    assert run(capsys, "-t", spec, "--predictions", path)[2] == ""
+    path = file(tmp_path, {"id": 4, "pred": "fox", "answer": ["fox"]})
+    assert (score(spec, path).questions, score(spec, path).unanswered) == (2, 1)
+
+
 def choices(n):
     names = ("question", "choice_A", "choice_B", "choice_C", "choice_D", "context")
     told = dict.fromkeys((*names, "difficulty", "length", "domain"), "it")
