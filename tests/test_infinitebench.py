@@ -336,6 +336,16 @@ def test_prompts_are_the_published_ones():
     assert PROMPTS["infinitebench"] == {"base": BASE, "chat": CHAT}
 
 
+def test_limits_and_sizes_are_the_published_ones():
+    own = {}
+    for name in OFFICIAL:
+        posed = task(name)
+        questions = int(posed.size.split()[0])
+        own[name] = {"max_new_tokens": posed.max_new_tokens, "questions": questions}
+        own[name] |= {"units": posed.published} if name in GENERATED else {}
+    assert own == PROMPTS["limits"]["infinitebench"]
+
+
 def test_who_chats_has_room_for_a_sentence_around_the_answer(books):
     def room(name, prompt, **given):
         (request,) = asked(name, 9000, Talking(), prompt=prompt, samples=1, **given)

@@ -289,10 +289,36 @@ def test_the_cut_is_as_long_as_what_it_took(data):
     assert len(cut.tokens) == 3000 - 32
 
 
+PUBLISHED = json.loads((Path(__file__).parent / "golden" / "prompts.json").read_text("utf-8"))
+
+
 def test_prompts_are_the_published_ones():
-    golden = Path(__file__).parent / "golden" / "prompts.json"
-    published = json.loads(golden.read_text("utf-8"))["longbench"]
-    assert {name: form.prompt for name, form in forms().items()} == published
+    assert {name: form.prompt for name, form in forms().items()} == PUBLISHED["longbench"]
+
+
+def test_limits_and_sizes_are_the_published_ones():
+    own = {
+        name: {
+            "conversation": form.conversation,
+            "first_line": DATASETS[name].first_line,
+            "max_new_tokens": form.max_new_tokens,
+            "questions": form.questions,
+            "questions_e": form.questions_e,
+        }
+        for name, form in forms().items()
+    }
+    assert own == PUBLISHED["limits"]["longbench"]
+    assert {name for name in own if own[name]["questions_e"]} == set(metrics.EXTENDED)
+    for spec in EVERY:
+        asked, limits = catalog.load("tasks", spec), own[catalog.load("tasks", spec).dataset]
+        size = limits["questions_e" if asked.extended else "questions"]
+        assert asked.size == f"{size} questions"
+        assert asked.max_new_tokens == limits["max_new_tokens"]
+    every = [catalog.load("tasks", f"longbench.{name}").size for name in ("all", "all_e")]
+    assert every == [
+        f"{sum(limits[key] for limits in own.values()):,} questions"
+        for key in ("questions", "questions_e")
+    ]
 
 
 def test_prompts_read_as_published(data):

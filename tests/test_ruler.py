@@ -3,6 +3,7 @@
 import json
 import re
 from itertools import accumulate, groupby, pairwise
+from pathlib import Path
 
 import pytest
 from readers import Bytes, Spaced, Talking, prompt_of, questions, toy
@@ -129,6 +130,66 @@ def test_a_mean_of_shares_has_an_interval():
         [ruler.grade(r, outcome, Bytes()) for r, outcome in zip(requests, said, strict=True)]
     )
     assert score.value == (0 + 1 + 2 + 3) / 16 and score.low < 0.375 < score.high
+
+
+# as published
+
+PUBLISHED = json.loads((Path(__file__).parent / "golden" / "prompts.json").read_text("utf-8"))
+
+
+def as_a_pattern(text):
+    """Whatever stands in its places; what stands in a place of one name is one."""
+    pattern, seen = "", set()
+    for piece in re.split(r"(\{\w+\})", text):
+        name = piece[1:-1]
+        if not piece.startswith("{"):
+            pattern += re.escape(piece)
+        else:
+            pattern += f"(?P={name})" if name in seen else f"(?P<{name}>.*)"
+            seen.add(name)
+    return pattern
+
+
+@pytest.mark.parametrize("name", ["vt", "cwe", "fwe", "qa_1", "qa_2"])
+def test_questions_are_put_in_the_published_words(name, data):
+    words = PUBLISHED["ruler"][name.partition("_")[0]]
+    fields = {"data": data / f"{name}.json"} if "qa" in name else {}
+    for request in asked(f"ruler.{name}", Bytes(), 3000, **fields)[1]:
+        whole = as_a_pattern(words["template"] + words["prefix"])
+        said = prompt_of(request, Bytes())
+        example = {"vt": f"{whole} (?:[A-Z]+ ?)+\n\n", "cwe": rf"{whole} 1\. .* 10\. \S+\n"}
+        if name in example:
+            said = re.sub(example[name], "", said, count=1, flags=re.S)
+        assert re.fullmatch(whole, said, re.S), said
+
+
+def test_needles_are_put_in_the_published_words():
+    words = PUBLISHED["ruler"]["niah"]
+    for name in NEEDLES:
+        request = asked(name, Bytes(), 3000, samples=1)[1][0]
+        template, prefix = words["template"], words["prefix"]
+        if len(request.about["answers"]) == 1:
+            for many, one in (("Some", "A"), ("are all", "is"), ("are", "is")):
+                template, prefix = template.replace(many, one), prefix.replace(many, one)
+        found = re.fullmatch(as_a_pattern(template + prefix), prompt_of(request, Bytes()), re.S)
+        kinds = {"numbers", "uuids"}
+        assert found["type_needle_v"] in (kinds if "are" in prefix else {k[:-1] for k in kinds})
+        needle = re.escape(words["needle"]).replace(r"\{type_needle_v\}", "(?:numbers|uuids)")
+        needle = needle.replace(r"\{key\}", re.escape(request.about["queries"][0]))
+        needle = needle.replace(r"\{value\}", re.escape(request.about["answers"][0]))
+        assert re.search(needle, found["context"])
+
+
+def test_limits_and_rules_are_the_published_ones():
+    own = {}
+    for name in EVERY:
+        half = task(name).matched("this", ["this", "that"], {})
+        rule = {0.5: "all", 1.0: "part"}[half]
+        own[name.partition(".")[2]] = {
+            "max_new_tokens": task(name).max_new_tokens,
+            "matches": rule,
+        }
+    assert own == PUBLISHED["limits"]["ruler"]
 
 
 # needles
