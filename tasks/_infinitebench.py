@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, ClassVar, Literal
 
+from harness.judge import Judge
 from harness.metrics.infinitebench import MEASURES, judge
 from harness.task import Outcome, Reader, Request, Sample, Score, Text
 
@@ -20,7 +21,7 @@ from ._prompt import Question, fitted, talks
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfiniteBench(OnTexts):
+class InfiniteBench(OnTexts, Judge):
     """How a question is put, and how an answer is graded."""
 
     version: ClassVar[int] = 2

@@ -16,7 +16,7 @@ from ._by_text import named
 from ._infinitebench import InfiniteBench
 from ._infinitebench_prompts import BASE
 from ._middle import see_room, within
-from ._records import HUB, field, records, texts
+from ._records import field, records, texts
 
 LETTERS = "ABCD"
 
@@ -32,11 +32,6 @@ class FromFile(InfiniteBench):
 
     data: str = "hf:xinrongzhang2022/InfiniteBench"
     """hf:NAME, or a folder with the official jsonl files, or one such file."""
-
-    @property
-    def local(self) -> bool:
-        """Its questions are on this machine."""
-        return not self.data.startswith(HUB)
 
     def fill(self, row: Mapping[str, Any]) -> dict[str, str]:
         """What stands in the prompt's template."""

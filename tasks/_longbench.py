@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
 
+from harness.judge import Judge
 from harness.metrics import longbench as official
 from harness.metrics.longbench import BINS, DATASETS, Backend
 from harness.task import Outcome, Reader, Request, Sample, Score, Text
@@ -46,7 +47,7 @@ def forms() -> dict[str, Form]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LongBench(OnTexts):
+class LongBench(OnTexts, Judge):
     """One dataset."""
 
     dataset: ClassVar[str]
@@ -88,7 +89,7 @@ class LongBench(OnTexts):
         return official.packages(self.dataset)
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         """Of its file."""
         return f"{self.dataset}_e" if self.extended else self.dataset
 
@@ -100,13 +101,8 @@ class LongBench(OnTexts):
         """Few-shot examples and code are never a conversation, whatever `prompt` says."""
         return "chat" if talks(reader, self.kind) else "base"
 
-    @property
-    def local(self) -> bool:
-        """Its questions are on this machine."""
-        return not self.data.startswith("hf:")
-
     def answers(self) -> dict[str, tuple[list[str], dict[str, Any]]]:
-        """What is right, by `_id`; and what else of the question a judge looks at."""
+        """By `_id`."""
         return {str(row["_id"]): (row["answers"], self.about(row)) for row in self.rows()}
 
     def about(self, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.judge import Judge
 from harness.metrics.ruler import cleaned, match_all
 
 from ._filled import Filled
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ruler(Filled):
+class Ruler(Filled, Judge):
     """The share of answers that stand in what was said; 500 samples are published."""
 
     metric = "recall"

@@ -83,11 +83,11 @@ class Every(LongBench):
         return {key: one for m in self.members().values() for key, one in m.answers().items()}
 
     def average(self, judged: Sequence[tuple[float, Mapping[str, Any]]]) -> float:
-        """Of rows that were judged, each a score and what it is of: what the metric's name says.
-
-        Raises:
-            ValueError: a dataset has none.
-        """
+        if not all(row for _, row in judged):
+            raise ValueError(
+                "A line cannot be read, so that nobody knows which dataset it is of: without it "
+                f"there is no {self.metric}. Mend it, or score each dataset by its name."
+            )
         samples = _samples(judged)
         if without := {*self.datasets} - {sample.about.get("dataset") for sample in samples}:
             raise ValueError(

@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
 
+from harness.judge import Judge
 from harness.metrics.longbench_v2 import chosen
 from harness.task import Choice, Outcome, Reader, Request, Sample, Score, Text
 
@@ -84,17 +85,12 @@ class LongBenchV2(OnTexts):
                 f"LongBench v2 needs at least 1 sample, and {self.samples} were asked for."
             )
 
-    @property
-    def local(self) -> bool:
-        """Its questions are on this machine."""
-        return not self.data.startswith("hf:")
-
     def answers(self) -> dict[str, tuple[str, dict[str, Any]]]:
         """What is right, by `_id`; and what the parts are told by."""
         return {r["_id"]: (r["answer"], {kind: r[kind] for kind in KINDS}) for r in self.rows()}
 
-    def whose(self, file: Path) -> str | None:
-        """The model of a file of predictions: the published scripts name it so, and the form."""
+    def whose(self, file: Path, name: str) -> str | None:
+        """The published scripts name a file after its model, and the form."""
         model = re.sub(r"(_cot|_no_context|_rag_\d+)$", "", file.stem)
         ending = "_no_context" if self.no_context else self.ending
         return model if file.stem == model + ending else None
@@ -159,7 +155,7 @@ class LongBenchV2(OnTexts):
         return replace(super().score(samples), parts=parts)
 
 
-class ZeroShot(LongBenchV2):
+class ZeroShot(LongBenchV2, Judge):
     """The answer is written out, and a pattern finds it."""
 
     def asks(self, reader: Reader) -> Text | Choice:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, ClassVar
 
+from harness.judge import Judge
 from harness.metrics.ruler import cleaned, match_any
 from harness.task import Reader, Sample, Score
 
@@ -31,7 +32,7 @@ TEMPLATE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoLiMa(Filled):
+class NoLiMa(Filled, Judge):
     """Depths x trials; a hit says the name."""
 
     metric = "accuracy"

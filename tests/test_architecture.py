@@ -56,8 +56,10 @@ MAY_SEE = {
     "harness/lmeval.py": {"harness.nearest", "harness.network"},
     "harness/network.py": set(),
     "harness/asking.py": {"harness.task"},
+    "harness/judge.py": set(),
     "tasks": {
         "harness.contents",
+        "harness.judge",
         "harness.task",
         "harness.stats",
         "harness.metrics",
