@@ -99,7 +99,7 @@ def folder(spec: str, place: Path) -> Iterator[Scored]:
         ValueError: two are of the same task and model.
     """
     files, found = sorted(place.rglob("*.jsonl")), list[Scored]()
-    for member in catalog.members("tasks", spec):
+    for member in _members(spec):
         for model, sources in _sources(member, files).items():
             found.append(_scored(member, sources, model))
             yield found[-1]
@@ -109,6 +109,17 @@ def folder(spec: str, place: Path) -> Iterator[Scored]:
             "preds_TASK.jsonl, in a folder for each model."
         )
     yield from _averages(spec, found)
+
+
+def _members(spec: str) -> list[str]:
+    """What a spec means, and of a benchmark's bare name what else its average is made of."""
+    found, name = catalog.members("tasks", spec), catalog.split(spec)[0]
+    if found == [spec]:
+        return found
+    averaged = judging(found[0]).averaged
+    every = [v for v in catalog.variants("tasks", name) if v.partition(".")[2] in averaged]
+    named = {catalog.split(member)[0] for member in found}
+    return [*found, *(variant for variant in every if variant not in named)]
 
 
 def _sources(member: str, files: Sequence[Path]) -> dict[str, list[Source]]:

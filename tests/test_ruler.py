@@ -37,6 +37,7 @@ def asked(name, reader, length=2048, **fields):
 
 
 def test_they_are_thirteen_and_the_bare_name_means_those_that_are_made_here():
+    assert tuple(name.partition(".")[2] for name in EVERY) == task("ruler.vt").averaged
     assert len(EVERY) == 13 and catalog.members("tasks", "ruler") == MADE
     assert set(EVERY) - set(MADE) == {"ruler.qa_1", "ruler.qa_2"}
     for name in ("ruler", "ruler.qa_2", "infinitebench.code_run"):

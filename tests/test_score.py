@@ -309,6 +309,21 @@ def test_rulers_own_files_are_read_and_a_number_is_no_answer(tmp_path):
             score("ruler.niah_single_1", path)
 
 
+def test_a_folder_of_rulers_thirteen_has_its_average(tmp_path, capsys):
+    """Those that ask of a file, too: their predictions say what is right."""
+    names = [name.partition(".")[2] for name in catalog.variants("tasks", "ruler")]
+    for i, name in enumerate(names):
+        said = {"pred": "7" if i % 2 else "", "outputs": ["7"]}
+        file(tmp_path / "one", said, name=f"{name}.jsonl")
+        if name != "qa_2":
+            file(tmp_path / "two", said, name=f"{name}.jsonl")
+    *singles, whole = folder("ruler", tmp_path)
+    assert len(singles) == 25 and (whole.task, whole.model) == ("ruler", "one")
+    assert whole.value == whole.parts["average"] == pytest.approx(100 * 6 / 13)
+    code, out, _ = run(capsys, "-t", "ruler", "--predictions", tmp_path)
+    assert code == 0 and out.splitlines()[-1].split() == ["average", "46.15", "-"]
+
+
 def test_a_folder_says_whose_each_file_is_and_holds_one_of_each(tmp_path, capsys):
     right = {"pred": "x", "answers": ["x"], "length": 9}
     for name in ("pred/M/qasper.jsonl", "pred_e/M/qasper.jsonl"):
