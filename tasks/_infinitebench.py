@@ -123,13 +123,20 @@ class Generated(InfiniteBench):
 
     published: ClassVar[int]
     """Units of the published questions, of which a long prompt loses the middle."""
+    rows: ClassVar[int]
+    """Published questions."""
     least: ClassVar[int] = 1
 
     seed: int = 0
     sized: Literal["length", "published"] = "length"
-    """length: as the cell; published: as on the hub, and cut where that is longer."""
+    """length: as the cell; published: as on the hub, in its order, and cut where that is longer."""
     pair_lengths: bool = False
     """Ask the same at every length."""
+
+    @property
+    def version(self) -> int:  # type: ignore[override]
+        """One more where depths and kinds are the published ones, which they were not at first."""
+        return InfiniteBench.version + (self.sized == "published")
 
     @abstractmethod
     def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
@@ -164,7 +171,23 @@ class Generated(InfiniteBench):
 
     def depth(self, i: int) -> float:
         """Of sample i, evenly from beginning to end; 0 to 1."""
+        if self.sized == "published":
+            return round(self.place(i), 4)
         return round(i / (self.samples - 1), 4) if self.samples > 1 else 0.5
+
+    def place(self, i: int) -> float:
+        """The published depth: of 59, ten questions at each."""
+        return self.row(i) // 10 / 58
+
+    def row(self, i: int) -> int:
+        """The published question that sample i is; of fewer samples, evenly from all of them."""
+        return i * self.rows // self.samples
+
+    def turn(self, i: int, kinds: Sequence[Any]) -> Any:
+        """Which kind sample i is of: in turn, or where they are published one after another."""
+        if self.sized == "published":
+            return kinds[self.row(i) * len(kinds) // self.rows]
+        return kinds[i % len(kinds)]
 
 
 class PassKey(Generated):
@@ -173,6 +196,7 @@ class PassKey(Generated):
     name = "passkey"
     max_new_tokens = 6
     published = 5220 * draws.LINE
+    rows = 590
     size = "590 of 122.4k tokens, or any"
 
     def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
@@ -185,6 +209,7 @@ class NumberString(Generated):
     name = "number_string"
     max_new_tokens = 12
     published = 5220 * draws.LINE
+    rows = 590
     size = "590 of 122.4k tokens, or any"
 
     def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
@@ -198,7 +223,12 @@ class KeyValue(Generated):
     name = "kv_retrieval"
     max_new_tokens = 50
     published = 2500
+    rows = 500
     size = "500 of 89.9k tokens, or any"
+
+    def place(self, i: int) -> float:
+        """Of each fifth pair."""
+        return 5 * self.row(i) / (self.published - 1)
 
     def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
         return draws.pairs(rng, n, self.depth(i))
@@ -210,11 +240,12 @@ class MathFind(Generated):
     name = "math_find"
     max_new_tokens = 3
     published = 15_000
+    rows = 350
     least = 8
     size = "350 of 87.9k tokens, or any"
 
     def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
-        return draws.listed(rng, 2 * n, list(draws.WANTED)[i % len(draws.WANTED)])
+        return draws.listed(rng, 2 * n, self.turn(i, list(draws.WANTED)))
 
 
 class MathCalc(Generated):
@@ -225,8 +256,10 @@ class MathCalc(Generated):
     """
 
     name = "math_calc"
+    version = InfiniteBench.version
     max_new_tokens = 30_000
     published = 15_000
+    rows = 50
     least = 2
     size = "50 of 43.9k tokens, or any"
 
@@ -245,13 +278,14 @@ class CodeRun(Generated):
     max_new_tokens = 5
     chat_tokens = 256
     published = 4400
+    rows = 400
     size = "400 of 75.2k tokens, or any"
 
     def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
         return draws.functions(rng, n, self.deep(i))
 
     def deep(self, i: int) -> int:
-        return draws.DEEP[i % len(draws.DEEP)]
+        return int(self.turn(i, draws.DEEP))
 
     def units(self, i: int) -> tuple[int, int]:
         """Published layers are equal."""
