@@ -11,6 +11,8 @@ from readers import Bytes, Spaced, Talking, prompt_of, questions, toy
 from harness import catalog
 from harness.metrics.ruler import match_all, match_any
 from harness.show import show
+from harness.tasks import _frequency
+from harness.tasks._frequency import set_of_codes
 
 
 def task(spec):
@@ -358,6 +360,20 @@ def test_the_three_most_frequent_words_come_after_the_dots(reader):
         ranked = sorted(counts, key=counts.get, reverse=True)
         assert ranked[0] == "..." and set(ranked[1:4]) == set(request.about["answers"])
         assert counts[ranked[3]] > counts[ranked[4]]
+
+
+@pytest.mark.parametrize(("length", "words"), [(4096, 80), (4100, 81), (131_072, 2620)])
+def test_coded_words_are_of_as_many_as_published(length, words, monkeypatch):
+    """A fiftieth of the tokens that the prompt may have, as the answer has room."""
+    drawn = []
+
+    def counted(rng, n, real=set_of_codes):
+        drawn.append(n)
+        return real(rng, n)
+
+    monkeypatch.setattr(_frequency, "set_of_codes", counted)
+    next(task("ruler.fwe,samples=1").questions(Bytes(), length))
+    assert drawn == [words]
 
 
 # documents
