@@ -177,7 +177,10 @@ class LongBench(OnTexts, Judge):
         return official.averages(scores)
 
     def judge(self, prediction: str, gold: Any, row: Mapping[str, Any]) -> tuple[float, str | None]:
-        """As the official eval.py: `gold` lists all true answers, `row` has `all_classes`."""
+        """As the official eval.py: `gold` lists all true answers, `row` has `all_classes`.
+
+        Those are of the row; the official script takes the last row's for the whole file.
+        """
         right = [gold] if isinstance(gold, str) else gold
         if not isinstance(right, list) or not all(isinstance(text, str) for text in right):
             raise ValueError(f"the answers of {self.dataset} are a list of texts")
