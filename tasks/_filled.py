@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from harness.stats import wilson
 from harness.task import Choice, Outcome, Reader, Request, Sample, Score, Task, Text, Verdict
 
-from ._prompt import Question, fitted
+from ._prompt import Question, fitted, see_some
 
 Context = Callable[[int], str]
 """A text by its units of filler."""
@@ -33,8 +33,7 @@ class Filled(Task):
     """Ask the same at every length."""
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(f"A task needs at least 1 sample, and {self.samples} were asked for.")
+        see_some(self.samples, "A task")
 
     @abstractmethod
     def questions(self, reader: Reader, length: int) -> Iterator[Question]:

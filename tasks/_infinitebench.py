@@ -17,7 +17,7 @@ from ._by_text import OnTexts
 from ._infinitebench_draws import Drawn
 from ._infinitebench_prompts import BASE, CHAT
 from ._middle import within
-from ._prompt import Question, fitted, talks
+from ._prompt import Question, fitted, see_some, talks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +46,7 @@ class InfiniteBench(OnTexts, Judge):
     scorer: Literal["official", "fixed"] = "official"
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(
-                f"InfiniteBench needs at least 1 sample, and {self.samples} were asked for."
-            )
+        see_some(self.samples, "InfiniteBench")
 
     @property
     def metric(self) -> str:  # type: ignore[override]

@@ -16,7 +16,7 @@ from harness.task import Outcome, Reader, Request, Sample, Score, Text
 
 from ._by_text import OnTexts, named
 from ._middle import see_room, within
-from ._prompt import Kind, talks
+from ._prompt import Kind, see_some, talks
 from ._records import field, records, texts
 
 STOPS = {"samsum": ("\nDialogue",)}
@@ -69,10 +69,7 @@ class LongBench(OnTexts, Judge):
     """Leave the context out: what a model knows without it."""
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(
-                f"LongBench needs at least 1 sample, and {self.samples} were asked for."
-            )
+        see_some(self.samples, "LongBench")
 
     @property
     def max_new_tokens(self) -> int:  # type: ignore[override]

@@ -29,7 +29,7 @@ from harness.task import Choice, Outcome, Reader, Request, Sample, Score, Text
 
 from ._by_text import OnTexts, named
 from ._middle import see_room, within
-from ._prompt import Kind, spelled
+from ._prompt import Kind, see_some, spelled
 from ._records import field, records
 
 LETTERS = "ABCD"
@@ -80,10 +80,7 @@ class LongBenchV2(OnTexts):
     """Leave the text out: what a model knows without it."""
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(
-                f"LongBench v2 needs at least 1 sample, and {self.samples} were asked for."
-            )
+        see_some(self.samples, "LongBench v2")
 
     def answers(self) -> dict[str, tuple[str, dict[str, Any]]]:
         """What is right, by `_id`; and what the parts are told by."""

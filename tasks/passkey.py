@@ -16,12 +16,13 @@ from harness.stats import wilson
 from harness.task import Outcome, Reader, Request, Sample, Score, Task, Text, Verdict
 
 from ._filled import by_depth, ordered
+from ._haystack import NOISE
+from ._prompt import see_some
 
 INTRO = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize "
     "it. I will quiz you about the important information there."
 )
-HAY = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 NEEDLE = "The pass key is {key}. Remember it. {key} is the pass key."
 QUESTION = "What is the pass key? The pass key is"
 STEP = 128
@@ -47,8 +48,7 @@ class Retrieval(Task):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(f"Passkey needs at least 1 sample, and {self.samples} were asked for.")
+        see_some(self.samples, "Passkey")
 
     def grade(self, request: Request, outcome: Outcome, reader: Reader) -> Sample:
         """A hit is the key as the first number said, as the published scripts have it.
@@ -196,11 +196,11 @@ def continuation(reader: Reader, before: str, text: str) -> list[int]:
 
 def filler(reader: Reader, n: int) -> list[int]:
     """The first n tokens of endless hay, as the tokenizer reads it in one piece."""
-    two, three = (reader.tokens(" ".join([HAY] * bales)) for bales in (2, 3))
+    two, three = (reader.tokens(" ".join([NOISE] * bales)) for bales in (2, 3))
     if three[: len(two)] == two and len(three) > len(two):
         bale = three[len(two) :]
         return (two + bale * (n // len(bale) + 1))[:n]
-    return reader.tokens(" ".join([HAY] * (n + 1)))[:n]
+    return reader.tokens(" ".join([NOISE] * (n + 1)))[:n]
 
 
 def answer(reader: Reader, key: str) -> Verdict | Text:
@@ -217,7 +217,7 @@ def published_prompt(characters: int, rng: random.Random) -> tuple[str, str, flo
     """
     before = rng.randint(0, characters)
     key = str(rng.randint(1, 50_000))
-    hay = " ".join([HAY] * (characters // (len(HAY) + 1) + 1))
+    hay = " ".join([NOISE] * (characters // (len(NOISE) + 1) + 1))
     intro = INTRO.replace("memorize it.", "memorize them.")
     lines = (intro, hay[:before], NEEDLE.format(key=key), hay[: characters - before], QUESTION)
     return "\n".join(lines), key, before / max(1, characters)
