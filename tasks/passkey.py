@@ -6,7 +6,7 @@ Mohtashami & Jaggi 2023, https://arxiv.org/abs/2305.16300
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import ClassVar
 
@@ -15,7 +15,7 @@ import numpy as np
 from harness.stats import wilson
 from harness.task import Outcome, Reader, Request, Sample, Score, Task, Text, Verdict
 
-from ._filled import by_depth, ordered
+from ._filled import AtDepths
 from ._haystack import NOISE
 from ._prompt import see_some
 
@@ -72,7 +72,7 @@ class Retrieval(Task):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passkey(Retrieval):
+class Passkey(AtDepths, Retrieval):
     """Lengths x depths x trials, each prompt exactly as long as the cell.
 
     All prompts of a cell begin alike up to the first needle, and the trials of a depth differ only
@@ -81,15 +81,12 @@ class Passkey(Retrieval):
 
     samples: int = 1
     """Trials a depth."""
-    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    """How much of the filler stands before the needle; 0 to 1, kept in order, to four decimals."""
     digits: int = 5
     pair_lengths: bool = False
     """Hide the same keys at every length."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "depths", ordered(self.depths))  # the same are the same cell
         if not 1 <= self.digits <= 18:
             raise ValueError(f"A key has 1 to 18 digits, and {self.digits} were asked for.")
         if len(self.depths) * self.samples > 9 * 10 ** (self.digits - 1):
@@ -130,9 +127,6 @@ class Passkey(Retrieval):
                 pass
             keys[key] = None
         return list(keys)
-
-    def score(self, samples: Sequence[Sample]) -> Score:
-        return replace(super().score(samples), parts=by_depth(samples))
 
 
 @dataclass(frozen=True, kw_only=True)
