@@ -63,9 +63,11 @@ MAY_SEE = {
     "harness/lmeval.py": {"harness.nearest", "harness.network"},
     "harness/network.py": set(),
     "harness/asking.py": {"harness.task"},
+    "harness/judge.py": set(),
     "tasks": {
         "harness.contents",
         "harness.disk",
+        "harness.judge",
         "harness.task",
         "harness.stats",
         "harness.metrics",
