@@ -346,9 +346,20 @@ def _no_mask(*_: object, attention_mask: Tensor | None = None, **__: object) -> 
         )
 
 
-def _ends_later(positions: object, keys: int) -> bool:
-    """Whether the last query stands behind more keys than there are."""
-    return isinstance(positions, Tensor) and int(positions.max()) >= keys
+def _refuse_other_keys(positions: object, keys: int) -> None:
+    """Raises ValueError: keys are not one for each position up to the last query's."""
+    seen = int(positions.max()) + 1 if isinstance(positions, Tensor) else keys
+    if seen > keys:
+        raise ValueError(
+            "A layer's cache has dropped keys beyond its window, and a method that bends attention "
+            "counts positions from the first: read with harness, or give generate use_cache=False."
+        )
+    if seen < keys:
+        raise ValueError(
+            "This cache has room for keys that are still to come, and a method that bends "
+            "attention would attend to them: leave cache_implementation and past_key_values to "
+            "generate's default."
+        )
 
 
 def _attention(
@@ -367,11 +378,8 @@ def _attention(
     bend = getattr(module, "bend", None)
     if bend is None:
         return attend(query, key, value, scale=scale).transpose(1, 2), None
-    if ways.get("sliding_window") and _ends_later(ways.get("position_ids"), key.shape[2]):
-        raise ValueError(
-            "A layer's cache has dropped keys beyond its window, and a method that bends attention "
-            "counts positions from the first: read with harness, or give generate use_cache=False."
-        )
+    if ways.get("sliding_window") or key.shape[2] != query.shape[2]:  # a pass may be over all keys
+        _refuse_other_keys(ways.get("position_ids"), key.shape[2])
     key = bend.kept(key, 0)
     out = bend(attend, query, key, value, scale=scale, training=module.training)
     return out.transpose(1, 2), None

@@ -532,6 +532,25 @@ def test_transformers_generates_what_the_engine_does_or_says_why_not():
         assert theirs[: len(ours)] == list(ours)
 
 
+@pytest.mark.parametrize("spec", [*PARTS, "log-n", "nope,every=2", "alibi"])
+def test_a_cache_that_is_longer_than_what_was_read_is_refused(spec):
+    model, ids = built(), TOKENS[:, :20]
+    given = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 3, "do_sample": False}
+    with load(spec).applied_to(model, LENGTH):
+        with pytest.raises(ValueError, match="room for keys that are still to come"):
+            model.generate(ids, **given, cache_implementation="static")
+        plain, whole = (model.generate(ids, **given, use_cache=use) for use in (True, False))
+    assert torch.equal(plain, whole)
+
+
+@pytest.mark.parametrize("family", LAYOUTS)
+def test_a_longer_cache_is_refused_in_every_family(family):
+    model, ids = built(family), TOKENS[:, :20]
+    with load("rerope,window=8").applied_to(model, LENGTH):
+        with pytest.raises(ValueError, match="room for keys"):
+            model.generate(ids, max_new_tokens=3, cache_implementation="static")
+
+
 def test_a_pace_that_is_given_leaves_no_factor_to_be_said():
     for spec, reach in (("self-extend,group=2,window=24", 104), ("leaky-rerope,slowness=3", None)):
         method, model = load(spec), built()
