@@ -55,9 +55,14 @@ def strange(spec: str, card: "Card") -> str | None:
     )
 
 
+READING = ("frequencies", "attention_factor", "attention", "still", "slopes")
+"""Of what a method resolves to, all that a number depends on."""
+
+
 def _reads(method: Any, card: "Card") -> list[Any]:
-    """A method's encoding in numbers, at the length that was trained for."""
-    factor = card.trained.numbers.get("factor") if card.trained else None
-    model = SimpleNamespace(config=card.config)
-    facts = method.provenance(model, round(card.original_length * (factor or 1)))
-    return [facts.get(key) for key in ("frequencies", "attention_factor")]
+    """A method's encoding and attention, plain data, at the length that was trained for."""
+    told = card.trained
+    factor = told.numbers.get("factor") if told else None
+    length = max(round(card.original_length * (factor or 1)), told.sequence_length if told else 0)
+    facts = method.provenance(SimpleNamespace(config=card.config), length)
+    return [facts.get(key) or None for key in READING]
