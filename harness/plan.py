@@ -371,18 +371,21 @@ def takes(asked: Any, flag: str) -> bool:
     return flag in catalog.settings(asked) and not needless
 
 
+def _says(spec: str, flag: str) -> bool:
+    """Whether a flag says what the method's spec does not."""
+    return flag not in catalog.split(spec)[1] and takes(catalog.load("methods", spec), flag)
+
+
 def settled(spec: str, options: Options, card: "Card") -> str:
     """The method's canonical spec, its scale settled."""
     spec = as_trained(spec, card, options.factor)
-    method = catalog.load("methods", spec)
-    given = catalog.split(spec)[1]
-    wish: dict[str, Any] = {}
-    if "factor" not in given and takes(method, "factor"):
+    if options.factors and _says(spec, "factors"):
+        spec = catalog.extended(spec, {"factors": options.factors})
+    if _says(spec, "factor"):  # after the file, which may leave none to be said
         reach = max(1.0, max(options.lengths) / card.original_length)
-        wish["factor"] = reach if options.factor is None else options.factor
-    if "factors" not in given and takes(method, "factors") and options.factors:
-        wish["factors"] = options.factors
-    spec = catalog.canonical("methods", catalog.extended(spec, wish))
+        factor = reach if options.factor is None else options.factor
+        spec = catalog.extended(spec, {"factor": factor})
+    spec = catalog.canonical("methods", spec)
     return catalog.extended(spec, catalog.load("methods", spec).by_content())
 
 

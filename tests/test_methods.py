@@ -434,7 +434,7 @@ def test_a_factor_of_1_is_said_to_change_nothing_where_it_does_not(llama, tmp_pa
 def test_a_checkpoint_that_interpolates_by_itself_must_say_from_where():
     given = {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}
     model = built("llama", max_position_embeddings=512, rope_parameters=given)
-    for spec in ("pi", "yarn,factor=2", "ntk"):
+    for spec in SCALED:
         reason = catalog.load("methods", spec).unfit(model, 512)
         assert "original_max_position_embeddings" in reason
     assert catalog.load("methods", "none").unfit(model, 512) is None

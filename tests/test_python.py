@@ -78,7 +78,6 @@ def test_a_model_that_the_engine_would_not_read_exactly_is_refused(folder, monke
 ])  # fmt: skip
 def test_a_checkpoint_that_scales_with_its_input_is_read_as_at_once(scaling, folder, monkeypatch):
     """In pieces, transformers' own module would take each piece for all there is."""
-
     monkeypatch.setattr("harness.engine.layers.TABLE_BLOCK", 64)
     model, tokenizer = harness.load(str(folder), dtype="float32")
     config = copy.deepcopy(model.config)
