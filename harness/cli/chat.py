@@ -230,10 +230,10 @@ class Talk:
         return f"set to read {reach:,} tokens, {reach / trained:g} times as many as trained"
 
     def _remark(self) -> None:
+        from harness.learned import noticed
+
         chat = self.chat
-        if remark := chat.method.notice(
-            chat.live.model, chat.reach or chat.live.card.original_length
-        ):
+        if remark := noticed(chat.spec, chat.live, chat.reach or chat.live.card.original_length):
             self.view.note(remark)
 
     def _interrupted(self, text: str) -> bool:
