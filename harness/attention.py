@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from harness.engine.bend import Attend, Bend, View
 from harness.engine.biased import Biased as Biased
 from harness.engine.biased import slopes as slopes
-from harness.families import attention_layers, family_of, windows
+from harness.families import apart, attention_layers, family_of, farthest
 from harness.method import Method
 from harness.rope import Encoding, Rope, text_config
 from harness.rotation import standing, turned, unturned
@@ -108,7 +108,7 @@ class InParts(Method):
         return len({part.key for part in self.parts(Rope.of(model), length)})
 
     def notice(self, model: nn.Module, length: int) -> str | None:
-        widest = _widest(text_config(model))
+        widest = farthest(text_config(model))
         if widest is None or widest >= length:
             return None
         last = torch.tensor([length - 1])
@@ -237,13 +237,6 @@ class Turned(Bend):
         return x if self.encoding is None else turned(x, self.encoding, positions)
 
 
-def _widest(config: Any) -> int | None:
-    """How far back the layers look that can be bent; None: as far as there is something."""
-    kept = _kept(config)
-    found = [window for i, window in enumerate(windows(config)) if i not in kept]
-    return max(found) if found and all(found) else None
-
-
 def straight(model: nn.Module) -> str | None:
     """Why this model's attention cannot be bent, in a sentence; None if it can."""
     try:
@@ -268,16 +261,9 @@ def biased(model: nn.Module) -> bool:
 
 def bendable(model: nn.Module) -> list[nn.Module]:
     """Attention layers but for those of a type that keeps the checkpoint's own encoding."""
-    kept = _kept(text_config(model))
+    kept = apart(text_config(model))
     layers = attention_layers(model.get_decoder())
     return [layer for layer in layers if layer.layer_idx not in kept]
-
-
-def _kept(config: Any) -> set[int]:
-    """Layers of a type that has an encoding of its own, by number."""
-    nested = (getattr(config, "rope_parameters", None) or {}).keys() - {"full_attention"}
-    types = getattr(config, "layer_types", None) or []
-    return {index for index, kind in enumerate(types) if kind in nested}
 
 
 @contextmanager

@@ -177,11 +177,12 @@ class CLEX(RotaryMethod):
 
     def notice(self, model: nn.Module, length: int) -> str | None:
         method, rope, equation = self._settled(model)
+        own = None
         if equation is None:
-            return method.remark(rope, length)
-        if method.log_scale != self.log_scale:
-            return "The checkpoint asks for log-scaled attention, not clamped, and has it."
-        return None
+            own = method.remark(rope, length)
+        elif method.log_scale != self.log_scale:
+            own = "The checkpoint asks for log-scaled attention, not clamped, and has it."
+        return " ".join(filter(None, (own, self.unseen(model, length)))) or None
 
     def provenance(self, model: nn.Module, length: int) -> dict[str, Any]:
         method, rope, equation = self._settled(model)

@@ -375,6 +375,15 @@ def test_what_llama31_comes_with_is_exactly_its_method(llama31):
     assert own["frequencies"] == theirs["frequencies"]
 
 
+@every_scaled
+def test_a_window_that_is_shorter_than_the_input_is_said(name):
+    method, model = catalog.load("methods", name), built("mistral", sliding_window=32)
+    assert "look back no further than 32 tokens" in method.notice(model, 512)
+    assert "look back" not in (method.notice(model, 32) or "")
+    half = built("gemma2", sliding_window=32)
+    assert "look back" not in (method.notice(half, 512) or "")
+
+
 def test_an_extension_replaces_it_and_says_so(llama, llama31):
     yarn = catalog.load("methods", "yarn")
     assert "llama3 scaling is replaced" in yarn.notice(llama31, 512)
