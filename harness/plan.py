@@ -209,7 +209,7 @@ def _plan_model(options: Options, name: str, stand_in: bool) -> list[Planned]:
     made_of = _MadeOf(card, options.lengths)
     found = []
     for cell in grid([named], methods, list(corpora), list(options.lengths)):
-        together = one_pass(cell.method, cell.task)
+        together = _reads_beginnings(cell.task) and made_of.alike(cell.method)
         unfit = made_of.unfit(cell.method, cell.length)
         places = 1 if unfit else made_of.key_places(cell.method, cell.length)
         never = {"fits": False, "why": unfit, "seconds": 0.0} if unfit else {}
@@ -296,13 +296,13 @@ class _MadeOf:
     def __init__(self, card: "Card", lengths: Sequence[int]) -> None:
         self.card, self.shortest, self.longest = card, min(lengths), max(lengths)
         self.model = SimpleNamespace(config=card.config)
-        self._facts, self._alike = cache(self._facts), cache(self._alike)
+        self._facts, self.alike = cache(self._facts), cache(self._alike)
         self._evaluator = cache(lambda task: catalog.load("tasks", task).evaluator_hash)
         self.unfit, self._method = cache(self._unfit), cache(self._method)
         self.key_places = cache(lambda spec, n: self._method(spec).key_places(self.model, n))
 
     def __call__(self, cell: Cell) -> dict[str, Any]:
-        at = self.longest if self._alike(cell.method) else cell.length
+        at = self.longest if self.alike(cell.method) else cell.length
         facts = self._facts(cell.method, at, _version(cell.task))
         return facts | {"evaluator": self._evaluator(cell.task)}
 
@@ -347,19 +347,9 @@ def _version(task: str) -> int:
     return catalog.load("tasks", task).version
 
 
-def one_pass(method: str, task: str) -> bool:
-    """Whether all lengths of a row are read together."""
-    return _reads_beginnings(task) and not _follows_the_length(method)
-
-
 @cache
 def _reads_beginnings(task: str) -> bool:
     return catalog.load("tasks", task).one_pass
-
-
-@cache
-def _follows_the_length(method: str) -> bool:
-    return catalog.load("methods", method).depends_on_length
 
 
 def takes(asked: Any, flag: str) -> bool:
