@@ -577,6 +577,23 @@ def test_a_method_goes_over_another_by_its_name():
     assert catalog.canonical("methods", "yarn+log-n") == "yarn+log-n"
     assert pickle.loads(pickle.dumps(method)) == method
     assert {"factor", "beta_fast", "log_train"} <= catalog.settings(method).keys()
+
+
+@pytest.mark.parametrize("over", ["streaming-llm", "lm-infinite"])
+def test_a_parameter_is_for_the_part_that_takes_it(over):
+    lower, upper = load(f"longrope+{over},start=3").layers
+    assert (lower.start, upper.start) == ("yarn", 3)
+    official = f"longrope+{over},start=official"
+    lower, upper = load(official).layers
+    assert lower.start == "official" and upper == load(over)
+    assert catalog.canonical("methods", official) == official
+    both = "longrope+lm-infinite,factor=4,start=3"
+    assert catalog.canonical("methods", both) == both
+    with pytest.raises(ValueError, match="start takes int, and 'far' is none"):
+        load(f"longrope+{over},start=far")
+    assert {part.factor for part in load("yarn+self-extend,factor=4").layers} == {4}
+    with pytest.raises(ValueError, match="one thing in dynamic-ntk and another in self-extend"):
+        load("dynamic-ntk+self-extend,factor=2")
     shown = show("yarn+log-n", factor=8.0)
     assert shown["parameters"]["factor"]["value"] == 8.0
     assert "ln L0" in shown["formula"] and "YaRN" in shown["about"]
