@@ -179,7 +179,10 @@ class Stretched(InParts):
         return window
 
     def slower(self, rope: Rope, length: int) -> float:
-        """How many times slower, at least, for (n - w) / slower + w to be a trained position."""
+        """How many times slower, at least, for (n - w) / slower + w to be at most L0.
+
+        Trained distances end one before it: a group that does not divide w may reach L0 itself.
+        """
         window, trained = self.near(rope), rope.original_length
         reach = length if self.factor is None else self.factor * trained
         return max(1.0, (reach - window) / (trained - window))

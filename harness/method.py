@@ -136,7 +136,7 @@ class Method(ABC):
 
     @property
     def boundless(self) -> bool:
-        """Whether no distance that a query sees is beyond training, however long the input."""
+        """Whether no distance that a query sees is longer than L0, however long the input."""
         return False
 
     @property

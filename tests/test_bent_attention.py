@@ -407,7 +407,7 @@ def test_known_answers():
 
 @pytest.mark.parametrize("spec", ["self-extend", "leaky-rerope"])
 @pytest.mark.parametrize("factor", [1, 1.5, 4, 16])
-def test_no_position_is_beyond_what_was_trained(spec, factor):
+def test_no_distance_is_longer_than_the_trained_length(spec, factor):
     length = round(4096 * factor)
     for part in described(f"{spec},factor={factor}", length):
         stands = part["as_if_at"]
