@@ -34,7 +34,12 @@ MAY_SEE = {
     "harness/recipes.py": {"harness.method"},
     "harness/rope.py": set(),
     "harness/rotation.py": {"harness.rope"},
-    "harness/rotary.py": {"harness.method", "harness.rope", "harness.rotation"},
+    "harness/rotary.py": {
+        "harness.families",
+        "harness.method",
+        "harness.rope",
+        "harness.rotation",
+    },
     "harness/published.py": {
         "harness.catalog",
         "harness.lengths",
