@@ -20,8 +20,8 @@ PAPER = replace(
     sources={**LCEG.sources, "factor": "LCEG: rows trained at 32k, over LLaMA-2's 4,096"},
     disagreements=(
         *LCEG.disagreements,
-        "It was published without training: this is LCEG's row. There the base is raised by 29, not "
-        "8 (dynamic, factor 4, frozen at 32k: 4 x 8 - 3): as ntk,alpha=29.",
+        "It was published without training: this is LCEG's row. There the base is raised by 29, "
+        "not 8 (dynamic, factor 4, frozen at 32k: 4 x 8 - 3): as ntk,alpha=29.",
     ),
 )
 
