@@ -88,8 +88,12 @@ def one_layer(config: Any) -> Any:
     """The configuration with a single layer, one that sees everything where there is such a one."""
     from copy import deepcopy
 
+    from harness.rope import parameters
+
     one = deepcopy(getattr(config, "text_config", config))
     one.num_hidden_layers = 1
+    if "frequencies" in (rope := parameters(one)):  # whose rule is code that is not run here
+        rope["rope_type"] = "default"
     if kinds := getattr(one, "layer_types", None):
         one.layer_types = ["full_attention" if "full_attention" in kinds else kinds[0]]
     return one
@@ -129,7 +133,7 @@ class Work:
     scored: int = 0
     """Rows of all inputs that are scored, whose hidden states pass all layers."""
     told: int = 0
-    """Rows of the head whose losses are."""
+    """Rows of the head whose losses are alive at once."""
     depth: int = 0
     """Tokens of the longest input that is scored: of one layer's keys."""
     room: int = 0

@@ -104,7 +104,14 @@ def rerun(cells: list[Chosen], places: Places) -> Iterator[Verdict]:
                 planned = _planned(one, again(one.stored.cell, places))
                 live = live or _loaded(planned[-1])
                 now, encoding = _measured(live, planned, one.stored)
-            except (LookupError, ValueError, OSError, RuntimeError, MemoryError) as error:
+            except (
+                LookupError,
+                ValueError,
+                OSError,
+                RuntimeError,
+                MemoryError,
+                ImportError,
+            ) as error:
                 why = " ".join(f"it cannot be measured here: {error}".split())
                 yield Verdict(stored=one.stored, now=None, holds=False, why=why)
             else:
@@ -186,11 +193,9 @@ def _planned(one: Chosen, words: Again) -> "list[Planned]":
 
 def _loaded(planned: "Planned") -> "Live":
     from harness.model import load
-    from harness.probe import check_engine, check_identity
+    from harness.probe import checked
 
-    live = load(planned.model, device="auto", dtype=planned.dtype)
-    check_engine(live.model)
-    check_identity(live.model)
+    live = checked(load(planned.model, device="auto", dtype=planned.dtype))
     return live
 
 

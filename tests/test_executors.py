@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations, pairwise, product
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from harness import catalog, contents
 from harness.cell import Cell, Result
 from harness.cli import main
+from harness.disk import held
 from harness.executors import chosen, local, slurm, work
 from harness.executors.queue import Queue
 from harness.executors.ray import Ray, Worker, slots
@@ -213,6 +215,21 @@ def test_a_row_that_may_be_one_pass_is_one_file(wish):
     assert [[p.cell.length for p in unit] for unit in found] == [[300, 600], [300], [600]]
 
 
+def test_a_row_of_factors_for_short_inputs_too_is_a_pass_for_each(wish, tmp_path):
+    place = shutil.copytree(wish.models[0], tmp_path / "longrope")
+    config = json.loads((place / "config.json").read_text())
+    factors = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8, "factor": 2.0}
+    config["rope_parameters"] |= factors | {
+        "rope_type": "longrope", "original_max_position_embeddings": 512,
+    }  # fmt: skip
+    (place / "config.json").write_text(json.dumps(config))
+    wish = replace(wish, models=(str(place),), methods=("longrope",), tasks=("perplexity",))
+    for lengths, rows in (((300, 600), 2), ((600, 900), 1)):
+        found = plan(replace(wish, lengths=lengths, corpus="stdlib", depths=None))
+        assert len(work.units(found)) == rows
+        assert {one.share for one in found} == ({1.0} if rows == 2 else {0.4, 0.6})
+
+
 def test_a_cell_file_is_run_anywhere_with_the_same_numbers(tmp_path, wish, grid, capsys):
     here = measured_here(grid, wish, tmp_path / "here")
     words = ["-m", "none,pi", "-t", "passkey", "-l", "300,600", "--samples", 1, "--depths", "0.5"]
@@ -338,6 +355,18 @@ def test_an_engine_that_is_not_installed_says_what_to_install(
     with pytest.raises(ModuleNotFoundError, match=rf"context-harness\[{engine}\]") as error:
         [*chosen(engine).execute(grid, Store(tmp_path), wish, Notes())]
     assert error.value.name is None
+
+
+@pytest.mark.parametrize("engine", [Ray(address="127.0.0.1:1"), Slurm(cluster="debug", tick=0.0)])
+def test_the_second_run_on_a_folder_is_told_so_whatever_runs_its_cells(
+    tmp_path, wish, grid, engine
+):
+    pytest.importorskip("ray")
+    pytest.importorskip("submitit")
+    watch, store = Notes(), Store(tmp_path / "there")
+    with held(store.runs), suppress(LookupError):  # of a cluster that is nowhere
+        [*engine.execute(grid[:1], store, wish, watch)]
+    assert "Another harness run is filling" in watch.said[0]
 
 
 # Slurm

@@ -87,7 +87,6 @@ def test_methods_stand_down_lengths_across_and_before_them_what_was_claimed_and_
 
 def test_the_best_of_a_column_is_the_highest_or_the_lowest_as_the_task_says():
     accuracy, perplexity = tables(EXAMPLE + READING)
-    assert accuracy.higher and not perplexity.higher
     assert marks(accuracy) == {
         "none": ["best", "", ""],
         "yarn ×8": ["tied", "best", "best"],  # noqa: RUF001
@@ -232,6 +231,23 @@ def test_rulers_rule_holds_a_score_against_its_own_threshold():
     (kept,) = paper_tables(row, lambda cell: 4096)
     (strict,) = paper_tables(row, lambda cell: 4096, RULER)
     assert str(kept.lines[0].held) == "≥ 8k" and str(strict.lines[0].held) == "4k"
+
+
+@pytest.mark.parametrize(("rule", "held"), [("nolima", "≥ 8k"), ("ruler", "4k"), ("0.5", "≥ 8k")])
+def test_a_score_of_ones_own_is_a_rule(rule, held, tmp_path, capsys):
+    for one in (result("none", 4096, 0.9), result("none", 8192, 0.84)):
+        Store(tmp_path).write(one)
+    words = ["table", "--results", str(tmp_path), "--rule", rule, "--format", "markdown"]
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert not left.value.code and f"| {held} |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rule", ["lamp", "0", "85", "nan"])
+def test_a_rule_that_is_none_is_refused(rule, tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["table", "--results", str(tmp_path), "--rule", rule])
+    assert left.value.code == 2 and "a score above 0 and up to 1" in capsys.readouterr().err
 
 
 TWICE = [

@@ -13,6 +13,7 @@ from harness.cli.look import Folder, Where
 if TYPE_CHECKING:
     from harness.cell import Result
     from harness.report.paper import Inputs
+    from harness.store import Store
 
 PLOT_EXAMPLES = (
     "harness plot --output curve.png --where 'model=toy task=perplexity'\n\n"
@@ -45,7 +46,7 @@ def plot(
     folder: Folder = Path("results"),
 ) -> None:
     """Draw what was measured."""
-    from harness.cli.look import _found
+    from harness.cli.look import _found, tell_skipped
     from harness.report.figures import depth, length, position
     from harness.report.figures.saved import save
     from harness.report.sheet import apart_by_name
@@ -58,8 +59,9 @@ def plot(
     elif kind == "curve":
         figure = length.draw(shown, _windows(found, folder))
     else:
-        losses = (Store(folder).losses(result.cell) for result in found)
-        kept = list(zip(shown, losses, strict=True))
+        store = Store(folder)
+        kept = [(one, store.losses(r.cell)) for one, r in zip(shown, found, strict=True)]
+        tell_skipped(store.broken)
         figure = position.draw(kept, _windows(found, folder))
     save(figure, output)
 
@@ -89,12 +91,15 @@ def report(
     ] = Path("benchmarks/figures"),
 ) -> None:
     """Make a paper's figures and tables, or the pictures of a page, from results."""
+    from harness.cli.look import tell_skipped
     from harness.report import paper as made
+    from harness.store import Store
 
     target = paper or figures
     if target is None or (paper and figures):
         raise typer.BadParameter("give --paper DIR, or --figures DIR")
-    given = _inputs(folder, where, benchmarks)
+    store = Store(folder)
+    given = _inputs(store, where, benchmarks)
     bases = _bases(given) if where else None
     given = replace(
         given,
@@ -102,6 +107,7 @@ def report(
         trainings=training or _trainings(folder, bases),
     )
     report = made.paper(given) if paper else made.page(given)
+    tell_skipped(store.broken)
     for line in report.left_out:
         print(f"note: {line}", file=sys.stderr)
     if check:
@@ -142,13 +148,13 @@ def _trainings(folder: Path, bases: set[str] | None) -> list[Path]:
     return [place for place in found if bases is None or base_of(place) in bases]
 
 
-def _inputs(folder: Path, where: str | None, benchmarks: Path) -> "Inputs":
+def _inputs(store: "Store", where: str | None, benchmarks: Path) -> "Inputs":
     from harness.archive import whole
     from harness.cli.look import _found
     from harness.report.paper import Inputs
     from harness.report.sheet import apart_by_name
-    from harness.store import Store
 
+    folder = store.root
     found = _found(folder, where)
     every = whole(folder, found)
     named = apart_by_name(every)
@@ -157,7 +163,7 @@ def _inputs(folder: Path, where: str | None, benchmarks: Path) -> "Inputs":
     return Inputs(
         results=[one for one in named if kept[one.cell] in shown],
         whole=named,
-        losses=lambda cell: Store(folder).losses(kept[cell]),
+        losses=lambda cell: store.losses(kept[cell]),
         windows=_windows(found, folder),
         benchmarks=sorted(benchmarks.glob("*.json")),
     )

@@ -1,6 +1,5 @@
 """`harness search`: find a method's factors for a model and a length."""
 
-import json
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -179,9 +178,10 @@ def _tell_how_to_run(model: str, method: str, factors: Path) -> None:
     import shlex
 
     from harness.catalog import extended
+    from harness.disk import read_json
     from harness.lengths import label
 
-    held = json.loads(factors.read_text("utf-8"))
+    held = read_json(factors)
     s, target = float(held["factor"]), int(held["target"])
     spec = extended(method, {"factors": str(factors), "factor": s})
     lengths = f"{label(round(target / s))},{label(target)}"

@@ -11,9 +11,10 @@ from itertools import takewhile
 import torch
 from torch import Tensor, nn
 
+from harness.engine.cut import Block
 from harness.engine.evaluate import BLOCK
 from harness.engine.head import Head
-from harness.engine.layers import Block, Keys, Stack, engaged
+from harness.engine.layers import Keys, Stack, engaged
 
 
 class Held:
@@ -56,7 +57,7 @@ class Held:
     def more(
         self, tokens: Sequence[int], step: Callable[[int], None] = lambda tokens: None
     ) -> Tensor:
-        """The same after what is held and these tokens behind it."""
+        """As `read`, of what may follow what is held and these tokens behind it."""
         with engaged(self.model):
             self._make_room(len(self.tokens) + len(tokens))
             for start in range(0, len(tokens), self.block):

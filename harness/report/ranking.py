@@ -9,7 +9,7 @@ from harness.catalog import split
 from harness.lengths import label
 from harness.report.board import Board, Row, Section
 from harness.report.page import between, counted, percent
-from harness.report.reach import Tax
+from harness.report.reach import CLAIM, Tax
 from harness.report.sheet import readable, told, written
 from harness.report.table import escaped
 
@@ -31,15 +31,14 @@ BRACKETS = (
     "that it reads, nothing is ranked."
 )
 COLUMNS = (
-    "**Claimed** is what a method's factor makes of the original length, or what a checkpoint's "
-    "page says; a method that takes its factor from the input claims nothing. The **short-context "
-    "tax** is what it loses within the original length, at the longest of these, as a share of "
-    "what the model as it is has there: below 0, it gains."
+    f"**Claimed** is {CLAIM}. The **short-context tax** is what it loses within the original "
+    "length, at the longest of these, as a share of what the model as it is has there: below 0, it "
+    "gains."
 )
 NOTED = r"\*"
 SETTINGS = (
-    "Of a method with several settings in a column, the one that reads furthest there, named "
-    "beside it: chosen by what it is judged by."
+    "Of a method that was measured with several settings, each column has the one that reads "
+    "furthest there, and names it: it was chosen by the same numbers that rank it."
 )
 ALONE = (
     "the model as it is was not measured on inputs that it reads: each row is held against itself, "
@@ -141,8 +140,8 @@ def brief(board: Board, folder: str) -> str:
     )
     order = (
         "Methods are in the order of their mean rank, those measured in fewer than half of the "
-        "columns last; how sure each length is, stands in the whole leaderboard: of few trials or "
-        "documents much is chance."
+        "columns last. With few trials or documents a length can be luck: the whole leaderboard "
+        "has the intervals."
     )
     return "\n\n".join([summary(board), f"{RULES} {order}", more])
 

@@ -27,12 +27,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness import corpora, nearest
+from harness import corpora, disk, nearest
 from harness.reader import TokenReader
 from harness.train.packing import open_sequences, read_card
 
 PUBLISHED = (2, 3, 4)
-THRESHOLD = 0.10
 WORDS = 2**25
 """Of test items that are indexed at a time: some 2 GB of memory with three orders."""
 ONE_DOMAIN = "all"
@@ -263,12 +262,6 @@ def report_of(output: Path) -> Path:
 
 
 def _write_whole(path: Path, lines: Iterable[str]) -> None:
-    """Beside, then renamed into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.part")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with disk.whole(path) as file:
+        file.writelines(f"{line}\n".encode() for line in lines)
