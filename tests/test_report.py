@@ -59,6 +59,15 @@ def test_a_table_has_methods_down_lengths_across_and_a_mark_for_every_cell():
     )
 
 
+def test_what_must_be_known_of_several_methods_is_said_once():
+    alike = [result(f"{name},factor=8", notice="a guess") for name in ("pi", "ntk")]
+    (sheet,) = sheets([*alike, *EXAMPLE])
+    assert [note for note in sheet.notes if note[0] == "*"] == [
+        "*  pi ×8, ntk ×8: a guess",  # noqa: RUF001
+        "*  yarn ×8: an assumption",  # noqa: RUF001
+    ]
+
+
 def test_markdown_is_the_same_table():
     page = markdown(sheets(EXAMPLE))
     assert "| method | 4k | 8k |\n|---|--:|--:|\n| none | 95 % [76, 99] | failed |\n" in page

@@ -65,13 +65,13 @@ def text(results=EXAMPLE, width=120, **more):
 def test_methods_stand_down_lengths_across_and_before_them_what_was_claimed_and_is_held():
     assert text() == (
         "toy · passkey.standard · accuracy\n"
-        "method    trained at   claimed   effective        4k      8k      16k\n"
-        "─────────────────────────────────────────────────────────────────────\n"
-        "none               ·        4k          4k      95 %    40 %     20 %\n"
-        "ntk ×8             ·       32k        < 4k     40 %†   90 %†        ·\n"  # noqa: RUF001
-        "pi ×8              ·       32k        < 4k      10 %     OOM   failed\n"  # noqa: RUF001
-        "yarn ×8            ·       32k       ≥ 16k    90 % ≈    90 %     85 %\n"  # noqa: RUF001
-        "bold  the best of its column; higher is better\n"
+        "method    trained at   claimed   effective        4k        8k        16k\n"
+        "─────────────────────────────────────────────────────────────────────────\n"
+        "none               ·        4k          4k    95 % ^      40 %       20 %\n"
+        "ntk ×8             ·       32k        < 4k     40 %†   90 %† ^          ·\n"  # noqa: RUF001
+        "pi ×8              ·       32k        < 4k      10 %       OOM     failed\n"  # noqa: RUF001
+        "yarn ×8            ·       32k       ≥ 16k    90 % ≈    90 % ^     85 % ^\n"  # noqa: RUF001
+        "^  the best of its column; higher is better\n"
         "≈  cannot be told from it: the interval of the paired difference has 0 in it; where items "
         "were not kept, or the value is\nnot their mean, the two intervals overlap\n"
         "claimed  the original length times the factor\n"
@@ -83,6 +83,13 @@ def test_methods_stand_down_lengths_across_and_before_them_what_was_claimed_and_
         "OOM  out of memory: pi ×8 at 8k, it did not\n"  # noqa: RUF001
         "·  not measured"
     )
+
+
+def test_on_a_terminal_the_best_is_bold_and_has_no_sign():
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system="standard")
+    printed(tables(EXAMPLE), console)
+    said = console.file.getvalue()
+    assert "\x1b[1m   95 %" in said and "bold  the best" in said and "^" not in said
 
 
 def test_the_best_of_a_column_is_the_highest_or_the_lowest_as_the_task_says():
@@ -158,13 +165,13 @@ def test_a_trained_model_says_how_long_its_sequences_were():
 
 
 def test_a_narrow_terminal_gets_several_tables_and_no_number_is_cut():
-    said = text(width=60, intervals=True)
+    said = text(width=66, intervals=True)
     heads = [line.split() for line in said.splitlines() if line.startswith("method")]
     assert heads[0] == ["method", "trained", "at", "claimed", "effective"]
     assert heads[1:] == [["method", "4k", "8k", "16k"]]
-    assert "…" not in said and max(map(len, said.splitlines())) <= 60
+    assert "…" not in said and max(map(len, said.splitlines())) <= 66
     assert said.count("95 % [85, 105]") == 1
-    small = text(width=24)
+    small = text(width=28)
     assert len([line for line in small.splitlines() if line.startswith("method")]) == 3
     assert small.count("90 % ≈") == 1
 

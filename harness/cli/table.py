@@ -10,7 +10,8 @@ from harness.cli.look import Folder, Where
 HELP = (
     "Print tables as papers do: methods down, lengths across, the length trained at, claimed and "
     "effectively read before them.\n\n"
-    "The best of each column is bold, and ≈ marks what cannot be told from it, item by item. "
+    "The best of each column is bold, in a file or a pipe ^; ≈ marks what cannot be told from it, "
+    "item by item. "
     "LaTeX needs booktabs."
 )
 EXAMPLES = (

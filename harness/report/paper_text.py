@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console, Group
@@ -10,15 +10,22 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.lengths import label
-from harness.report.paper_table import LEADS, TIED, Line, PaperTable
+from harness.report.paper_table import LEADS, TIED, Line, Mark, PaperTable
 from harness.report.table import BORDER, STYLES, escaped, fitting, noted
+
+
+BOLD: Mapping[Mark, str] = {"tied": TIED}
+PLAIN: Mapping[Mark, str] = {"tied": TIED, "best": "^"}
+"""What stands behind a number by its mark: in a file or a pipe nothing is bold."""
 
 
 def printed(tables: Iterable[PaperTable], console: Console, *, intervals: bool = False) -> None:
     """Onto a console, an empty line between two; a wide one is cut into several."""
+    signs = BOLD if console.color_system else PLAIN
     for table in tables:
-        parts = _parts(table, console.width, intervals)
-        notes = (Text(note, "dim") for note in table.said(intervals=intervals))
+        parts = _parts(table, console.width, intervals, signs)
+        said = (_signed(note, signs) for note in table.said(intervals=intervals))
+        notes = (Text(note, "dim") for note in said)
         console.print(Group(Text(table.title, "bold"), *parts, *notes))
         console.print()
 
@@ -43,20 +50,32 @@ def commas(tables: Sequence[PaperTable], *, intervals: bool = False) -> str:
     return out.getvalue()
 
 
-def _parts(table: PaperTable, width: int, intervals: bool) -> list[Table]:
+def _signed(note: str, signs: Mapping[Mark, str]) -> str:
+    head, gap, meaning = note.partition("  ")
+    return f"{signs.get('best', head)}{gap}{meaning}" if head == "bold" else note
+
+
+def _parts(
+    table: PaperTable, width: int, intervals: bool, signs: Mapping[Mark, str]
+) -> list[Table]:
     """One table, or what stands before the numbers by itself and as many lengths as fit."""
     leads = [line.lead(intervals=intervals) for line in table.lines]
     name, *others = (max(map(len, column)) for column in zip(LEADS, *leads, strict=True))
     columns = range(len(table.lengths))
-    numbers = [BORDER + _width(table, column, intervals) for column in columns]
+    numbers = [BORDER + _width(table, column, intervals, signs) for column in columns]
     if name + sum(BORDER + other for other in others) + sum(numbers) <= width:
-        return [_drawn(table, columns, LEADS, intervals)]
-    cut = [_drawn(table, part, LEADS[:1], intervals) for part in fitting([name, *numbers], width)]
-    return [_drawn(table, (), LEADS, intervals), *cut]
+        return [_drawn(table, columns, LEADS, intervals, signs)]
+    cut = fitting([name, *numbers], width)
+    parts = (_drawn(table, part, LEADS[:1], intervals, signs) for part in cut)
+    return [_drawn(table, (), LEADS, intervals, signs), *parts]
 
 
 def _drawn(
-    table: PaperTable, columns: Sequence[int], leads: Sequence[str], intervals: bool
+    table: PaperTable,
+    columns: Sequence[int],
+    leads: Sequence[str],
+    intervals: bool,
+    signs: Mapping[Mark, str],
 ) -> Table:
     drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False)
     for i, name in enumerate(leads):
@@ -65,23 +84,26 @@ def _drawn(
         drawn.add_column(label(table.lengths[column]), justify="right", no_wrap=True)
     for line in table.lines:
         lead = (Text(text) for text in line.lead(intervals=intervals)[: len(leads)])
-        drawn.add_row(*lead, *(_written(table, line, column, intervals) for column in columns))
+        entries = (_written(table, line, column, intervals, signs) for column in columns)
+        drawn.add_row(*lead, *entries)
     return drawn
 
 
-def _written(table: PaperTable, line: Line, column: int, intervals: bool) -> Text:
-    """With room for a mark where another row of the column has one, so that numbers line up."""
+def _written(
+    table: PaperTable, line: Line, column: int, intervals: bool, signs: Mapping[Mark, str]
+) -> Text:
+    """With room for a sign where another row of the column has one, so that numbers line up."""
     entry, mark = line.entries[column], line.marks[column]
     text = Text(entry.text, "bold" if mark == "best" else STYLES.get(entry.kind, ""))
     if intervals and entry.interval:
         text.append(f" {entry.interval}", "dim")
-    if any(other.marks[column] == "tied" for other in table.lines):
-        text.append(f" {TIED}" if mark == "tied" else "  ", "dim")
+    if any(other.marks[column] in signs for other in table.lines):
+        text.append(f" {signs.get(mark, ' ')}", "dim")
     return text
 
 
-def _width(table: PaperTable, column: int, intervals: bool) -> int:
-    entries = (len(_written(table, line, column, intervals)) for line in table.lines)
+def _width(table: PaperTable, column: int, intervals: bool, signs: Mapping[Mark, str]) -> int:
+    entries = (len(_written(table, line, column, intervals, signs)) for line in table.lines)
     return max(len(label(table.lengths[column])), *entries)
 
 

@@ -245,11 +245,13 @@ def _notes(rows: dict[str, list[Entry]], results: list[Result]) -> list[str]:
     for kind in (k for k in MARKS if k in kinds):
         why = "; ".join(_reasons(kind, results))
         notes.append(f"{MARKS[kind]}  {MEANINGS[kind]}{why and ': '}{why}")
-    noted = dict.fromkeys(
-        f"*  {named(r.cell)}: {told(r.notice, r.cell)}" for r in results if r.notice
-    )
+    noted: dict[str, dict[str, None]] = {}
+    for r in results:
+        if r.notice:
+            noted.setdefault(told(r.notice, r.cell), {})[named(r.cell)] = None
+    starred = [f"*  {', '.join(names)}: {notice}" for notice, names in noted.items()]
     trained = dict.fromkeys(f"{r.cell.training}  {r.trained}" for r in results if r.trained)
-    return [*notes, *noted, *trained, *_budgets(list(trained))]
+    return [*notes, *starred, *trained, *_budgets(list(trained))]
 
 
 def _budgets(trained: list[str]) -> list[str]:
