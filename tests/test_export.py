@@ -279,6 +279,12 @@ def test_what_is_encoded_by_its_length_is_so_in_any_order_and_while_it_is_writte
     assert torch.equal(kept, anew)
 
 
+def test_a_method_of_ones_own_is_called_by_its_name_alone(llama):
+    carry = carried(llama, catalog.load("methods", "p-rope"), "my-rope@816f52b7", LENGTH)
+    assert carry.rope["rope_type"] == "my-rope-fixed" and "@" not in (carry.code or "@")
+    assert carry.file == "modeling_my_rope_fixed.py"
+
+
 def test_what_a_check_of_a_short_text_has_not_seen_is_said(llama):
     carry = carried(llama, catalog.load("methods", "clex"), "clex", LENGTH)
     assert carry.rope["lengths"] == [64, 128, 192, 200]

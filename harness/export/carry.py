@@ -156,6 +156,7 @@ def _divided(model: nn.Module, method: Reencoding, length: int) -> dict[str, Any
 
 def _listed(model: nn.Module, method: Reencoding, name: str, length: int) -> dict[str, Any]:
     """The encoding as its frequencies: of each stage of lengths, or of the one there is."""
+    name = name.partition("@")[0]  # of a file, whose content is no part of a rope type
     stages = method.stages(model, length)
     each = [method.provenance(model, n) for n in stages]
     found = {

@@ -13,7 +13,6 @@ from harness.lengths import label
 from harness.report.paper_table import LEADS, TIED, Line, Mark, PaperTable
 from harness.report.table import BORDER, STYLES, escaped, fitting, noted
 
-
 BOLD: Mapping[Mark, str] = {"tied": TIED}
 PLAIN: Mapping[Mark, str] = {"tied": TIED, "best": "^"}
 """What stands behind a number by its mark: in a file or a pipe nothing is bold."""
