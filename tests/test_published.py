@@ -454,6 +454,19 @@ def test_the_verb_puts_lengths_across(capsys):
     assert row.split()[2:] == ["yarn", "×32", "16k", "6.61", "5.94", "5.96", "6.08", "6.22"]  # noqa: RUF001
 
 
+def test_what_rows_are_of_and_were_trained_on_is_printed(capsys):
+    where = ("--results", ROOT / "results", "--where")
+    said = printed(capsys, *where, "table=clex-models").out.splitlines()
+    assert said[1].split() == ["method", "base", "trained", "on", "trained", "at", "MAX", "Test",
+                               "Length"]  # fmt: skip
+    row = next(line for line in said if line.startswith("CLEX-Phi-2-32K"))
+    assert row.split()[1:] == ["clex", "Phi-2-2.7B", "LongCorpus-2.5B", "32k", "128K"]
+    said = printed(capsys, *where, "table=clex-longcorpus").out  # of many columns: below
+    assert "base  CLEX-Phi-2-2.7B: Phi-2-2.7B; CLEX-Mixtral-8x7B: Mixtral-8x7B" in said
+    assert "trained on  CLEX-Phi-2-2.7B, CLEX-Mixtral-8x7B: LongCorpus-2.5B" in said
+    assert "base  LLaMA-2-7B\n" in printed(capsys, *where, "table=yarn-8k").out
+
+
 def in_form(capsys, form, where):
     return printed(capsys, "--results", ROOT / "results", "--format", form, "--where", where).out
 

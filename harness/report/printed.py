@@ -20,6 +20,10 @@ Cells = dict[tuple[str, str], Published]
 """By name and column."""
 PLAIN = re.compile(r"[A-Za-z0-9:/.?=&~+,@_-]+")
 """An address that LaTeX takes as it is."""
+MADE_OF = {"base": "base", "trained": "trained on"}
+"""What rows are of, and what stands above it."""
+FEW = 3
+"""Columns beside which these have their own."""
 T = TypeVar("T")
 
 
@@ -71,13 +75,22 @@ def laid(numbers: list[Published]) -> tuple[list[str], list[list[str]]]:
     columns = list(dict.fromkeys(column for _, column in cells))
     if len(columns) > len(names) and not any(n.length for n in numbers):
         return ["", *names], [[c, *(_cell(cells, n, c) for n in names)] for c in columns]
-    trained = {n.name: _tokens(n.train_length) for n in numbers}
-    methods = {n.name: _method(n) for n in numbers}
+    of = {n.name: n for n in reversed(numbers)}
+    made = [what for what in MADE_OF if _apart(numbers, what)]
     rows = [
-        [name, methods[name], trained[name], *(_cell(cells, name, c) for c in columns)]
+        [
+            *(name, _method(of[name]), *(getattr(of[name], what) or "" for what in made)),
+            *(_tokens(of[name].train_length), *(_cell(cells, name, c) for c in columns)),
+        ]
         for name in names
     ]
-    return ["", "method", "trained at", *columns], rows
+    return ["", "method", *(MADE_OF[what] for what in made), "trained at", *columns], rows
+
+
+def _apart(numbers: list[Published], what: str) -> bool:
+    """Whether it has a column of its own: it differs by row, and few others are there."""
+    columns = {number.column for number in numbers}
+    return len(columns) <= FEW and len({getattr(number, what) for number in numbers}) > 1
 
 
 def notes(numbers: list[Published]) -> Iterator[str]:
@@ -88,6 +101,12 @@ def notes(numbers: list[Published]) -> Iterator[str]:
             yield f"{what}  {said[0][0]}"
         elif what == "metric":
             yield f"metric  {'; '.join(f'{_about(those, numbers)}: {m}' for m, those in said)}"
+    for what, word in MADE_OF.items():
+        made = _grouped((s, n) for n in numbers if (s := getattr(n, what)) not in (None, n.name))
+        if len(made) == 1 and len(made[0][1]) == len(numbers):
+            yield f"{word}  {made[0][0]}"
+        elif made and not _apart(numbers, what):
+            yield f"{word}  {'; '.join(f'{_about(those, numbers)}: {s}' for s, those in made)}"
     yield from _doubts(numbers)
     if any(n.regenerated is not None for n in numbers):
         yield "(in brackets)  what this project's scorer makes of the published predictions"
