@@ -47,6 +47,8 @@ class Check:
     name: str
     found: str
     ok: bool = True
+    use: str | None = None
+    """What it is for, of what may be missing."""
     get: str | None = None
     """What is lost without it, and how to get it."""
 
@@ -110,10 +112,11 @@ def _kernel(on: str, dtype: object) -> str:
 
 
 def _extras() -> Iterator[Check]:
-    for name, (module, use) in OPTIONAL.items():
+    for name, (module, told) in OPTIONAL.items():
         there = find_spec(module) is not None
         found = (_version(name) or "there") if there else "missing"
-        yield Check(name=name, found=found, ok=there, get=None if there else use)
+        use = told.rpartition(": ")[0]
+        yield Check(name=name, found=found, ok=there, use=use, get=None if there else told)
 
 
 def _places() -> Iterator[Check]:

@@ -677,6 +677,10 @@ def test_doctor_names_the_kernel_and_what_is_missing(capsys):
     said = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
     assert {"python", "torch", "processor", "memory", "kernel", "cache", "hub"} <= set(said)
     assert all(check["ok"] or check["get"] for check in said.values())
+    assert said["duckdb"]["use"] == "answers harness query"
+    assert call("doctor") == 0
+    page = capsys.readouterr().out
+    assert all(check["use"] in page for check in said.values() if check["use"])
 
 
 def test_training_is_handed_what_was_asked_for(monkeypatch, tmp_path):

@@ -211,7 +211,8 @@ def doctor(as_json: Json = False) -> None:
         return
     widest = max(len(check.name) for check in found)
     for check in found:
-        print(f"{'ok' if check.ok else '--'}  {check.name:{widest}}  {check.found}")
+        use = f", {check.use}" if check.use and check.ok else ""
+        print(f"{'ok' if check.ok else '--'}  {check.name:{widest}}  {check.found}{use}")
         if check.get:
             print(f"    {'':{widest}}  {check.get}")
 
