@@ -331,6 +331,9 @@ def test_no_grid_file_is_read_without_end(tmp_path):
     [
         (["lst"], "Did you mean 'list'?"),
         (["run", "--methd", "x"], "No such option: --methd"),
+        (["run", "--tasks", "x"], "No such option: --tasks. Here it is --task."),
+        (["run", "--limit", "3"], "No such option: --limit. Here it is --samples."),
+        (["run", "--max_length", "4k"], "Here it is --lengths."),
         (["list", "things"], "There are: methods, tasks, models, corpora, recipes."),
         (["run", "--samples", "many"], "'--samples'"),
         (["show", "yarm"], "No method or task named 'yarm'. Did you mean 'yarn'?"),
@@ -696,6 +699,13 @@ def test_help_and_version_are_there(capsys):
     for argv in ([], ["--help"], ["run", "-h"], ["train", "toy", "--help"], ["--version"]):
         assert call(*argv) == 0
         assert capsys.readouterr().out
+
+
+def test_a_flag_may_have_underscores(capsys):
+    words = "run -m none -t babilong.qa1 -l 1k --no_context --dry_run --json"
+    assert call(*words.split()) == 0
+    (cell,) = json.loads(capsys.readouterr().out)
+    assert "no_context=true" in cell["task"]
 
 
 def test_a_closed_pipe_is_no_error():

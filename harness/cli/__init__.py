@@ -32,6 +32,22 @@ from harness.cli import (
     train,
 )
 
+ELSEWHERE = {
+    "--methods": "--method",
+    "--models": "--model",
+    "--tasks": "--task",
+    **dict.fromkeys(("--limit", "--num-samples", "--n-samples"), "--samples"),
+    **dict.fromkeys(("--max-length", "--context-length", "--max-seq-length"), "--lengths"),
+    **dict.fromkeys(("--output-path", "--output-dir", "--save-dir"), "--results"),
+}
+"""What other programs of the field call what a flag here is for."""
+
+
+def _dashed(name: str) -> str:
+    """`no_context` is `no-context`, as it is in Python and in a grid's file."""
+    return name.replace("_", "-")
+
+
 app = typer.Typer(
     help="Measure how far a method lets a pretrained transformer read.",
     epilog=(
@@ -40,7 +56,7 @@ app = typer.Typer(
         "harness results --where 'task=passkey length>=16k'"
     ),
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": _dashed},
 )
 app.command("run", help=run.HELP, epilog=run.EXAMPLES)(run.run)
 app.command("plan", help=plan.HELP, epilog=plan.EXAMPLES)(plan.plan)
@@ -144,7 +160,8 @@ def _without_values(verb: Any, above: Any = None) -> None:
 def _words(error: Exception) -> str | None:
     """What a person can do something about, in a sentence; None: it is a fault of this program."""
     if isinstance(error, typer.TyperException):
-        return error.format_message().replace(": Value error, ", ": ")  # pydantic's, in typer's
+        said = _called_otherwise(error) or error.format_message()
+        return said.replace(": Value error, ", ": ")  # pydantic's, in typer's
     from harness.plugins import blamed
 
     if said := blamed(error):
@@ -160,6 +177,16 @@ def _words(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'The system'}: {error.strerror}."
     return str(error)
+
+
+def _called_otherwise(error: typer.TyperException) -> str | None:
+    """Of a flag that this verb has by another name than other programs do."""
+    name, context = getattr(error, "option_name", ""), getattr(error, "ctx", None)
+    ours = ELSEWHERE.get(_dashed(name))
+    if not ours or context is None:
+        return None
+    there = {flag for parameter in context.command.params for flag in parameter.opts}
+    return f"No such option: {name}. Here it is {ours}." if ours in there else None
 
 
 def _words_of_a_machine(error: Exception) -> str | None:
