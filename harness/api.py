@@ -46,11 +46,13 @@ def load(name: str = "toy", *, device: str = "auto", dtype: str = "auto") -> tup
         dtype: auto, bfloat16 or float32.
 
     Raises:
-        LookupError: there is no such model, or its family is not supported.
+        LookupError: there is no such model, its family is not supported, or the engine would not
+            read it exactly.
     """
     from harness.model import load as found
+    from harness.probe import checked
 
-    live = found(name, device=device, dtype=dtype)
+    live = checked(found(name, device=device, dtype=dtype))
     return live.model, live.tokenizer
 
 

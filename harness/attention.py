@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from harness.engine.bend import Attend, Bend, View
 from harness.engine.biased import Biased as Biased
 from harness.engine.biased import slopes as slopes
-from harness.families import attention_layers, family_of, windows
+from harness.families import apart, attention_layers, family_of, farthest
 from harness.method import Method
 from harness.rope import Encoding, Rope, text_config
 from harness.rotation import standing, turned, unturned
@@ -108,7 +108,7 @@ class InParts(Method):
         return len({part.key for part in self.parts(Rope.of(model), length)})
 
     def notice(self, model: nn.Module, length: int) -> str | None:
-        widest = _widest(text_config(model))
+        widest = farthest(text_config(model))
         if widest is None or widest >= length:
             return None
         last = torch.tensor([length - 1])
@@ -179,7 +179,10 @@ class Stretched(InParts):
         return window
 
     def slower(self, rope: Rope, length: int) -> float:
-        """How many times slower, at least, for (n - w) / slower + w to be a trained position."""
+        """How many times slower, at least, for (n - w) / slower + w to be at most L0.
+
+        Trained distances end one before it: a group that does not divide w may reach L0 itself.
+        """
         window, trained = self.near(rope), rope.original_length
         reach = length if self.factor is None else self.factor * trained
         return max(1.0, (reach - window) / (trained - window))
@@ -237,13 +240,6 @@ class Turned(Bend):
         return x if self.encoding is None else turned(x, self.encoding, positions)
 
 
-def _widest(config: Any) -> int | None:
-    """How far back the layers look that can be bent; None: as far as there is something."""
-    kept = _kept(config)
-    found = [window for i, window in enumerate(windows(config)) if i not in kept]
-    return max(found) if found and all(found) else None
-
-
 def straight(model: nn.Module) -> str | None:
     """Why this model's attention cannot be bent, in a sentence; None if it can."""
     try:
@@ -268,16 +264,9 @@ def biased(model: nn.Module) -> bool:
 
 def bendable(model: nn.Module) -> list[nn.Module]:
     """Attention layers but for those of a type that keeps the checkpoint's own encoding."""
-    kept = _kept(text_config(model))
+    kept = apart(text_config(model))
     layers = attention_layers(model.get_decoder())
     return [layer for layer in layers if layer.layer_idx not in kept]
-
-
-def _kept(config: Any) -> set[int]:
-    """Layers of a type that has an encoding of its own, by number."""
-    nested = (getattr(config, "rope_parameters", None) or {}).keys() - {"full_attention"}
-    types = getattr(config, "layer_types", None) or []
-    return {index for index, kind in enumerate(types) if kind in nested}
 
 
 @contextmanager
@@ -346,9 +335,20 @@ def _no_mask(*_: object, attention_mask: Tensor | None = None, **__: object) -> 
         )
 
 
-def _ends_later(positions: object, keys: int) -> bool:
-    """Whether the last query stands behind more keys than there are."""
-    return isinstance(positions, Tensor) and int(positions.max()) >= keys
+def _refuse_other_keys(positions: object, keys: int) -> None:
+    """Raises ValueError: keys are not one for each position up to the last query's."""
+    seen = int(positions.max()) + 1 if isinstance(positions, Tensor) else keys
+    if seen > keys:
+        raise ValueError(
+            "A layer's cache has dropped keys beyond its window, and a method that bends attention "
+            "counts positions from the first: read with harness, or give generate use_cache=False."
+        )
+    if seen < keys:
+        raise ValueError(
+            "This cache has room for keys that are still to come, and a method that bends "
+            "attention would attend to them: leave cache_implementation and past_key_values to "
+            "generate's default."
+        )
 
 
 def _attention(
@@ -367,11 +367,8 @@ def _attention(
     bend = getattr(module, "bend", None)
     if bend is None:
         return attend(query, key, value, scale=scale).transpose(1, 2), None
-    if ways.get("sliding_window") and _ends_later(ways.get("position_ids"), key.shape[2]):
-        raise ValueError(
-            "A layer's cache has dropped keys beyond its window, and a method that bends attention "
-            "counts positions from the first: read with harness, or give generate use_cache=False."
-        )
+    if ways.get("sliding_window") or key.shape[2] != query.shape[2]:  # a pass may be over all keys
+        _refuse_other_keys(ways.get("position_ids"), key.shape[2])
     key = bend.kept(key, 0)
     out = bend(attend, query, key, value, scale=scale, training=module.training)
     return out.transpose(1, 2), None

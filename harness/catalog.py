@@ -4,7 +4,7 @@ A spec is a name with the parameters that differ from the default: `yarn,factor=
 hold variants, named after a dot: `perplexity.sliding,window=4096`; the bare name is the first, or
 in a grid all of them where the file says `bare_name_means_all = True`, as a benchmark's does, or
 those that it lists there. Behind a colon a file may know names of its own: `lm-eval:arc_easy`. A
-method may go over another: `yarn+log-n,factor=8` is both, and a parameter is for all that have it.
+method may go over another: `yarn+log-n,factor=8` is both, and a parameter is for all that take it.
 Packages bring more by entry points, and a person by naming a file, known as `mine@1a2b3c4d`:
 see `harness.plugins`.
 """
@@ -14,6 +14,7 @@ from dataclasses import fields, replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint
+from itertools import pairwise
 from pkgutil import iter_modules
 from types import ModuleType, NoneType
 from typing import Any, Literal
@@ -101,8 +102,14 @@ def canonical(kind: Kind, spec: str) -> str:
     """The spec's one name: variant written out, defaults left out, values at their shortest."""
     name, parameters = split(spec)
     default, full = _default(kind, name), _full_name(kind, name)
-    given, own = settings(configure(default, parameters, spec)), settings(default)
-    return join(full, {key: written(given[key]) for key in given if given[key] != own[key]})
+    both = zip(_layers(configure(default, parameters, spec)), _layers(default), strict=True)
+    changed = {
+        f.name: written(value)
+        for given, own in both
+        for f in fields(given)
+        if (value := getattr(given, f.name)) != getattr(own, f.name)
+    }
+    return join(full, changed)
 
 
 def settings(thing: Any) -> dict[str, Any]:
@@ -111,7 +118,12 @@ def settings(thing: Any) -> dict[str, Any]:
 
 
 def configure(default: Any, parameters: dict[str, str], spec: str) -> Any:
-    """A copy of a dataclass with parameters set from text."""
+    """A copy of a dataclass with parameters set from text.
+
+    Raises:
+        ValueError: there is no such parameter, it takes no such value, or one method takes it for
+            one thing and the method over it for another.
+    """
     known = settings(default)
     for key in parameters:
         if key not in known:
@@ -119,14 +131,39 @@ def configure(default: Any, parameters: dict[str, str], spec: str) -> Any:
                 f"{spec.split(',')[0]} has no parameter {key!r}.{nearest.hint(key, known)} "
                 f"It has: {', '.join(known) or 'none'}."
             )
-    layers = []
-    for layer in _layers(default):
-        types = _types(type(layer))
-        own = parameters.keys() & {f.name for f in fields(layer)}
-        layers.append(
-            replace(layer, **{key: _read(key, parameters[key], types[key]) for key in own})
+    layers = _layers(default)
+    given: list[dict[str, Any]] = [{} for _ in layers]
+    for key, text in parameters.items():
+        for i, value in _values(layers, key, text, spec).items():
+            given[i][key] = value
+    layers = tuple(replace(layer, **own) for layer, own in zip(layers, given, strict=True))
+    return layers[0] if len(layers) == 1 else replace(default, layers=layers)
+
+
+def _values(layers: tuple[Any, ...], key: str, text: str, spec: str) -> dict[int, Any]:
+    """Of the layers that take this text for their parameter, by number: the value.
+
+    Raises:
+        ValueError: none does, or for some it is another thing than for others.
+    """
+    having = {i: one for i, one in enumerate(layers) if key in {f.name for f in fields(one)}}
+    kinds = {i: _types(type(one))[key] for i, one in having.items()}
+    found, refused = {}, None
+    for i, kind in kinds.items():
+        try:
+            found[i] = _read(key, text, kind)
+        except ValueError as error:
+            refused = error
+    if refused and not found:
+        raise refused
+    if any(kinds[i] != kinds[j] for i, j in pairwise(found)):
+        name = spec.split(",")[0]
+        parts = [name.split("+")[i] for i in found]
+        raise ValueError(
+            f"{key} is one thing in {' and another in '.join(parts)}, and could mean either in "
+            f"{name}: leave {key} out."
         )
-    return layers[0] if len(layers) == 1 else replace(default, layers=tuple(layers))
+    return found
 
 
 def _layers(thing: Any) -> tuple[Any, ...]:

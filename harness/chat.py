@@ -228,7 +228,7 @@ class Chat:
             FloatingPointError: a logit is not finite.
             MemoryError: it does not fit; what was read is forgotten, and will be read again.
         """
-        follows = self.method.depends_on_length
+        follows = self.method.follows(self.live.model)
         self._put_on(turn.length if follows else self.reach or self.live.card.original_length)
         self._turn, said = turn, ""
         try:
@@ -323,7 +323,7 @@ class Chat:
 
     def _told(self, length: int) -> tuple[Any, ...]:
         """What is the same where inputs of this length are encoded alike."""
-        if not self.method.depends_on_length:
+        if not self.method.follows(self.live.model):
             return (self.spec,)
         told = self.method.provenance(self.live.model, length)
         return self.spec, *(told.get(key) for key in ENCODING)

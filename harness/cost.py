@@ -88,8 +88,12 @@ def one_layer(config: Any) -> Any:
     """The configuration with a single layer, one that sees everything where there is such a one."""
     from copy import deepcopy
 
+    from harness.rope import parameters
+
     one = deepcopy(getattr(config, "text_config", config))
     one.num_hidden_layers = 1
+    if "frequencies" in (rope := parameters(one)):  # whose rule is code that is not run here
+        rope["rope_type"] = "default"
     if kinds := getattr(one, "layer_types", None):
         one.layer_types = ["full_attention" if "full_attention" in kinds else kinds[0]]
     return one

@@ -69,6 +69,20 @@ def windows(text: Any) -> tuple[int | None, ...]:
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 
 
+def apart(text: Any) -> set[int]:
+    """Layers of a type that has an encoding of its own, by number: no method reaches them."""
+    nested = (getattr(text, "rope_parameters", None) or {}).keys() - {"full_attention"}
+    types = getattr(text, "layer_types", None) or []
+    return {index for index, kind in enumerate(types) if kind in nested}
+
+
+def farthest(text: Any) -> int | None:
+    """How many tokens back the layers look that a method reaches; None: as many as there are."""
+    others = apart(text)
+    found = [window for i, window in enumerate(windows(text)) if i not in others]
+    return max(found) if found and all(found) else None
+
+
 def family_of(config: Any) -> Family:
     """The family of a transformers configuration.
 

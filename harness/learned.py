@@ -7,7 +7,7 @@ from harness import catalog
 from harness.cell import OWN, UNEXTENDED
 
 if TYPE_CHECKING:
-    from harness.model import Card
+    from harness.model import Card, Live
 
 
 def as_trained(spec: str, card: "Card", factor: float | None = None) -> str:
@@ -55,9 +55,39 @@ def strange(spec: str, card: "Card") -> str | None:
     )
 
 
+READING = ("frequencies", "attention_factor", "attention", "still", "slopes")
+"""What a method resolves to."""
+
+
+def noticed(spec: str, live: "Live", length: int) -> str | None:
+    """What a reader of a number must know: of the method, and of one that the checkpoint learned.
+
+    A published checkpoint may be read by any; this project's own refuse those that read otherwise.
+    """
+    method, own = catalog.load("methods", spec), live.card.own_method
+    said = method.notice(live.model, length)
+    if own is None or live.card.trained or catalog.split(own)[0] == catalog.split(spec)[0]:
+        return said
+    with_it = catalog.load("methods", own)
+    far = with_it.unfit(live.model, length) is not None
+    if not far and _resolved(with_it, live.model, length) == _resolved(method, live.model, length):
+        return said
+    otherwise = (
+        f"{live.card.name} was trained with {own}, and is read otherwise here: --method auto reads "
+        "it as it learned."
+    )
+    return f"{said} {otherwise}" if said else otherwise
+
+
 def _reads(method: Any, card: "Card") -> list[Any]:
-    """A method's encoding in numbers, at the length that was trained for."""
-    factor = card.trained.numbers.get("factor") if card.trained else None
-    model = SimpleNamespace(config=card.config)
-    facts = method.provenance(model, round(card.original_length * (factor or 1)))
-    return [facts.get(key) for key in ("frequencies", "attention_factor")]
+    """A method's encoding and attention at the length that was trained for."""
+    told = card.trained
+    factor = told.numbers.get("factor") if told else None
+    length = max(round(card.original_length * (factor or 1)), told.sequence_length if told else 0)
+    return _resolved(method, SimpleNamespace(config=card.config), length)
+
+
+def _resolved(method: Any, model: Any, length: int) -> list[Any]:
+    """All that a number depends on, plain data."""
+    facts = method.provenance(model, length)
+    return [facts.get(key) or None for key in READING]

@@ -17,16 +17,23 @@ from lm_eval.api.model import TemplateLM
 
 from harness import catalog
 from harness.asking import Asking, Question, answered
+from harness.cell import OWN, UNEXTENDED
 from harness.conversation import rendered
 from harness.engine.evaluate import evaluate
-from harness.model import Live, load
+from harness.learned import as_trained
+from harness.model import Card, Live, load
 from harness.plugins import named
-from harness.probe import check_engine, prove
+from harness.probe import checked, prove
 from harness.reader import TokenReader
 from harness.task import Outcome, Request
 
 MOST = 2**19
 """Tokens of inputs that are read together, however much of them is the same."""
+
+
+def _own(card: Card) -> str:
+    """What a checkpoint is read by where nothing is said."""
+    return OWN if card.own_method else UNEXTENDED
 
 
 class Parsing(TokenReader):
@@ -44,7 +51,7 @@ class HarnessLM(TemplateLM):
         live: Live,
         *,
         length: int,
-        method: str = "none",
+        method: str | None = None,
         start_token: bool = True,
     ) -> None:
         """Put the method on, until `close`.
@@ -52,17 +59,18 @@ class HarnessLM(TemplateLM):
         Args:
             live: the model, in memory.
             length: what lm-eval calls max_length.
-            method: a spec, such as `yarn,factor=4`.
+            method: a spec, such as `yarn,factor=4`; None: what it was trained with, if anything.
             start_token: it stands before every input; false: as lm-eval with a tokenizer that adds
                 none.
 
         Raises:
-            ValueError: the method does not fit the model; says why.
+            ValueError: the method does not fit the model, or it learned another; says why.
         """
         super().__init__()
-        chosen = catalog.load("methods", named(method))
+        spec = as_trained(named(method or _own(live.card)), live.card)
+        chosen = catalog.load("methods", spec)
         if reason := chosen.unfit(live.model, length):
-            raise ValueError(f"{method} cannot be put on {live.card.name}: {reason}.")
+            raise ValueError(f"{spec} cannot be put on {live.card.name}: {reason.rstrip('.')}.")
         self.live, self.tokenizer = live, live.tokenizer
         self.reader = Parsing(live.tokenizer)
         self.asking = Asking(self.reader, length, start_token)
@@ -95,10 +103,9 @@ class HarnessLM(TemplateLM):
             device=str(given.pop("device", flag)).partition(":")[0],
             dtype=str(given.pop("dtype", "auto")),
         )
-        check_engine(live.model)
         start = str(given.pop("start_token", "true")).lower() != "false"
-        method = catalog.extended(str(given.pop("method", "none")), given)
-        return cls(live, length=length, method=method, start_token=start)
+        method = catalog.extended(str(given.pop("method", _own(live.card))), given)
+        return cls(checked(live), length=length, method=method, start_token=start)
 
     @classmethod
     def create_from_arg_string(

@@ -111,6 +111,10 @@ class Method(ABC):
         """
         return self.applied_to(model, length)
 
+    def follows(self, model: "nn.Module") -> bool:
+        """Whether it encodes shorter inputs of this model otherwise: what it finds there may."""
+        return self.depends_on_length
+
     def made_for(self, model: "nn.Module") -> float | None:
         """How many times further than trained it is set to read; None: nothing says."""
         return None
@@ -132,7 +136,7 @@ class Method(ABC):
 
     @property
     def boundless(self) -> bool:
-        """Whether no distance that a query sees is beyond training, however long the input."""
+        """Whether no distance that a query sees is longer than L0, however long the input."""
         return False
 
     @property
@@ -215,6 +219,9 @@ class Layered(Method):
             for layer in self.layers:
                 stack.enter_context(layer.in_training(model, length))
             yield
+
+    def follows(self, model: "nn.Module") -> bool:
+        return any(layer.follows(model) for layer in self.layers)
 
     def made_for(self, model: "nn.Module") -> float | None:
         return next(filter(None, (layer.made_for(model) for layer in self.layers)), None)

@@ -221,7 +221,7 @@ def _plan_model(options: Options, name: str, stand_in: bool) -> list[Planned]:
     made_of = _MadeOf(card, options.lengths, None if stand_in else reader)
     found = []
     for cell in grid([named], methods, list(corpora), list(options.lengths)):
-        together = one_pass(cell.method, cell.task)
+        together = _reads_beginnings(cell.task) and made_of.alike(cell.method)
         unfit = made_of.unfit(cell.method, cell.length)
         places = 1 if unfit else made_of.key_places(cell.method, cell.length)
         never = {"fits": False, "why": unfit, "seconds": 0.0} if unfit else {}
@@ -309,13 +309,13 @@ class _MadeOf:
         self.card, self.shortest, self.longest = card, min(lengths), max(lengths)
         self.reader = reader
         self.model = SimpleNamespace(config=card.config)
-        self._facts, self._alike = cache(self._facts), cache(self._alike)
+        self._facts, self.alike = cache(self._facts), cache(self._alike)
         self._task = cache(self._task)
         self.unfit, self._method = cache(self._unfit), cache(self._method)
         self.key_places = cache(lambda spec, n: self._method(spec).key_places(self.model, n))
 
     def __call__(self, cell: Cell) -> dict[str, Any]:
-        at = self.longest if self._alike(cell.method) else cell.length
+        at = self.longest if self.alike(cell.method) else cell.length
         return self._facts(cell.method, at) | self._task(cell.task)
 
     def _unfit(self, spec: str, length: int) -> str | None:
@@ -363,19 +363,9 @@ class _MadeOf:
         return [facts.get(key) for key in ENCODING]
 
 
-def one_pass(method: str, task: str) -> bool:
-    """Whether all lengths of a row are read together."""
-    return _reads_beginnings(task) and not _follows_the_length(method)
-
-
 @cache
 def _reads_beginnings(task: str) -> bool:
     return catalog.load("tasks", task).one_pass
-
-
-@cache
-def _follows_the_length(method: str) -> bool:
-    return catalog.load("methods", method).depends_on_length
 
 
 def takes(asked: Any, flag: str) -> bool:
@@ -387,18 +377,21 @@ def takes(asked: Any, flag: str) -> bool:
     return flag in catalog.settings(asked) and not needless
 
 
+def _says(spec: str, flag: str) -> bool:
+    """Whether a flag says what the method's spec does not."""
+    return flag not in catalog.split(spec)[1] and takes(catalog.load("methods", spec), flag)
+
+
 def settled(spec: str, options: Options, card: "Card") -> str:
     """The method's canonical spec, its scale settled."""
     spec = as_trained(spec, card, options.factor)
-    method = catalog.load("methods", spec)
-    given = catalog.split(spec)[1]
-    wish: dict[str, Any] = {}
-    if "factor" not in given and takes(method, "factor"):
+    if options.factors and _says(spec, "factors"):
+        spec = catalog.extended(spec, {"factors": options.factors})
+    if _says(spec, "factor"):  # after the file, which may leave none to be said
         reach = max(1.0, max(options.lengths) / card.original_length)
-        wish["factor"] = reach if options.factor is None else options.factor
-    if "factors" not in given and takes(method, "factors") and options.factors:
-        wish["factors"] = options.factors
-    spec = catalog.canonical("methods", catalog.extended(spec, wish))
+        factor = reach if options.factor is None else options.factor
+        spec = catalog.extended(spec, {"factor": factor})
+    spec = catalog.canonical("methods", spec)
     return catalog.extended(spec, catalog.load("methods", spec).by_content())
 
 

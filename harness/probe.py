@@ -21,6 +21,7 @@ from harness.engine.layers import Stack, attention, engaged, sweep
 from harness.engine.tree import Tree
 from harness.families import attention_layers, layer_types
 from harness.method import Method
+from harness.model import Live
 from harness.rope import Encoding, Rope, original_length, text_config
 from harness.rotation import rotated
 
@@ -157,6 +158,17 @@ def reads_alike(model: nn.Module, method: Method, lengths: Sequence[int]) -> boo
         with method.applied_to(model, length):
             found.add(read_encoding(model, max(lengths)).digest)
     return len(found) == 1
+
+
+def checked(live: Live) -> Live:
+    """The model, once it is sure that the engine reads it exactly, and that methods reach it.
+
+    Raises:
+        LookupError: it is refused; says why.
+    """
+    check_engine(live.model)
+    check_identity(live.model)
+    return live
 
 
 def check_engine(model: nn.Module) -> None:

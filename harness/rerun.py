@@ -193,11 +193,9 @@ def _planned(one: Chosen, words: Again) -> "list[Planned]":
 
 def _loaded(planned: "Planned") -> "Live":
     from harness.model import load
-    from harness.probe import check_engine, check_identity
+    from harness.probe import checked
 
-    live = load(planned.model, device="auto", dtype=planned.dtype)
-    check_engine(live.model)
-    check_identity(live.model)
+    live = checked(load(planned.model, device="auto", dtype=planned.dtype))
     return live
 
 

@@ -4,7 +4,7 @@ Su et al. 2021, https://arxiv.org/abs/2104.09864
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor, inf, log, pi, sqrt
 from typing import Any, NamedTuple
 
@@ -86,6 +86,13 @@ class Rope:
         index = torch.arange(self.dim // 2, dtype=torch.float64)
         return 1 - ((index - low) / max(high - low, 1e-3)).clamp(0, 1)
 
+    def by_turns(self, scale: float, low: float, high: float) -> Tensor:
+        """Llama 3.1's: by parts too, but blended linearly in turns within the window; (dim/2,)."""
+        own = self.frequencies
+        turns = self.original_length * own / (2 * pi)
+        kept = ((turns - low) / (high - low)).clamp(0, 1)
+        return (1 - kept) * own / scale + kept * own
+
     def _pair(self, turns: float) -> float:
         """The pair, as a real number, that turns so often within the trained window."""
         return self.dim * log(self.original_length / (turns * 2 * pi)) / (2 * log(self.theta))
@@ -164,7 +171,7 @@ def parameters(config: Any, layer_type: str = "full_attention") -> Mapping[str, 
 
 def original_length(config: Any) -> int:
     """Tokens of the window a checkpoint was trained on, before any scaling it already carries."""
-    own = parameters(config).get("original_max_position_embeddings")
+    own = original_said(config)
     named = ("max_position_embeddings", "seq_length", "max_seq_len")  # BLOOM's, MPT's
     said = own or next(filter(None, (getattr(config, name, None) for name in named)), None)
     if said is None:
@@ -173,6 +180,16 @@ def original_length(config: Any) -> int:
             "trained on: add max_position_embeddings to its config.json."
         )
     return int(said)
+
+
+def original_said(config: Any) -> int | None:
+    """The window before any scaling, where a configuration tells it from the one behind."""
+    name, longest = "original_max_position_embeddings", "max_position_embeddings"
+    above = getattr(config, name, None)  # its parameters: there, Phi-3's has a default of 4,096
+    if above and above > getattr(config, longest, above):
+        above = None
+    said = parameters(config).get(name) or above
+    return None if said is None else int(said)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,13 +219,17 @@ class Encoding:
         """The checkpoint's own, any scaling it carries included, as for inputs of `length` tokens.
 
         From the configuration, not from the live module: that one's buffer may have been cast to
-        bfloat16, and `dynamic` changes it with what it has read.
+        bfloat16, and `dynamic` changes it with what it has read. In float64 where the formula is
+        known here; transformers' own frequencies are float32.
         """
         from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
         rope, config = Rope.of(model, layer_type), text_config(model)
+        said = parameters(config, layer_type)
         if rope.scaling == "default":
             return cls(frequencies=rope.frequencies)
+        if "frequencies" in said:
+            return cls(frequencies=_listed(said, length), attention_factor=said["attention_factor"])
         if rope.scaling not in ROPE_INIT_FUNCTIONS:
             raise LookupError(
                 f"No rule for this checkpoint's rope type {rope.scaling!r}. "
@@ -218,7 +239,10 @@ class Encoding:
         found, factor = ROPE_INIT_FUNCTIONS[rope.scaling](
             config, torch.device("cpu"), seq_len=length, layer_type=nested
         )
-        return cls(frequencies=found.double(), attention_factor=float(factor))
+        exact = _scaled(rope, config, said, length)
+        return cls(
+            frequencies=found.double() if exact is None else exact, attention_factor=float(factor)
+        )
 
     def table(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Cos and sin, (..., dim/2), float64: float32 angles are off by 0.078 rad at 2M tokens."""
@@ -230,6 +254,35 @@ class Encoding:
             plain = positions * self.original.to(positions.device)
             cos, sin = torch.where(first, plain.cos(), cos), torch.where(first, plain.sin(), sin)
         return cos, sin
+
+
+def _listed(said: Mapping[str, Any], length: int | None) -> Tensor:
+    """As `harness export` lists them: at every length, or for each stage of lengths; (dim/2,)."""
+    found = said["frequencies"]
+    if "lengths" in said:
+        found = found[sum((length or 0) > stage for stage in said["lengths"][:-1])]
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def _scaled(rope: Rope, config: Any, said: Mapping[str, Any], length: int | None) -> Tensor | None:
+    """A checkpoint's own frequencies by transformers' rules, (dim/2,); None: by another rule."""
+    longest, factor = config.max_position_embeddings, said.get("factor")
+    original = int(said.get("original_max_position_embeddings") or rope.original_length)
+    rope = replace(rope, original_length=original)
+    match rope.scaling:
+        case "linear":
+            return rope.interpolated(factor)
+        case "dynamic":
+            return rope.ntk_aware(factor * max(length or 0, longest) / longest - (factor - 1))
+        case "yarn" if said.get("truncate", True):
+            fast, slow = said.get("beta_fast") or 32, said.get("beta_slow") or 1
+            return rope.by_parts(factor or longest / original, fast, slow)
+        case "llama3":
+            return rope.by_turns(factor, said["low_freq_factor"], said["high_freq_factor"])
+        case "longrope":
+            kind = "long" if (length or 0) > original else "short"
+            return rope.frequencies / torch.tensor(said[f"{kind}_factor"], dtype=torch.float64)
+    return None
 
 
 def yarn_attention_factor(scale: float) -> float:

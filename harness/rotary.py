@@ -9,8 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.families import farthest
 from harness.method import Method
-from harness.rope import Encoding, Rope, parameters, text_config, yarn_attention_factor
+from harness.rope import (
+    Encoding,
+    Rope,
+    original_said,
+    parameters,
+    text_config,
+    yarn_attention_factor,
+)
 from harness.rotation import rotated
 
 
@@ -64,7 +72,7 @@ class Reencoding(Method):
             self.encoding(rope, length)
         except LookupError as error:
             return str(error)
-        if rope.scaling == "linear" and not _original_said(model):
+        if rope.scaling == "linear" and original_said(text_config(model)) is None:
             return (
                 "This checkpoint slows all positions by itself (linear), and does not say how far "
                 "it read before: write original_max_position_embeddings into its rope_parameters."
@@ -72,15 +80,21 @@ class Reencoding(Method):
         return None
 
     def notice(self, model: nn.Module, length: int) -> str | None:
-        return self.remark(Rope.of(model), length)
+        said = self.remark(Rope.of(model), length), self.unseen(model, length)
+        return " ".join(filter(None, said)) or None
+
+    def unseen(self, model: nn.Module, length: int) -> str | None:
+        """That no distance as long as the input is ever seen, where layers have a window."""
+        window = farthest(text_config(model))
+        if window is None or window >= length:
+            return None
+        return (
+            f"This model's layers look back no further than {window:,} tokens: what a method does "
+            "to longer distances is never seen."
+        )
 
     def provenance(self, model: nn.Module, length: int) -> dict[str, Any]:
         return self.resolved(Rope.of(model), length)
-
-
-def _original_said(model: nn.Module) -> bool:
-    """Of linear scaling some checkpoints give the window before it, and some the one behind."""
-    return "original_max_position_embeddings" in parameters(text_config(model))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +122,8 @@ class Unchanged(Reencoding):
 
     def notice(self, model: nn.Module, length: int) -> str | None:
         scaling = Rope.of(model).scaling
-        if scaling not in ("dynamic", "longrope"):
+        by_length = "lengths" in parameters(text_config(model))
+        if scaling not in ("dynamic", "longrope") and not by_length:
             return None
         return f"The checkpoint's {scaling} scaling is held at what it is for {length} tokens."
 

@@ -24,6 +24,7 @@ from harness.engine.generate import end_tokens
 from harness.engine.kernels import kernel_for
 from harness.engine.offload import ON_DEVICE, OnDevice
 from harness.engine.parallel import ALONE, Alone, Shards
+from harness.learned import noticed
 from harness.method import Method
 from harness.model import Live
 from harness.network import commit
@@ -129,7 +130,7 @@ def run(
             requests,
             answers,
             reader,
-            shared | {"notice": method.notice(live.model, cell.length)},
+            shared | {"notice": noticed(cell.method, live, cell.length)},
             each * cell.length,
         )
         for cell, requests in zip(cells, asked, strict=True)

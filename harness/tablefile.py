@@ -141,6 +141,7 @@ def checks(file: Path) -> dict[tuple[str, str], Check]:
 
 
 def cells(text: str) -> list[str]:
+    """What stands between bars, plain."""
     return [plain(cell.strip()) for cell in text.split("|")]
 
 

@@ -93,7 +93,8 @@ class CLEX(RotaryMethod):
     """Of the solver. The published 0.01 is of a stiffer form, and in float32 less exact."""
     log_scale: Literal["none", "published", "clamped"] = "none"
     """Logits times ln n / ln L0, n the length of the cell. published: below 1 where n < L0;
-    clamped: at least 1. A published checkpoint may ask for the former where this says none."""
+    clamped: at least 1. A published LLaMA may ask for the former where this says none; the code of
+    other families has no such scale, whatever their configuration says."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -172,15 +173,16 @@ class CLEX(RotaryMethod):
         partial = (said.get("partial_rotary_factor") or 1.0) < 1
         if partial and method.log_scale != "none":
             return "Only part of a head rotates here: log_scale would scale a part of its logits."
-        return method._too_far(rope, length)
+        return super().unfit(model, length) or method._too_far(rope, length)
 
     def notice(self, model: nn.Module, length: int) -> str | None:
         method, rope, equation = self._settled(model)
+        own = None
         if equation is None:
-            return method.remark(rope, length)
-        if method.log_scale != self.log_scale:
-            return "The checkpoint asks for log-scaled attention, not clamped, and has it."
-        return None
+            own = method.remark(rope, length)
+        elif method.log_scale != self.log_scale:
+            own = "The checkpoint asks for log-scaled attention, not clamped, and has it."
+        return " ".join(filter(None, (own, self.unseen(model, length)))) or None
 
     def provenance(self, model: nn.Module, length: int) -> dict[str, Any]:
         method, rope, equation = self._settled(model)
@@ -231,7 +233,8 @@ class CLEX(RotaryMethod):
         said = parameters(config)
         if said.get("type") != "clex":
             return self, rope, _equation(model, rope)
-        asks = said.get("log_scale", getattr(config, "log_scale", False))
+        asked = said.get("log_scale", getattr(config, "log_scale", False))
+        asks = asked and config.model_type == "llama"
         own = replace(
             self,
             max_factor=int(said.get("max_factor", self.max_factor)),

@@ -5,7 +5,7 @@ Grattafiori et al. 2024, https://arxiv.org/abs/2407.21783; the released code has
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf, pi
+from math import inf
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -39,10 +39,7 @@ class Llama3(RotaryMethod):
             )
 
     def frequencies(self, rope: Rope, scale: float) -> Tensor:
-        theta, low, high = rope.frequencies, self.low_freq_factor, self.high_freq_factor
-        turns = rope.original_length * theta / (2 * pi)
-        kept = ((turns - low) / (high - low)).clamp(0, 1)
-        return (1 - kept) * theta / scale + kept * theta
+        return rope.by_turns(scale, self.low_freq_factor, self.high_freq_factor)
 
     def native(self, rope: Rope, length: int) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""LM-Infinite: a query sees the first tokens and those near, and no distance is beyond training.
+"""LM-Infinite: a query sees the first tokens and those near; no distance passes the trained length.
 
 Han et al. 2023, https://arxiv.org/abs/2308.16137. What it costs grows with the length, not with its
 square. The first 10 tokens, and the window as the limit, are as the published code has them for

@@ -176,6 +176,9 @@ class LongRoPE(RotaryMethod):
     def depends_on_length(self) -> bool:
         return bool(self.factors and _read(self.factors).get("short"))
 
+    def follows(self, model: nn.Module) -> bool:
+        return bool((self.found(Rope.of(model))[1] or {}).get("short"))
+
     def scale(self, rope: Rope, length: int) -> float:
         """As given; a file that has factors for short inputs too serves all with its own s.
 

@@ -34,7 +34,12 @@ MAY_SEE = {
     "harness/recipes.py": {"harness.method"},
     "harness/rope.py": set(),
     "harness/rotation.py": {"harness.rope"},
-    "harness/rotary.py": {"harness.method", "harness.rope", "harness.rotation"},
+    "harness/rotary.py": {
+        "harness.families",
+        "harness.method",
+        "harness.rope",
+        "harness.rotation",
+    },
     "harness/published.py": {
         "harness.catalog",
         "harness.lengths",
@@ -63,9 +68,11 @@ MAY_SEE = {
     "harness/lmeval.py": {"harness.nearest", "harness.network"},
     "harness/network.py": set(),
     "harness/asking.py": {"harness.task"},
+    "harness/judge.py": set(),
     "tasks": {
         "harness.contents",
         "harness.disk",
+        "harness.judge",
         "harness.task",
         "harness.stats",
         "harness.metrics",

@@ -407,7 +407,7 @@ def test_known_answers():
 
 @pytest.mark.parametrize("spec", ["self-extend", "leaky-rerope"])
 @pytest.mark.parametrize("factor", [1, 1.5, 4, 16])
-def test_no_position_is_beyond_what_was_trained(spec, factor):
+def test_no_distance_is_longer_than_the_trained_length(spec, factor):
     length = round(4096 * factor)
     for part in described(f"{spec},factor={factor}", length):
         stands = part["as_if_at"]
@@ -532,6 +532,25 @@ def test_transformers_generates_what_the_engine_does_or_says_why_not():
         assert theirs[: len(ours)] == list(ours)
 
 
+@pytest.mark.parametrize("spec", [*PARTS, "log-n", "nope,every=2", "alibi"])
+def test_a_cache_that_is_longer_than_what_was_read_is_refused(spec):
+    model, ids = built(), TOKENS[:, :20]
+    given = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 3, "do_sample": False}
+    with load(spec).applied_to(model, LENGTH):
+        with pytest.raises(ValueError, match="room for keys that are still to come"):
+            model.generate(ids, **given, cache_implementation="static")
+        plain, whole = (model.generate(ids, **given, use_cache=use) for use in (True, False))
+    assert torch.equal(plain, whole)
+
+
+@pytest.mark.parametrize("family", LAYOUTS)
+def test_a_longer_cache_is_refused_in_every_family(family):
+    model, ids = built(family), TOKENS[:, :20]
+    refused = pytest.raises(ValueError, match="room for keys")
+    with load("rerope,window=8").applied_to(model, LENGTH), refused:
+        model.generate(ids, max_new_tokens=3, cache_implementation="static")
+
+
 def test_a_pace_that_is_given_leaves_no_factor_to_be_said():
     for spec, reach in (("self-extend,group=2,window=24", 104), ("leaky-rerope,slowness=3", None)):
         method, model = load(spec), built()
@@ -558,6 +577,23 @@ def test_a_method_goes_over_another_by_its_name():
     assert catalog.canonical("methods", "yarn+log-n") == "yarn+log-n"
     assert pickle.loads(pickle.dumps(method)) == method
     assert {"factor", "beta_fast", "log_train"} <= catalog.settings(method).keys()
+
+
+@pytest.mark.parametrize("over", ["streaming-llm", "lm-infinite"])
+def test_a_parameter_is_for_the_part_that_takes_it(over):
+    lower, upper = load(f"longrope+{over},start=3").layers
+    assert (lower.start, upper.start) == ("yarn", 3)
+    official = f"longrope+{over},start=official"
+    lower, upper = load(official).layers
+    assert lower.start == "official" and upper == load(over)
+    assert catalog.canonical("methods", official) == official
+    both = "longrope+lm-infinite,factor=4,start=3"
+    assert catalog.canonical("methods", both) == both
+    with pytest.raises(ValueError, match="start takes int, and 'far' is none"):
+        load(f"longrope+{over},start=far")
+    assert {part.factor for part in load("yarn+self-extend,factor=4").layers} == {4}
+    with pytest.raises(ValueError, match="one thing in dynamic-ntk and another in self-extend"):
+        load("dynamic-ntk+self-extend,factor=2")
     shown = show("yarn+log-n", factor=8.0)
     assert shown["parameters"]["factor"]["value"] == 8.0
     assert "ln L0" in shown["formula"] and "YaRN" in shown["about"]

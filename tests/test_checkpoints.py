@@ -14,6 +14,7 @@ from harness.cell import Cell, Result, base_of
 from harness.checkpoints import Checkpoint, every, find, place
 from harness.cli import main
 from harness.gridfile import options
+from harness.learned import noticed
 from harness.pairing import comparable
 from harness.plan import settled
 from harness.report.reach import budget, claimed, unextended
@@ -152,6 +153,14 @@ def test_a_run_takes_its_method_unless_another_is_named(hub, capsys):
     assert {c["method"] for c in json.loads(capsys.readouterr().out)} == {"clex"}
     assert call("run", *model_, "-m", "none,auto", *words, "--results", hub) == 0
     assert {c["method"] for c in json.loads(capsys.readouterr().out)} == {"clex", "none"}
+
+
+def test_what_is_read_otherwise_than_it_learned_says_so(hub):
+    live = model.load("clex-llama-2-7b-16k", device="cpu", dtype="float32")
+    assert "read otherwise here: --method auto" in noticed("none", live, 1024)
+    assert "read otherwise here" in noticed("yarn,factor=4", live, 8 * 1024)
+    assert noticed("none", live, 512) is None  # CLEX, too, leaves the window as it is
+    assert noticed("clex", live, 1024) is None
 
 
 def test_a_folder_that_is_laid_out_so_is_known_by_its_configuration(folder, tmp_path):

@@ -11,6 +11,7 @@ from importlib import import_module
 from itertools import pairwise
 from math import log, sqrt
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -402,6 +403,17 @@ def test_a_checkpoint_may_ask_for_log_scaled_attention(folder, tmp_path):
     clamped = replace(CLEX, log_scale="clamped")
     assert clamped.notice(live.model, 1024) is None
     assert clamped.provenance(live.model, 64)["attention_factor"] == 1
+
+
+def test_only_a_llama_has_the_scale_that_its_configuration_asks_for():
+    said = {"rope_type": "default", "type": "clex", "rope_theta": 1e4}
+    for family, factor in (("llama", sqrt(log(1024) / log(512))), ("mixtral", 1.0)):
+        config = transformers.AutoConfig.for_model(
+            family, max_position_embeddings=512, rope_parameters=dict(said), log_scale=True
+        )
+        found = CLEX.provenance(SimpleNamespace(config=config), 1024)
+        assert found["attention_factor"] == pytest.approx(factor)
+        assert found["log_scale"] == ("none" if factor == 1 else "published")
 
 
 def test_what_was_trained_and_saved_here_is_read_again(folder, tmp_path):

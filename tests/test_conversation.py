@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -121,6 +122,26 @@ def test_what_follows_the_length_is_read_again_only_when_its_encoding_changes(li
     assert read[0][0] == read[0][1] and read[1][0] < 150 + 40
     assert read[2][0] == read[2][1] > TRAINED  # t is 2 from here on
     assert read[3][0] < 150 + 40
+
+
+def test_factors_for_short_inputs_serve_a_conversation_while_it_is_short(folder, reader, tmp_path):
+    place = shutil.copytree(folder, tmp_path / "longrope")
+    config = json.loads((place / "config.json").read_text())
+    config["rope_parameters"] |= {
+        "rope_type": "longrope", "original_max_position_embeddings": TRAINED, "factor": 4.0,
+        "short_factor": [1.0] * 8, "long_factor": [3.0] * 8,
+    }  # fmt: skip
+    (place / "config.json").write_text(json.dumps(config))
+    live = load(str(place), device="cpu", dtype="float32")
+    with Chat(live, reader, "longrope", sampling=SHORT) as chat:
+        assert chat.reach == 4 * TRAINED
+        fastest, said, turns = [], [], []
+        for text in SAYS:
+            turns.append(chat.say(text))
+            said.append("".join(chat.reply(turns[-1])))
+            fastest.append(float(live.model.model.rotary_emb.encoding.frequencies[0]))
+    assert said == [at_once(chat, turn, turn.length) for turn in turns]
+    assert fastest == pytest.approx([1, 1 / 3, 1 / 3])
 
 
 @pytest.mark.parametrize("block", [7, 64, 4096])

@@ -215,6 +215,21 @@ def test_a_row_that_may_be_one_pass_is_one_file(wish):
     assert [[p.cell.length for p in unit] for unit in found] == [[300, 600], [300], [600]]
 
 
+def test_a_row_of_factors_for_short_inputs_too_is_a_pass_for_each(wish, tmp_path):
+    place = shutil.copytree(wish.models[0], tmp_path / "longrope")
+    config = json.loads((place / "config.json").read_text())
+    factors = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8, "factor": 2.0}
+    config["rope_parameters"] |= factors | {
+        "rope_type": "longrope", "original_max_position_embeddings": 512,
+    }  # fmt: skip
+    (place / "config.json").write_text(json.dumps(config))
+    wish = replace(wish, models=(str(place),), methods=("longrope",), tasks=("perplexity",))
+    for lengths, rows in (((300, 600), 2), ((600, 900), 1)):
+        found = plan(replace(wish, lengths=lengths, corpus="stdlib", depths=None))
+        assert len(work.units(found)) == rows
+        assert {one.share for one in found} == ({1.0} if rows == 2 else {0.4, 0.6})
+
+
 def test_a_cell_file_is_run_anywhere_with_the_same_numbers(tmp_path, wish, grid, capsys):
     here = measured_here(grid, wish, tmp_path / "here")
     words = ["-m", "none,pi", "-t", "passkey", "-l", "300,600", "--samples", 1, "--depths", "0.5"]

@@ -6,23 +6,29 @@ import re
 import shutil
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.utils import logging
 
 from harness import catalog, trained
 from harness.cli import main
+from harness.cost import one_layer
 from harness.export import _reach, export
 from harness.export import parity as parities
 from harness.export.carry import carried
 from harness.export.parity import affordable, by_engine, by_transformers, parity
 from harness.model import describe, load
-from harness.rope import parameters
+from harness.probe import check_identity
+from harness.rope import original_length
 from harness.rotary import Reencoding
 
 TRAINED, LENGTH = 64, 200
+ROPE_INIT = {"default", *ROPE_INIT_FUNCTIONS}
+"""Before any modelling file has added to them."""
 SHAPE = {
     "vocab_size": 128,
     "hidden_size": 64,
@@ -172,12 +178,38 @@ def test_only_layers_with_full_attention_are_changed():
     assert "factor" not in own["full_attention"]  # the model's own configuration is as it was
 
 
-@pytest.mark.parametrize("spec", ["yarn", "llama3", "longrope", "pi"])
+@pytest.mark.parametrize("spec", NATIVE)
 def test_the_original_length_is_told_from_the_extended_one(llama, spec):
-    config = carried(llama, catalog.load("methods", spec), spec, LENGTH).config
-    assert config.max_position_embeddings == LENGTH
-    assert config.original_max_position_embeddings == TRAINED
-    assert parameters(config).get("original_max_position_embeddings", TRAINED) == TRAINED
+    config = carried(llama, catalog.load("methods", spec), spec.split(",")[0], LENGTH).config
+    longest = TRAINED if NATIVE[spec] == "dynamic" else LENGTH
+    assert config.max_position_embeddings == longest
+    assert original_length(config) == config.original_max_position_embeddings == TRAINED
+
+
+def test_what_is_linear_by_its_export_may_be_scaled_anew(llama):
+    config = carried(llama, catalog.load("methods", "pi"), "pi", LENGTH).config
+    pi = catalog.load("methods", "pi")
+    anew = pi.provenance(SimpleNamespace(config=config), LENGTH)
+    assert anew["frequencies"] == pi.provenance(llama, LENGTH)["frequencies"]
+    assert pi.unfit(SimpleNamespace(config=config), LENGTH) is None
+
+
+@pytest.mark.parametrize("spec", ["clex", "clex,factor=3", "p-rope", "pi", "ntk", "llama3"])
+def test_what_is_exported_is_read_here_as_it_was_measured(llama, spec, tmp_path):
+    method, none = catalog.load("methods", spec), catalog.load("methods", "none")
+    carried(llama, method, spec.split(",")[0], LENGTH).save(llama, tmp_path)
+    planned = SimpleNamespace(config=AutoConfig.from_pretrained(tmp_path))
+    code = {"trust_remote_code": True, "dtype": torch.float32}
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, **code).eval()
+    check_identity(theirs)
+    assert one_layer(planned.config).rope_parameters["rope_type"] in ROPE_INIT  # what a plan builds
+    for n in (TRAINED, TRAINED + 1, LENGTH) if spec == "clex" else (LENGTH,):
+        own = method.provenance(llama, n)["frequencies"]
+        assert none.provenance(planned, n)["frequencies"] == pytest.approx(own, rel=1e-9)
+        read = by_engine(theirs, none, n, tokens(n))
+        torch.testing.assert_close(read, by_engine(llama, method, n, tokens(n)), atol=1e-4, rtol=0)
+    held = none.notice(planned, LENGTH)
+    assert ("held at what it is for" in held) if spec == "clex" else held is None
 
 
 def test_dynamic_scaling_starts_from_the_original_length(llama):

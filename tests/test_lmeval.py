@@ -16,6 +16,7 @@ from harness.cli import main
 from harness.engine.evaluate import evaluate, tree_of
 from harness.model import load
 from harness.reader import TokenReader
+from harness.rope import Rope
 from harness.run import run
 from harness.stats import mean_interval, wilson
 from harness.task import Likelihoods, Losses, Request, Sample, Text, Verdict
@@ -371,6 +372,15 @@ def grid(task, length="512"):
     return ["run", "-m", "none", "-t", task, "-l", length, "--dry-run"]
 
 
+@pytest.mark.parametrize("name", ["tiny_lengths", "tiny_lengths.4096"])
+def test_metrics_that_are_named_by_length_are_refused_with_what_to_take(capsys, name, tmp_path):
+    """As those of lm-eval's RULER, which asks 4,096 tokens at any length."""
+    told = "task: tiny_lengths\noutput_type: generate_until\nmetric_list: [{metric: '4096'}]\n"
+    (tmp_path / "lengths.yaml").write_text(told)
+    said = said_with_code_2(capsys, *grid(f"lm-eval:{name},data={tmp_path}"))
+    assert "names its metrics by length" in said and "as -t ruler.vt" in said
+
+
 def test_an_unknown_task_has_the_nearest_name(capsys, monkeypatch):
     monkeypatch.setattr(lmeval, "_manager", lambda place, real=lmeval._manager: real(Path(SETS)))
     lmeval.find.cache_clear()
@@ -495,6 +505,21 @@ def test_the_command_line_of_lm_eval_knows_our_models(capsys, monkeypatch):
     monkeypatch.setattr("lm_eval.tasks.TaskManager", lambda **_: manager)
     assert main_code("lm-eval", *words, "--tasks", "tiny_days", "--limit", "6") == 0
     assert "|tiny_days|" in capsys.readouterr().out
+
+
+def test_as_a_model_of_lm_eval_it_is_read_as_it_learned():
+    from harness.lmeval_model import HarnessLM
+
+    given = "model=toy-longrope,length=1k,dtype=float32"
+    for more in ("", ",method=auto"):
+        model = HarnessLM.create_from_arg_string(given + more)
+        factors = model.live.model.get_decoder().rotary_emb.encoding.frequencies
+        model.close()
+        plain = Rope.of(model.live.model).frequencies
+        assert (factors < plain / 2).any()
+    with pytest.raises(ValueError, match=r"was trained with longrope.* Give --method longrope"):
+        HarnessLM.create_from_arg_string(f"{given},method=none")
+    assert HarnessLM(load("toy", device="cpu", dtype="float32"), length=256).max_length == 256
 
 
 def test_sampling_is_refused():

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from transformers import AutoModelForCausalLM
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from harness import catalog
 from harness.rope import Encoding, Rope, original_length
@@ -337,6 +338,52 @@ def test_none_leaves_a_checkpoint_its_own_scaling(llama31):
         torch.testing.assert_close(tables(llama31, 512), own, rtol=0, atol=1e-4)
 
 
+OWN = {
+    "linear": {"factor": 3.0},
+    "dynamic": {"factor": 2.0},
+    "yarn": {"factor": 8.0, "beta_fast": 16.0, "original_max_position_embeddings": TRAINED},
+    "llama3": {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": TRAINED,
+    },
+    "longrope": {
+        "short_factor": [1.1] * 8,
+        "long_factor": [1.0 + i for i in range(8)],
+        "original_max_position_embeddings": TRAINED,
+    },
+}
+"""Scalings that checkpoints carry, by transformers' names."""
+
+
+@pytest.mark.parametrize("length", [TRAINED // 2, 512, 700])
+@pytest.mark.parametrize("kind", OWN)
+def test_a_scaling_of_its_own_is_transformers_but_in_float64(kind, length):
+    said = {"rope_type": kind, "rope_theta": 1e4} | OWN[kind]
+    model = built("llama", max_position_embeddings=512, rope_parameters=said)
+    own = Encoding.of(model, length)
+    found, factor = ROPE_INIT_FUNCTIONS[kind](model.config, torch.device("cpu"), seq_len=length)
+    torch.testing.assert_close(own.frequencies, found.double(), rtol=5e-7, atol=0)
+    assert own.attention_factor == factor
+    assert not torch.equal(own.frequencies, own.frequencies.float().double())
+
+
+def test_what_llama31_comes_with_is_exactly_its_method(llama31):
+    own = catalog.load("methods", "none").provenance(llama31, 512)
+    theirs = catalog.load("methods", "llama3,factor=8").provenance(llama31, 512)
+    assert own["frequencies"] == theirs["frequencies"]
+
+
+@every_scaled
+def test_a_window_that_is_shorter_than_the_input_is_said(name):
+    method, model = catalog.load("methods", name), built("mistral", sliding_window=32)
+    assert "look back no further than 32 tokens" in method.notice(model, 512)
+    assert "look back" not in (method.notice(model, 32) or "")
+    half = built("gemma2", sliding_window=32)
+    assert "look back" not in (method.notice(half, 512) or "")
+
+
 def test_an_extension_replaces_it_and_says_so(llama, llama31):
     yarn = catalog.load("methods", "yarn")
     assert "llama3 scaling is replaced" in yarn.notice(llama31, 512)
@@ -396,7 +443,7 @@ def test_a_factor_of_1_is_said_to_change_nothing_where_it_does_not(llama, tmp_pa
 def test_a_checkpoint_that_interpolates_by_itself_must_say_from_where():
     given = {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}
     model = built("llama", max_position_embeddings=512, rope_parameters=given)
-    for spec in ("pi", "yarn,factor=2", "ntk"):
+    for spec in SCALED:
         reason = catalog.load("methods", spec).unfit(model, 512)
         assert "original_max_position_embeddings" in reason
     assert catalog.load("methods", "none").unfit(model, 512) is None

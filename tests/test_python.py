@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import harness
 from harness import api
@@ -53,8 +54,6 @@ def test_a_name_that_is_not_there_is_said_as_python_does():
 
 
 def test_a_text_is_read_as_the_model_itself_reads_it(folder):
-    import torch
-
     model, tokenizer = harness.load(str(folder), dtype="float32")
     reading = harness.read(model, tokenizer, "The grass is green.")
     tokens = torch.tensor(reading.tokens)[None]
@@ -65,14 +64,20 @@ def test_a_text_is_read_as_the_model_itself_reads_it(folder):
     assert reading.perplexity == pytest.approx(plain.mean().exp().item(), rel=1e-5)
 
 
+def test_a_model_that_the_engine_would_not_read_exactly_is_refused(folder, monkeypatch):
+    from harness import probe
+
+    monkeypatch.setitem(probe.TOLERANCE, torch.float32, -1.0)
+    with pytest.raises(LookupError, match="this model is refused"):
+        harness.load(str(folder), dtype="float32")
+
+
 @pytest.mark.parametrize("scaling", [
     {"rope_type": "dynamic", "factor": 4.0},
     {"rope_type": "longrope", "short_factor": [1.0] * 8, "long_factor": [3.0] * 8, "factor": 4.0},
 ])  # fmt: skip
 def test_a_checkpoint_that_scales_with_its_input_is_read_as_at_once(scaling, folder, monkeypatch):
     """In pieces, transformers' own module would take each piece for all there is."""
-    import torch
-
     monkeypatch.setattr("harness.engine.layers.TABLE_BLOCK", 64)
     model, tokenizer = harness.load(str(folder), dtype="float32")
     config = copy.deepcopy(model.config)

@@ -484,7 +484,7 @@ def test_logits_that_are_no_numbers_fail_the_cell(wish, tmp_path, monkeypatch, f
         return live
 
     monkeypatch.setattr(local, "load", poisoned)
-    monkeypatch.setattr(local, "check_engine", lambda *_: None)
+    monkeypatch.setattr(local, "checked", lambda live: live)
     found = done(replace(wish, methods=("none",)), tmp_path)
     assert {r.status for r in found} == {"failed"} and "not finite" in found[0].reason
 
@@ -533,6 +533,16 @@ def test_factors_of_the_wrong_size_are_said_before_anything_runs(wish, tmp_path)
     options = replace(wish, methods=("none", "longrope"), factors=str(tmp_path / "three.json"))
     with pytest.raises(ValueError, match="holds 3 factors, and this model takes 8"):
         plan(options)
+
+
+def test_a_file_of_factors_means_the_same_as_a_flag_and_as_a_parameter(wish, tmp_path):
+    held = {"factors": [2.0] * 8, "factor": 8, "short": [{"up_to": 600, "factors": [1.1] * 8}]}
+    file = tmp_path / "f.json"
+    file.write_text(json.dumps(held))
+    flag = plan(replace(wish, methods=("longrope",), factors=str(file)))
+    parameter = plan(replace(wish, methods=(f"longrope,factors={file}",)))
+    assert [one.cell for one in flag] == [one.cell for one in parameter]
+    assert "factor=" not in flag[0].cell.method
 
 
 def test_a_folder_without_a_model_is_said(tmp_path):

@@ -13,10 +13,12 @@ from dataclasses import replace
 from itertools import pairwise, permutations
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import LlamaConfig
 
 from harness import catalog
 from harness.cli import main
@@ -480,7 +482,13 @@ def test_a_file_without_parts_encodes_every_length_alike(tmp_path):
     file = tmp_path / "f.json"
     file.write_text(json.dumps({"factors": [2.0] * 8, "factor": 4}))
     assert not catalog.load("methods", f"longrope,factors={file}").depends_on_length
-    assert not catalog.load("methods", "longrope").depends_on_length
+    plain = SimpleNamespace(config=LlamaConfig(max_position_embeddings=512))
+    own = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8, "factor": 2.0}
+    rope = own | {"rope_type": "longrope", "rope_theta": 1e4}
+    scaled = SimpleNamespace(config=LlamaConfig(max_position_embeddings=512, rope_parameters=rope))
+    method = catalog.load("methods", "longrope")
+    assert not method.depends_on_length and not method.follows(plain) and method.follows(scaled)
+    assert catalog.load("methods", "longrope+log-n").follows(scaled)
 
 
 @pytest.mark.parametrize("part", [7, {"factors": [2.0]}, {"up_to": "far", "factors": [2.0]}])

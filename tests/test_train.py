@@ -27,6 +27,7 @@ from transformers import (
 
 from harness import adapters, catalog, machine, trained
 from harness.cli import main
+from harness.learned import as_trained
 from harness.method import Recipe
 from harness.model import describe, load
 from harness.plan import Options, plan
@@ -514,6 +515,11 @@ def test_a_training_goes_on_with_the_same_method_or_from_one_that_left_the_model
         shutil.rmtree(tmp_path / learned.replace(",", "-"))
     with pytest.raises(ValueError, match=r"with pi,factor=2, and yarn would .* Give --method pi,"):
         settle(trained_with("pi,factor=2"), "yarn", "quick", corpus="stdlib")
+    for learned in ("rerope", "log-n", "alibi", "nope,every=2", "naive-ft+log-n"):
+        card = trained_with(learned)
+        assert as_trained("auto", card) == learned
+        with pytest.raises(ValueError, match="and none would read it otherwise"):
+            as_trained("none", card)
 
 
 def test_a_loss_that_is_no_number_stops_it_and_keeps_what_was_good(novel, tmp_path):

@@ -106,12 +106,10 @@ def _text(file: Path) -> str:
 def _loaded(model: str, device: str, dtype: str, trust_remote_code: bool) -> tuple[Any, Any]:
     from harness.machine import cache_folder
     from harness.model import load
-    from harness.probe import check_engine, check_identity
+    from harness.probe import checked
     from harness.reader import TokenReader
 
-    live = load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-    check_engine(live.model)
-    check_identity(live.model)
+    live = checked(load(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code))
     return live, TokenReader(live.tokenizer, cache_folder())
 
 
@@ -232,10 +230,10 @@ class Talk:
         return f"set to read {reach:,} tokens, {reach / trained:g} times as many as trained"
 
     def _remark(self) -> None:
+        from harness.learned import noticed
+
         chat = self.chat
-        if remark := chat.method.notice(
-            chat.live.model, chat.reach or chat.live.card.original_length
-        ):
+        if remark := noticed(chat.spec, chat.live, chat.reach or chat.live.card.original_length):
             self.view.note(remark)
 
     def _interrupted(self, text: str) -> bool:

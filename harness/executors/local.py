@@ -15,7 +15,7 @@ from harness.executors.work import Work, units
 from harness.model import Live, load
 from harness.plan import Options, Planned, Watch
 from harness.plugins import blamed
-from harness.probe import check_engine, check_identity, reads_alike
+from harness.probe import checked, reads_alike
 from harness.reader import TokenReader
 from harness.run import Finished, refused, run
 from harness.store import Store
@@ -234,9 +234,7 @@ def _loaded(planned: Planned, options: Options) -> Live:
             f"The model {planned.model!r} has other weights here than where the grid was planned: "
             f"sha256 {live.weights[:8]}, not {meant[:8]}. Copy or download it anew."
         )
-    check_engine(live.model)
-    check_identity(live.model)
-    return live
+    return checked(live)
 
 
 def _memory(device: str, options: Options) -> int:

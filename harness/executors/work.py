@@ -131,9 +131,11 @@ def units(plan: Sequence[Planned]) -> list[list[Planned]]:
         plan, lambda p: (p.cell.model, p.cell.method, p.cell.task)
     ):
         row = list(same)
+        encoded = [planned.made_of.get("encoding") for planned in row]
         together = (
             catalog.load("tasks", task).one_pass
             and not catalog.load("methods", method).depends_on_length
+            and all(one == encoded[0] for one in encoded)
         )
         found += [row] if together else [[planned] for planned in row]
     return found

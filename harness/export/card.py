@@ -6,6 +6,7 @@ from math import log, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.learned import noticed
 from harness.lengths import label
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def facts_of(order: "Order", carry: "Carried", live: "Live") -> dict[str, Any]:
 
     method, trained = order.method, order.card.trained
     text = getattr(carry.config, "text_config", carry.config)
-    notice = method.notice(live.model, order.length)
+    notice = noticed(order.spec, live, order.length)
     return {
         "source": order.card.spec,
         "source_weights": live.weights,

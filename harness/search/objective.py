@@ -10,7 +10,7 @@ from harness import machine
 from harness.cost import Work
 from harness.engine.evaluate import evaluate
 from harness.model import Card, Live, load
-from harness.probe import check_engine, check_identity
+from harness.probe import checked
 from harness.rope import Encoding
 from harness.rotation import rotated
 from harness.search.space import Individual
@@ -60,9 +60,7 @@ class Objective:
             trust_remote_code=self.trust_remote_code,
         )
         self.meant(live.weights)
-        check_engine(live.model)
-        check_identity(live.model)
-        return live
+        return checked(live)
 
     @property
     def exact_dtype(self) -> str:
