@@ -347,7 +347,7 @@ def test_no_grid_file_is_read_without_end(tmp_path):
         ),
         (["results", "--results", "nowhere"], "There are no results in 'nowhere'."),
         (["results", "--format", "xml"], "'--format': 'xml' is not one of"),
-        (["table", "--rule", "x"], "'--rule': 'x' is not one of"),
+        (["plan", "--offload", "x"], "'--offload': 'x' is not one of"),
         (["results", "--where", "model=toy", "pack"], "Flags go behind the word pack"),
         (["results", "--check"], "--check is for --page"),
         (["results", "--page", "README.md", "--format", "csv"], "--page has its conditions"),
