@@ -108,16 +108,17 @@ class Store:
     def ready(self) -> None:
         """Make the folder and see that it takes files, before hours are spent on filling it.
 
-        What killed runs left half written goes.
-
         Raises:
             OSError: it does not; says why and what to do.
         """
         with self._said_clearly():
             self.runs.mkdir(parents=True, exist_ok=True)
             probe(self.runs)
-            for folder in (self.runs, Path(self.root) / "packed"):
-                sweep(folder)
+
+    def sweep(self) -> None:
+        """Take away what killed runs left half written; looks into every folder of results."""
+        for folder in (self.runs, Path(self.root) / "packed"):
+            sweep(folder)
 
     def write(
         self,

@@ -533,6 +533,15 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(capsys, machine, run, tmp_pa
     assert len([*Store(tmp_path / "results").results()]) == 2
 
 
+def test_a_run_takes_away_what_a_killed_one_left_half_written(run, machine, tmp_path):
+    run(lengths="4k")
+    half = next((tmp_path / "results/runs").rglob("4096.json")).with_name(f".{'a' * 32}.tmp")
+    half.write_text("{")
+    os.utime(half, (0, 0))
+    assert run(lengths="4k") == 0 and half.exists()  # where nothing is to do, nothing is done
+    assert run(lengths="4k,8k") == 0 and not half.exists()
+
+
 def test_a_torn_result_is_named_kept_and_not_counted(capsys, machine, run, tmp_path):
     run(lengths="4k")
     torn = tmp_path / "results" / "runs" / Cell(

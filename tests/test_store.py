@@ -283,7 +283,7 @@ def test_what_a_killed_run_left_half_written_is_taken_away_when_nobody_writes_it
         file.write_text("half")
     for file in (*half[:2], *own):
         os.utime(file, (0, 0))
-    store.ready()
+    store.sweep()
     assert [file.exists() for file in (*half, *own)] == [False, False, True, True, True, True]
     assert store.get(kept.cell) == kept
 
