@@ -133,7 +133,7 @@ class Work:
     scored: int = 0
     """Rows of all inputs that are scored, whose hidden states pass all layers."""
     told: int = 0
-    """Rows of the head whose losses are."""
+    """Rows of the head whose losses are alive at once."""
     depth: int = 0
     """Tokens of the longest input that is scored: of one layer's keys."""
     room: int = 0

@@ -142,7 +142,7 @@ def _value(parameter: Any) -> str:
 
 
 def _first(command: Any) -> str:
-    """The first sentence of its help, or what comes before a colon."""
+    """The first paragraph of its help."""
     return _plain((command.help or "").split("\n\n")[0])
 
 

@@ -15,12 +15,15 @@ SPLITS = {
 
 
 @cache
-def library_files() -> tuple[tuple[str, Path], ...]:
+def library_files(root: Path | None = None) -> tuple[tuple[str, Path], ...]:
     """Every .py file of the standard library, by its path within it.
 
     Not what was installed beside it, nor the record of how this machine built it.
+
+    Args:
+        root: where it is; None: that of the running Python.
     """
-    root = Path(sysconfig.get_path("stdlib"))
+    root = root or Path(sysconfig.get_path("stdlib"))
     found = []
     for folder, below, files in os.walk(root):
         below[:] = [b for b in below if b not in ("site-packages", "dist-packages", "__pycache__")]

@@ -134,7 +134,7 @@ def _granted() -> Iterator[tuple[int, int]]:
 
 
 def _lines(file: Path) -> list[str]:
-    """None where there is no such file, or it is not for us."""
+    """Those of a file; none where it is not there, or not for us."""
     try:
         return file.read_text().splitlines()
     except OSError:

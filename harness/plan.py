@@ -15,6 +15,7 @@ from harness.machine import no_cycles
 if TYPE_CHECKING:
     from harness.cost import Shape, Speed, Work
     from harness.model import Card
+    from harness.reader import TokenReader
     from harness.store import Store
     from harness.task import Task
 
@@ -147,6 +148,10 @@ def _see_that_it_can_be_graded(spec: str) -> None:
             )
 
 
+SAID_LATER = ("config", "evaluator")
+"""What the first results did not say of what made them."""
+
+
 @no_cycles()
 def missing(plan: Sequence[Planned], store: "Store") -> list[Planned]:
     """Those that have no result yet.
@@ -171,7 +176,7 @@ def _see_that_it_is_the_same(planned: Planned, result: Result, packed: bool) -> 
     method = result.provenance.get("method", {})
     then = result.provenance | {"encoding": [method.get(key) for key in ENCODING]}
     for name, now in planned.made_of.items():
-        if name in ("config", "evaluator") and name not in then:
+        if name in SAID_LATER and name not in then:
             continue  # results of before it was said
         if now is not None and then.get(name) != now:
             remedy = "Give" if packed else "Delete it, or give"  # a pack holds others too
@@ -206,7 +211,7 @@ def _plan_model(options: Options, name: str, stand_in: bool) -> list[Planned]:
         from harness.speed import measured
 
         costs.speed = measured(card, on, dtype)
-    made_of = _MadeOf(card, options.lengths)
+    made_of = _MadeOf(card, options.lengths, None if stand_in else reader)
     found = []
     for cell in grid([named], methods, list(corpora), list(options.lengths)):
         together = _reads_beginnings(cell.task) and made_of.alike(cell.method)
@@ -293,18 +298,18 @@ ENCODING = ("frequencies", "attention_factor", "start_tokens")
 class _MadeOf:
     """What the provenance of a cell must say; factors that do not fit are said here."""
 
-    def __init__(self, card: "Card", lengths: Sequence[int]) -> None:
+    def __init__(self, card: "Card", lengths: Sequence[int], reader: "TokenReader | None") -> None:
         self.card, self.shortest, self.longest = card, min(lengths), max(lengths)
+        self.reader = reader
         self.model = SimpleNamespace(config=card.config)
         self._facts, self.alike = cache(self._facts), cache(self._alike)
-        self._evaluator = cache(lambda task: catalog.load("tasks", task).evaluator_hash)
+        self._task = cache(self._task)
         self.unfit, self._method = cache(self._unfit), cache(self._method)
         self.key_places = cache(lambda spec, n: self._method(spec).key_places(self.model, n))
 
     def __call__(self, cell: Cell) -> dict[str, Any]:
         at = self.longest if self.alike(cell.method) else cell.length
-        facts = self._facts(cell.method, at, _version(cell.task))
-        return facts | {"evaluator": self._evaluator(cell.task)}
+        return self._facts(cell.method, at) | self._task(cell.task)
 
     def _unfit(self, spec: str, length: int) -> str | None:
         """Why the method cannot run on the model, as far as its configuration says.
@@ -318,13 +323,22 @@ class _MadeOf:
     def _method(self, spec: str) -> Any:
         return catalog.load("methods", spec)
 
-    def _facts(self, method: str, length: int, version: int) -> dict[str, Any]:
-        encoding = self._encoding(method, length)
+    def _facts(self, method: str, length: int) -> dict[str, Any]:
         return {
             "weights": self.card.weights,
             "config": self.card.settings,
-            "task_version": version,
-            "encoding": encoding,
+            "start_token": self.reader and self.reader.bos,
+            "encoding": self._encoding(method, length),
+        }
+
+    def _task(self, spec: str) -> dict[str, Any]:
+        """What is the task's, and how it asks this model."""
+        task, reader = catalog.load("tasks", spec), self.reader
+        in_turns = reader and "chat" in (task.asked_as(reader) or "")
+        return {
+            "task_version": task.version,
+            "evaluator": task.evaluator_hash,
+            "thinking": reader.thinking if reader and in_turns else None,
         }
 
     def _alike(self, spec: str) -> bool:
@@ -340,11 +354,6 @@ class _MadeOf:
         if method.depends_on_length and "factors" not in facts:
             return None
         return [facts.get(key) for key in ENCODING]
-
-
-@cache
-def _version(task: str) -> int:
-    return catalog.load("tasks", task).version
 
 
 @cache
@@ -379,7 +388,7 @@ def settled(spec: str, options: Options, card: "Card") -> str:
     return catalog.extended(spec, catalog.load("methods", spec).by_content())
 
 
-def _task(spec: str, options: Options, stand_in: bool = False) -> str:
+def _task(spec: str, options: Options, stand_in: bool) -> str:
     """The task's canonical spec: options that it knows, and its corpus by content."""
     from harness.corpora import label_of, place_of
 

@@ -52,7 +52,7 @@ def standing(model: nn.Module, length: int) -> tuple[Encoding, Mapping[str, Enco
 def drawing(
     model: nn.Module, encoding: Encoding, draw: Callable[[int], Tensor]
 ) -> AbstractContextManager[None]:
-    """The same, but in training mode n tokens stand at the positions of `draw(n)`."""
+    """As `rotated`, but in training mode n tokens stand at the positions of `draw(n)`."""
     before = model.get_decoder().rotary_emb
     return placed(model, Drawn(draw, encoding, untouched(model), before=before))
 

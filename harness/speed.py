@@ -115,8 +115,9 @@ def _layer(card: "Card", on: str, dtype: "torch.dtype") -> Any:
 def _layer_times(model: Any, on: str) -> dict[str, Any]:
     import torch
 
+    from harness.engine.cut import Block
     from harness.engine.evaluate import BLOCK
-    from harness.engine.layers import Block, Keys, Stack
+    from harness.engine.layers import Keys, Stack
     from harness.families import windows
 
     stack, keys = Stack(model, PAST + BLOCK), Keys(PAST + BLOCK)

@@ -225,4 +225,3 @@ def test_a_tree_holds_each_shared_token_once():
     assert len(tree.tokens) == 7 and tree.depth == 5
     for i, tokens in enumerate(inputs):
         assert tree.tokens[tree.rows(i, 0, len(tokens))].tolist() == tokens.tolist()
-    assert tree.pairs == sum(range(1, 6)) + 3 + 1

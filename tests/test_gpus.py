@@ -141,8 +141,10 @@ def test_a_folder_with_nothing_but_a_configuration_is_enough(folder, tmp_path):
 
 
 def test_what_lies_in_host_memory_is_read_as_a_run_reads_it():
-    from harness.engine import offload
+    from harness import cost
+    from harness.engine import head, offload
     from harness.executors import local
 
     assert (local.BLOCKS[0], local.LARGE) == (gpus.BLOCK, gpus.LARGER * gpus.BLOCK)
     assert gpus.PIECE == offload.PIECE
+    assert cost.LOGITS == head.SCORES

@@ -408,7 +408,7 @@ def test_the_summary_has_methods_down_and_models_and_tasks_across(tmp_path):
 def test_of_several_settings_the_summary_names_the_best_and_ranks_methods(tmp_path):
     others = [*row("yarn,factor=4", [0.9, 0.2]), *row("yarn,factor=16", [0.9, 0.2, 0.1])]
     text = summary(boarded(tmp_path, EXAMPLE + others))
-    assert "| yarn | **≥ 32k** ×8 |" in text and "chosen by what it is judged by" in text  # noqa: RUF001
+    assert "| yarn | **≥ 32k** ×8 |" in text and "chosen by the same numbers" in text  # noqa: RUF001
     order = [line.split(" | ")[0] for line in text.splitlines()[2:7]]
     assert order == ["| dynamic-ntk", "| yarn", "| ntk", "| none", "| pi"]
 

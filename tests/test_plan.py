@@ -1,6 +1,7 @@
 """`harness plan`: the flags of a grid, its tables, and the page that is made of them."""
 
 import json
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 
@@ -110,6 +111,26 @@ def test_the_folder_is_listed_once_and_says_what_is_left(folder, tmp_path, monke
     assert [p.cell for p in missing(cells, store)] == [p.cell for p in cells[2:]]
     monkeypatch.undo()
     assert len(missing(cells, Store(tmp_path, retry=True))) == 4
+
+
+@pytest.mark.parametrize("what", ["start_token", "thinking"])
+def test_what_was_read_otherwise_is_not_taken_for_what_is_asked_now(folder, tmp_path, what):
+    from harness.cell import Result
+
+    (one,) = planned(
+        Options(
+            models=(str(folder),), methods=("none",), tasks=("passkey",), lengths=(600,),
+            device="cpu", dtype="float32",
+        )
+    )  # fmt: skip
+    one = replace(one, made_of=one.made_of | {"thinking": "off"})  # as of a model that thinks
+    made = one.made_of | {"method": dict(zip(ENCODING, one.made_of["encoding"], strict=True))}
+    store = Store(tmp_path)
+    store.write(Result(cell=one.cell, status="scored", value=1.0, provenance=made))
+    assert missing([one], store) == []
+    store.write(Result(cell=one.cell, status="scored", value=1.0, provenance=made | {what: None}))
+    with pytest.raises(ValueError, match=f"another {what.replace('_', ' ')} than there is now"):
+        missing([one], Store(tmp_path))
 
 
 def test_what_is_packed_and_no_longer_holds_is_said_with_what_can_be_done(folder, tmp_path):

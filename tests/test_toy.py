@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import harness
 from harness import catalog
 from harness.cli import main
+from harness.library import split_of
 from harness.model import describe, load
-from harness.train.library import split_of
 from harness.train.toy import Plan, train
 
 TOY = Path(harness.__file__).parent / "toy"
@@ -137,7 +137,10 @@ def test_another_plans_checkpoint_is_refused(tmp_path, library):
 
 
 def test_a_file_stays_in_its_split():
-    assert split_of("abc.py") == split_of("abc.py")
+    """The toy that is shipped was trained on the first, and is measured on the others."""
+    files = ("__future__.py", "hmac.py", "fileinput.py")
+    assert [split_of(file) for file in files] == ["train", "validation", "test"]
+    assert split_of("test/test_abc.py") == split_of("idlelib/idle_test/test_text.py") == "tests"
     splits = [split_of(f"file{number}.py") for number in range(2000)]
     assert 0.87 < splits.count("train") / 2000 < 0.93
     assert set(splits) == {"train", "validation", "test"}

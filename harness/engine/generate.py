@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.engine.answers import Answer, further, keep
+from harness.engine.cut import Block
 from harness.engine.head import Head
-from harness.engine.layers import Block, Keys, Stack
+from harness.engine.layers import Keys, Stack
 from harness.engine.offload import ON_DEVICE, OnDevice
 from harness.engine.parallel import ALONE, Alone
 from harness.engine.tree import Run, Tree

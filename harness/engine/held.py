@@ -11,9 +11,10 @@ from itertools import takewhile
 import torch
 from torch import Tensor, nn
 
+from harness.engine.cut import Block
 from harness.engine.evaluate import BLOCK
 from harness.engine.head import Head
-from harness.engine.layers import Block, Keys, Stack, engaged
+from harness.engine.layers import Keys, Stack, engaged
 
 
 class Held:

@@ -20,8 +20,7 @@ from harness import machine
 from harness.engine.attention import attend, attend_in_parts
 from harness.engine.bend import Bend, View
 from harness.engine.biased import standing_in
-from harness.engine.cut import Block as Block
-from harness.engine.cut import Cut
+from harness.engine.cut import Block, Cut
 from harness.engine.offload import ON_DEVICE, OnDevice
 from harness.engine.parallel import ALONE, Alone
 from harness.families import Family, attention_layers, family_of, layer_types

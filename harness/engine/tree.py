@@ -61,11 +61,6 @@ class Tree:
         """Tokens of the longest input."""
         return max((run.position + run.length for run in self.runs), default=0)
 
-    @property
-    def pairs(self) -> int:
-        """Of a query and a key it sees: what attention costs."""
-        return sum(r.length * r.position + r.length * (r.length + 1) // 2 for r in self.runs)
-
     def rows(self, index: int, start: int, stop: int) -> np.ndarray:
         """Where positions start..stop-1 of an input lie among the rows of the tree."""
         found = [

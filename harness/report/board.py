@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.catalog import split
 from harness.cell import Cell, base_of
+from harness.machine import no_cycles
 from harness.report.reach import (
     Curve,
     Held,
@@ -25,7 +26,7 @@ from harness.report.reach import (
     tax,
     unextended,
 )
-from harness.report.rows import Candidate, candidates, no_cycles
+from harness.report.rows import Candidate, candidates
 from harness.report.sheet import distinct, named, shown
 
 if TYPE_CHECKING:

@@ -69,7 +69,6 @@ class PaperTable:
     task: str
     metric: str
     title: str
-    higher: bool
     lengths: list[int]
     lines: list[Line]
     notes: list[str]
@@ -158,7 +157,6 @@ def _table(
         task=cell.task,
         metric=metric,
         title=sheet.title,
-        higher=higher,
         lengths=sheet.lengths,
         lines=lines,
         notes=[*_explained(lines, higher, threshold, plain is not None), *sheet.notes],

@@ -38,8 +38,8 @@ COLUMNS = (
 )
 NOTED = r"\*"
 SETTINGS = (
-    "Of a method with several settings in a column, the one that reads furthest there, named "
-    "beside it: chosen by what it is judged by."
+    "Of a method that was measured with several settings, each column has the one that reads "
+    "furthest there, and names it: it was chosen by the same numbers that rank it."
 )
 ALONE = (
     "the model as it is was not measured on inputs that it reads: each row is held against itself, "
@@ -141,8 +141,8 @@ def brief(board: Board, folder: str) -> str:
     )
     order = (
         "Methods are in the order of their mean rank, those measured in fewer than half of the "
-        "columns last; how sure each length is, stands in the whole leaderboard: of few trials or "
-        "documents much is chance."
+        "columns last. With few trials or documents a length can be luck: the whole leaderboard "
+        "has the intervals."
     )
     return "\n\n".join([summary(board), f"{RULES} {order}", more])
 

@@ -67,12 +67,8 @@ class Held(Reach):
         """`[8k, 32k]`; nothing where it is a point."""
         if self.low == self.high == self.length:
             return ""
-        low, high = (f"<{label(self.first)}" if n is None else label(n) for n in self._ends)
-        return f"[{low}, {high}]"
-
-    @property
-    def _ends(self) -> tuple[int | None, int | None]:
-        return self.low, self.high
+        ends = (f"<{label(self.first)}" if n is None else label(n) for n in (self.low, self.high))
+        return f"[{', '.join(ends)}]"
 
 
 class Tax(NamedTuple):

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 from harness.cell import base_of
-from harness.machine import no_cycles as no_cycles
 from harness.report.reach import Curve, Held
 
 if TYPE_CHECKING:

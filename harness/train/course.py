@@ -202,6 +202,7 @@ def memory(course: Course, card: "Card", sharing: Sharing = ALONE) -> int:
     """
     from harness.cost import OVERHEAD, shape_of
     from harness.families import family_of
+    from harness.train.loss import PIECE
 
     s, n = card.shape, ceil(course.numbers.sequence_length / sharing.sequence)
     whole = shape_of(card).weights
@@ -214,5 +215,5 @@ def memory(course: Course, card: "Card", sharing: Sharing = ALONE) -> int:
     if family_of(card.config).biased:  # its own forward writes out scores, biased and as shares
         inside += 16 * s["heads"] * n * n
     activations = s["layers"] * (kept if course.checkpointing else inside) + inside
-    logits = 1024 * s["vocabulary"] * 4 * 3
+    logits = PIECE * s["vocabulary"] * 4 * 3
     return OVERHEAD + 6 * whole + 12 * moved // sharing.weights + activations + logits

@@ -32,7 +32,6 @@ from harness.reader import TokenReader
 from harness.train.packing import open_sequences, read_card
 
 PUBLISHED = (2, 3, 4)
-THRESHOLD = 0.10
 WORDS = 2**25
 """Of test items that are indexed at a time: some 2 GB of memory with three orders."""
 ONE_DOMAIN = "all"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness.train.library import library_files
+from harness.library import library_files, split_of
 from harness.train.quiz import Quiz, names_in
 
 BOS, EOS = "<s>", "</s>"
@@ -350,7 +350,8 @@ def _data(tokenizer: PreTrainedTokenizerFast, split: str, root: Path | None) -> 
 
 
 def _texts(split: str, root: Path | None) -> list[str]:
-    texts = (path.read_text("utf-8", errors="replace") for path in library_files(split, root))
+    files = [path for inside, path in sorted(library_files(root)) if split_of(inside) == split]
+    texts = (path.read_text("utf-8", errors="replace") for path in files)
     return [text for text in texts if text.strip()]
 
 
