@@ -153,6 +153,7 @@ def measure(
     planned, store = plan(asked), Store(Path(folder).expanduser(), retry)
     if left := missing(planned, store):
         store.ready()
+        store.sweep()
         with Lines(len(left)) as watch:
             for _ in local.execute(left, store, asked, watch):
                 pass

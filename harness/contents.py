@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from harness import machine
-from harness.disk import write_bytes_whole, write_whole
+from harness.disk import sha256, write_bytes_whole, write_whole
 
 NAME = r"[^/\\,@\x00]+"
 STAMPED = re.compile(NAME + "@[0-9a-f]{8}")
@@ -100,8 +100,7 @@ def _written(place: Path) -> tuple[int, int]:
 
 @lru_cache(16)
 def _digest(place: Path, time: int, size: int) -> str:
-    with place.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
+    return sha256(place)[:8]
 
 
 def beside(stamped: str) -> Path:

@@ -83,6 +83,17 @@ def farthest(text: Any) -> int | None:
     return max(found) if found and all(found) else None
 
 
+def unseen(text: Any, length: int) -> str | None:
+    """That no distance as long as the input is ever seen, in a sentence; None where one is."""
+    window = farthest(text)
+    if window is None or window >= length:
+        return None
+    return (
+        f"This model's layers look back no further than {window:,} tokens: what a method does to "
+        "longer distances is never seen."
+    )
+
+
 def family_of(config: Any) -> Family:
     """The family of a transformers configuration.
 

@@ -18,8 +18,8 @@ class Judge(ABC):
     metric: ClassVar[str]
     name: ClassVar[str]
     """Of its files, where another task averages it."""
-    data: str = ""
-    """Where its questions are, if it reads them from a file."""
+    data: str
+    """Where its questions are; only a task that reads them from somewhere has it."""
     averaged: ClassVar[tuple[str, ...]] = ()
     """Variants of the benchmark that its average is made of, where its bare name means others."""
 
@@ -40,7 +40,7 @@ class Judge(ABC):
     @property
     def local(self) -> bool:
         """Its questions are on this machine."""
-        return not self.data.startswith("hf:")
+        return not getattr(self, "data", "hf:").startswith("hf:")
 
     def answers(self) -> Mapping[Any, Question]:
         """Its questions by id, where it reads them from a file."""

@@ -38,6 +38,10 @@ class Rope:
     """LongRoPE's, where the checkpoint comes with its own."""
     model: str = ""
     """The checkpoint's name, by which packaged factors are found."""
+    family: str = ""
+    """As transformers calls it."""
+    window: int | None = None
+    """Tokens that those of its layers look back that do not look back to the first."""
 
     def __post_init__(self) -> None:
         paired = self.dim >= 4 and self.dim % 2 == 0
@@ -142,6 +146,8 @@ class Rope:
             scaling=rope.get("rope_type", "default"),
             factors=_divisors(config, rope),
             model=str(getattr(config, "name_or_path", "")).rstrip("/").rpartition("/")[2].lower(),
+            family=config.model_type,
+            window=getattr(config, "sliding_window", None),
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.families import farthest
+from harness.families import unseen
 from harness.method import Method
 from harness.rope import (
     Encoding,
@@ -85,13 +85,7 @@ class Reencoding(Method):
 
     def unseen(self, model: nn.Module, length: int) -> str | None:
         """That no distance as long as the input is ever seen, where layers have a window."""
-        window = farthest(text_config(model))
-        if window is None or window >= length:
-            return None
-        return (
-            f"This model's layers look back no further than {window:,} tokens: what a method does "
-            "to longer distances is never seen."
-        )
+        return unseen(text_config(model), length)
 
     def provenance(self, model: nn.Module, length: int) -> dict[str, Any]:
         return self.resolved(Rope.of(model), length)

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from harness import packs
 from harness.cell import SCHEMA, Cell, Result
 from harness.disk import arrays, held, parsed, probe, sweep, whole
+from harness.mistakes import first
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,16 +108,17 @@ class Store:
     def ready(self) -> None:
         """Make the folder and see that it takes files, before hours are spent on filling it.
 
-        What killed runs left half written goes.
-
         Raises:
             OSError: it does not; says why and what to do.
         """
         with self._said_clearly():
             self.runs.mkdir(parents=True, exist_ok=True)
             probe(self.runs)
-            for folder in (self.runs, Path(self.root) / "packed"):
-                sweep(folder)
+
+    def sweep(self) -> None:
+        """Take away what killed runs left half written; looks into every folder of results."""
+        for folder in (self.runs, Path(self.root) / "packed"):
+            sweep(folder)
 
     def write(
         self,
@@ -307,8 +309,6 @@ def _answers(path: Path) -> Iterator[dict[str, Any]]:
 def _sentence(error: Exception) -> str:
     """What the system says; of what pydantic has to say, the first."""
     if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return f"{where + ': ' if where else ''}{first['msg']}"
+        return ": ".join(filter(None, first(error)))
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split())

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness import catalog
 from harness.disk import write_whole
+from harness.mistakes import first
 
 FILE = "training.json"
 
@@ -68,9 +69,10 @@ def read(folder: Path) -> Trained | None:
     try:
         return _found(Trained.model_validate_json(text), folder)
     except ValidationError as error:
-        said = error.errors()[0]
-        where = ".".join(map(str, said["loc"])) or "its text"
-        raise ValueError(f"{folder / FILE} does not parse ({where}: {said['msg']}).") from None
+        where, why = first(error)
+        raise ValueError(
+            f"{folder / FILE} does not parse ({where or 'its text'}: {why})."
+        ) from None
 
 
 def _found(trained: Trained, folder: Path) -> Trained:

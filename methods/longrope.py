@@ -101,7 +101,8 @@ class LongRoPE(RotaryMethod):
     """What cos and sin are multiplied by. su: sqrt(1 + ln s / ln L0); yarn: 0.1 ln s + 1."""
     start: Literal["yarn", "official"] = "yarn"
     """Where the search starts: YaRN's divisors 1 / (m + (1 - m) / s), or, as the published code
-    has it, m + (1 - m) s."""
+    has it, m + (1 - m) s, whose m counts turns in a sliding window if there is one, and from other
+    limits for Mistral."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,9 +147,11 @@ class LongRoPE(RotaryMethod):
 
     def started(self, rope: Rope, scale: float) -> Tensor:
         """The divisors from which the search starts, (dim/2,)."""
-        kept = rope.kept(32, 1)
         if self.start == "official":
+            turning = replace(rope, original_length=rope.window or rope.original_length)
+            kept = turning.kept(*((128, 2) if rope.family == "mistral" else (32, 1)))
             return kept + (1 - kept) * scale
+        kept = rope.kept(32, 1)
         return 1 / (kept + (1 - kept) / scale)
 
     def encoding(self, rope: Rope, length: int) -> Encoding:
@@ -244,6 +247,14 @@ class LongRoPE(RotaryMethod):
                 f"of LongRoPE's search ({source}) stands in; give a file as longrope,factors=FILE."
             )
         made_for, scale = found.get("factor"), self.scale(rope, length)
+        target = found.get("target")
+        window = target / made_for if made_for and isinstance(target, int) else rope.original_length
+        if abs(window / rope.original_length - 1) > 0.01:
+            return (
+                f"{source} counts s from {window:,.0f} tokens, and this model's configuration from "
+                f"{rope.original_length:,}, on which the scale of attention depends: write "
+                f"original_max_position_embeddings {window:.0f} into its rope_parameters."
+            )
         if made_for and float(made_for) != scale:
             return f"{source} was searched for s = {made_for:g}, and is used at {scale:g}."
         if made_for and length > made_for * rope.original_length:

@@ -120,8 +120,8 @@ class Generated(InfiniteBench):
 
     published: ClassVar[int]
     """Units of the published questions, of which a long prompt loses the middle."""
-    rows: ClassVar[int]
-    """Published questions."""
+    published_questions: ClassVar[int]
+    """On the hub."""
     least: ClassVar[int] = 1
 
     seed: int = 0
@@ -178,12 +178,12 @@ class Generated(InfiniteBench):
 
     def row(self, i: int) -> int:
         """The published question that sample i is; of fewer samples, evenly from all of them."""
-        return i * self.rows // self.samples
+        return i * self.published_questions // self.samples
 
     def turn(self, i: int, kinds: Sequence[Any]) -> Any:
         """Which kind sample i is of: in turn, or where they are published one after another."""
         if self.sized == "published":
-            return kinds[self.row(i) * len(kinds) // self.rows]
+            return kinds[self.row(i) * len(kinds) // self.published_questions]
         return kinds[i % len(kinds)]
 
 
@@ -193,7 +193,7 @@ class PassKey(Generated):
     name = "passkey"
     max_new_tokens = 6
     published = 5220 * draws.LINE
-    rows = 590
+    published_questions = 590
     size = "590 of 122.4k tokens, or any"
 
     def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
@@ -206,7 +206,7 @@ class NumberString(Generated):
     name = "number_string"
     max_new_tokens = 12
     published = 5220 * draws.LINE
-    rows = 590
+    published_questions = 590
     size = "590 of 122.4k tokens, or any"
 
     def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
@@ -220,7 +220,7 @@ class KeyValue(Generated):
     name = "kv_retrieval"
     max_new_tokens = 50
     published = 2500
-    rows = 500
+    published_questions = 500
     size = "500 of 89.9k tokens, or any"
 
     def place(self, i: int) -> float:
@@ -237,7 +237,7 @@ class MathFind(Generated):
     name = "math_find"
     max_new_tokens = 3
     published = 15_000
-    rows = 350
+    published_questions = 350
     least = 8
     size = "350 of 87.9k tokens, or any"
 
@@ -256,7 +256,7 @@ class MathCalc(Generated):
     version = InfiniteBench.version
     max_new_tokens = 30_000
     published = 15_000
-    rows = 50
+    published_questions = 50
     least = 2
     size = "50 of 43.9k tokens, or any"
 
@@ -275,7 +275,7 @@ class CodeRun(Generated):
     max_new_tokens = 5
     chat_tokens = 256
     published = 4400
-    rows = 400
+    published_questions = 400
     size = "400 of 75.2k tokens, or any"
 
     def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:

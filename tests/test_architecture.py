@@ -52,7 +52,7 @@ MAY_SEE = {
         "harness.lengths",
         "harness.nearest",
     },
-    "harness/store.py": {"harness.cell", "harness.disk", "harness.packs"},
+    "harness/store.py": {"harness.cell", "harness.disk", "harness.mistakes", "harness.packs"},
     "harness/packs.py": {"harness.cell"},
     "harness/contents.py": {"harness.disk", "harness.machine"},
     "methods": {

@@ -138,7 +138,7 @@ def test_the_reloaded_checkpoint_has_the_engines_logits(llama, spec, tmp_path):
 
 
 OTHERS = [family for family in FAMILIES if family != "llama"]
-SOME = ["clex", "dynamic-ntk", "yarn"]
+SOME = ["clex", "dynamic-ntk", "p-rope", "yarn"]
 MOST = [pytest.param(s, marks=() if s in SOME else pytest.mark.slow) for s in NATIVE]
 
 
@@ -148,6 +148,8 @@ def test_so_it_has_in_every_family(family, spec, tmp_path):
     difference, carry = differences(built(family), spec, tmp_path)
     assert difference <= 1e-4
     knows = family != "phi3" or NATIVE[spec] == "default"
+    assert "Infinity" not in (tmp_path / "config.json").read_text()
+    assert not any("were searched" in note for note in carry.notes)
     assert carry.rope["rope_type"] == (NATIVE[spec] if knows else "longrope")
 
 

@@ -1,9 +1,11 @@
 """The factors that come with the package are the published ones, and say what they are for."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+import torch
 
 from harness import catalog
 from harness.methods.longrope import PACKAGED, _packaged
@@ -121,6 +123,23 @@ def test_a_base_model_does_not_get_them_unasked(model):
     told = catalog.load("methods", "longrope").remark(rope(model), 131072)
     assert "No searched factors are known for this model as it is" in told
     assert "are for one fine-tuned with them" in told
+
+
+def test_factors_that_count_from_another_window_say_so():
+    far = replace(rope(), original_length=32768)
+    method = catalog.load("methods", "longrope,factor=32,factors=mistral-7b-128k")
+    said = method.remark(far, 131072)
+    assert "counts s from 4,096 tokens, and this model's configuration from 32,768" in said
+    assert "counts s from" not in (method.remark(rope(), 131072) or "")
+
+
+def test_the_published_start_of_a_mistral_is_in_its_window_and_by_its_limits():
+    method = catalog.load("methods", "longrope,start=official")
+    mistral = replace(rope(), original_length=32768, family="mistral", window=4096)
+    kept = rope().kept(128, 2)
+    torch.testing.assert_close(method.started(mistral, 8), kept + (1 - kept) * 8)
+    kept = rope().kept(32, 1)
+    torch.testing.assert_close(method.started(rope(), 8), kept + (1 - kept) * 8)
 
 
 def test_a_model_that_gets_them_by_its_name_alone_is_told_so():

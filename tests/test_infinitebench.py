@@ -372,7 +372,7 @@ def test_limits_and_sizes_are_the_published_ones():
         own[name] = {"max_new_tokens": posed.max_new_tokens, "questions": questions}
         if name in GENERATED:
             own[name] |= {"units": posed.published}
-            assert posed.rows == questions
+            assert posed.published_questions == questions
     assert own == PROMPTS["limits"]["infinitebench"]
 
 

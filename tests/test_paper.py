@@ -450,6 +450,18 @@ def test_a_picture_is_drawn_of_whatever_there_is(tmp_path, draw):
         assert (tmp_path / name).stat().st_size > 2000
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.pdf", "a.svg"])
+def test_a_picture_stays_as_it_was_where_a_disk_takes_no_other(tmp_path, monkeypatch, name):
+    """What is torn would carry the mark of what it was to be, and never be drawn again."""
+    saved.save(length.draw(CURVES[:3]), tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    with monkeypatch.context() as full, pytest.raises(OSError, match=f"No space.*{name}"):
+        full.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+        saved.save(length.draw(CURVES), tmp_path / name)
+    assert (tmp_path / name).read_bytes() == before
+    assert [*tmp_path.iterdir()] == [tmp_path / name]
+
+
 def test_a_picture_of_nothing_or_of_no_known_kind_is_refused(tmp_path):
     with pytest.raises(ValueError, match="nothing to draw"):
         length.draw([])

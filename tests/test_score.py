@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness import catalog, cli
+from harness.corpora import place_of
 from harness.judge import Judge
 from harness.metrics.longbench import DATASETS, EXTENDED, averages
 from harness.score import folder, score
@@ -380,6 +381,14 @@ def test_whatever_can_judge_is_a_judge():
         "ruler",
     }
     assert not isinstance(catalog.load("tasks", "longbench-v2.likelihood"), Judge)
+
+
+def test_a_judge_whose_questions_are_made_reads_them_from_nowhere():
+    for name in ("ruler.vt", "infinitebench.passkey"):
+        made = catalog.load("tasks", name)
+        assert place_of(made) is None and not made.local and not made.answers()
+        assert not hasattr(made, "rows")
+    assert place_of(catalog.load("tasks", "infinitebench.longbook_qa_eng")) == "data"
 
 
 # The published table

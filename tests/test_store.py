@@ -188,6 +188,10 @@ def test_rows_come_together_and_short_lengths_first(tmp_path):
         (lambda p: p.write_text(p.read_text().replace("8192", "8191")), "belongs at"),
         (lambda p: p.write_text(p.read_text().replace('version": 1', 'version": 99')), "schema 99"),
         (lambda p: p.rename(p.with_name("9.json")), "belongs at"),
+        (
+            lambda p: p.write_text(p.read_text().replace("0.5", "null")),
+            "is skipped: a value stands",
+        ),
     ],
 )
 def test_a_file_that_is_no_result_is_named_and_skipped(tmp_path, spoil, why):
@@ -279,7 +283,7 @@ def test_what_a_killed_run_left_half_written_is_taken_away_when_nobody_writes_it
         file.write_text("half")
     for file in (*half[:2], *own):
         os.utime(file, (0, 0))
-    store.ready()
+    store.sweep()
     assert [file.exists() for file in (*half, *own)] == [False, False, True, True, True, True]
     assert store.get(kept.cell) == kept
 

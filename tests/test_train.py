@@ -544,6 +544,18 @@ def test_a_training_goes_on_with_the_same_method_or_from_one_that_left_the_model
             as_trained("none", card)
 
 
+def test_a_window_that_is_shorter_than_the_target_is_said(folder, tmp_path, capsys):
+    place = shutil.copytree(folder, tmp_path / "mistral")
+    config = json.loads((place / "config.json").read_text())
+    config |= {"model_type": "mistral", "architectures": ["MistralForCausalLM"]}
+    (place / "config.json").write_text(json.dumps(config | {"sliding_window": 256}))
+    train = ["train", "-m", "pi", "--recipe", "quick", "--plan"]
+    for words in (train, ["search", "--target", "1k", "--plan"]):
+        with pytest.raises(SystemExit):
+            main([*words, "--model", str(place), "--corpus", "stdlib"])
+        assert "note: This model's layers look back no further than 256" in capsys.readouterr().err
+
+
 def test_a_loss_that_is_no_number_stops_it_and_keeps_what_was_good(novel, tmp_path):
     with pytest.raises(FloatingPointError, match=r"at update \d+\. Last save: update \d"):
         follow(course(novel, steps=40, learning_rate=1e30, clip=None), tmp_path / "a")

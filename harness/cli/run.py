@@ -347,6 +347,7 @@ def _measure(
     with second_at_once():
         if missing:
             store.ready()
+            store.sweep()
             with _watch(plan, missing, store, as_json) as watch:
                 try:
                     for _ in executor.execute(missing, store, options, watch):

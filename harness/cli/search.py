@@ -149,9 +149,12 @@ def _extended(
 
 
 def _searched(wish: "Wish", plan: bool) -> None:
+    from harness.families import unseen
     from harness.search.search import prepare
 
     search = prepare(wish)
+    if said := unseen(search.card.config.get_text_config(), wish.target):
+        typer.echo(f"note: {said}", err=True)
     if plan:
         _print_plan(search.forecast())
         return

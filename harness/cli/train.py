@@ -128,6 +128,7 @@ def train(
     if steps and budget:
         raise typer.BadParameter("--budget sets the steps: leave --steps out")
     from harness import machine
+    from harness.families import unseen
     from harness.model import describe
     from harness.plugins import named
     from harness.train.course import settle
@@ -147,6 +148,8 @@ def train(
         },
         stage=stage, answers_only=loss_on != "all", dtype=exact, checkpointing=checkpointing,
     )  # fmt: skip
+    if said := unseen(card.config.get_text_config(), course.target):
+        typer.echo(f"note: {said}", err=True)
     on = None if plan else device
     shared = arguments(distributed, context_parallel, on, trains=course.numbers.trains)
     if plan:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.corpora.text import TITLES, Corpus, Text, joined, require, texts_of_rows
+from harness.disk import sha256
 
 ENCODING = "utf-8-sig"
 """UTF-8, and a mark at the beginning that some editors write is none of the text."""
@@ -139,10 +140,7 @@ def _files(path: Path, ending: str) -> list[tuple[str, Path]]:
 
 @cache
 def _hash_of_stamped(files: tuple[tuple[str, int, str], ...]) -> str:
-    digests = []
-    for _, _, path in files:
-        with Path(path).open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    digests = [sha256(Path(path)) for _, _, path in files]
     if len(files) == 1:
         return digests[0][:8]
     names = (inside for inside, _, _ in files)

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness import catalog, contents
 from harness.cell import Cell
+from harness.disk import write_whole
+from harness.mistakes import first
 from harness.plan import Options, Planned
 
 LARGEST = 2**20
@@ -162,7 +164,7 @@ def write(plan: Sequence[Planned], options: Options, folder: Path) -> list[Path]
     files = []
     for i, unit in enumerate(longest_first(units(plan))):
         files.append(folder / f"{i}.json")
-        files[-1].write_text(Work.of(unit, options).model_dump_json(indent=2) + "\n", "utf-8")
+        write_whole(files[-1], Work.of(unit, options).model_dump_json(indent=2) + "\n")
     return files
 
 
@@ -181,10 +183,9 @@ def read(file: Path) -> Work:
     try:
         work = Work.said(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where, why = first(error)
         raise ValueError(
-            f"{file} is no cell file{where and f', at {where}'}: {first['msg']}. "
+            f"{file} is no cell file{where and f', at {where}'}: {why}. "
             "Make some with: harness run ... --write-cells DIR"
         ) from None
     if len({share.cell.model for share in work.cells}) > 1:

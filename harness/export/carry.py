@@ -18,6 +18,8 @@ from harness.rotary import Reencoding
 
 FULL = "full_attention"
 """The layers that a method bends, where rope parameters are nested by type of layer."""
+STILL = 1e20
+"""A divisor of what does not turn: JSON has no infinity."""
 KEPT = ("rope_theta", "partial_rotary_factor")
 """What stays of a checkpoint's own rope parameters."""
 
@@ -150,6 +152,7 @@ def _divided(model: nn.Module, method: Reencoding, length: int) -> dict[str, Any
     """The encoding of one length, as LongRoPE's divisors: any frequencies can be had by them."""
     rope, facts = Rope.of(model), method.provenance(model, length)
     each = rope.frequencies / tensor(facts["frequencies"], dtype=rope.frequencies.dtype)
+    each = each.clamp(max=STILL)
     scale = max(1.0, length / rope.original_length)
     return rope.divided(each, float(facts["attention_factor"]), scale)
 
@@ -219,7 +222,8 @@ def _notes(method: Reencoding, found: dict[str, Any], length: int) -> list[str]:
 def _between(method: Reencoding, rope: Rope, found: dict[str, Any], length: int) -> list[str]:
     """What is said of lengths that have factors of their own, and no place in a configuration."""
     first, last = (method.encoding(rope, n) for n in (rope.original_length + 1, length))
-    if found["rope_type"] != "longrope" or equal(first.frequencies, last.frequencies):
+    searched = found["rope_type"] == "longrope" and "factors" in method.resolved(rope, length)
+    if not searched or equal(first.frequencies, last.frequencies):
         return []
     return [
         f"`harness run` reads inputs beyond {rope.original_length:,} tokens, up to where the "

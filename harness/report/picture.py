@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.cell import Result
+from harness.disk import write_whole
 from harness.report.live import duration, size
 from harness.report.sheet import sheets
 from harness.report.table import drawn
@@ -58,7 +59,7 @@ def save(path: Path, words: Sequence[str], results: Iterable[Result]) -> None:
     if path.suffix != ".svg":
         raise ValueError(f"--record writes an SVG: give it a name such as {path.stem}.svg.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(picture(words, results), "utf-8")
+    write_whole(path, picture(words, results))
 
 
 def _command(words: Sequence[str]) -> list[str]:

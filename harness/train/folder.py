@@ -16,6 +16,7 @@ from typing import IO, Any, Self
 
 import numpy as np
 
+from harness.disk import sha256
 from harness.train.packing import BOUNDARIES, CARD, SCHEMA, SHARD, Packed
 
 PARTS = "parts.npy"
@@ -71,7 +72,7 @@ class Writer:
         self._close_shard()
         self._save(BOUNDARIES, np.array(self._begins, dtype=np.int64))
         self._save(PARTS, np.frombuffer(self._parts, dtype=np.uint8))
-        files = {name: _sha256(self.beside / name) for name in self._files}
+        files = {name: sha256(self.beside / name) for name in self._files}
         content = hashlib.sha256(json.dumps([self.length, files]).encode()).hexdigest()
         card = {
             "schema": SCHEMA,
@@ -124,8 +125,3 @@ class Writer:
     def _save(self, name: str, array: np.ndarray) -> None:
         np.save(self.beside / name, array)
         self._files.append(name)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

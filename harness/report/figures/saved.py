@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.disk import whole
 from harness.report.figures.style import styled
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def save(figure: "Figure", path: Path) -> bool:
     }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph|constrained_layout", UserWarning)  # odd names
-        figure.savefig(path, metadata=about.get(kind))
+        with whole(path) as file:  # a torn one would carry its mark all the same
+            figure.savefig(file, format=kind, metadata=about.get(kind))
     return True
 
 
