@@ -9,7 +9,7 @@ from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import trained
+from harness import trained, weights
 from harness.disk import parsed
 
 if TYPE_CHECKING:
@@ -47,6 +47,19 @@ def name(folder: Path) -> str:
     """What a model with them is called."""
     place = folder.resolve()
     return place.parent.name if place.name == ADAPTER else place.name
+
+
+def spec_of(folder: Path) -> str:
+    """What a model with them is called in results: its base need not be here for it.
+
+    Raises:
+        LookupError, ValueError: they cannot be read, or do not say what they were trained on.
+    """
+    said = trained.read(folder)
+    if said is None:
+        raise LookupError(f"{folder} does not say what it was trained on.")
+    content = weights.with_adapter(said.base_weights, folder)
+    return f"{said.base}+{name(folder).replace('+', '-')}@{content[:8]}"
 
 
 def base(folder: Path) -> str:

@@ -6,7 +6,8 @@ they are on this machine.
 
 import re
 import shlex
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from harness import catalog, plugins
@@ -24,6 +25,8 @@ class Places:
     """As `--corpus` takes them; folders and files of questions too."""
     models: tuple[str, ...] = ()
     """Folders."""
+    known: Mapping[str, str] = field(default_factory=dict)
+    """By their names in results, what was found to lie with these."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ def _model(cell: Cell, places: Places) -> tuple[str, str]:
         return spec, ""
     if spec in SHIPPED:
         return SHIPPED[spec], ""
+    if spec in places.known:
+        return places.known[spec], ""
     for folder in places.models:
         from harness.model import describe
 
@@ -114,6 +119,8 @@ def _place(task: Any, label: str, places: Places) -> str | None:
     """Where a corpus of this label is; None: nobody knows."""
     from harness.corpora import label_of
 
+    if label in places.known:
+        return places.known[label]
     for place in (*places.corpora, STAMP.sub("", label)):
         try:
             if label_of(task, place) == label:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from statistics import fmean
@@ -12,6 +13,7 @@ from harness import archive, nearest
 from harness.again import HERE, Places, again
 from harness.cell import SAFE, Cell, Result, names_of, unstamped
 from harness.lengths import label, lengths
+from harness.nearby import near_here
 from harness.store import Store
 
 MOST = 20
@@ -63,6 +65,7 @@ def explained(folder: Path, result: Result, places: Places = HERE) -> dict[str, 
     store = Store(folder)
     path = store.path(result.cell)
     losses, samples = path.with_suffix(".npz"), path.with_suffix(".samples.jsonl")
+    places = replace(places, known=near_here(folder, [result.cell]))
     beside = [str(file) for file in (losses, samples) if file.exists()]
     try:
         trusting = bool(result.provenance.get("remote_code"))

@@ -1,15 +1,17 @@
 import json
 import math
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
-from harness import catalog, explain, query, rerun
+from harness import adapters, catalog, explain, query, rerun
 from harness import run as run_module
 from harness.again import Places, again
 from harness.cell import SHIPPED, Cell, Result
 from harness.cli import main
+from harness.corpora import label_of_questions
 from harness.gridfile import options
 from harness.model import TRAINED, describe
 from harness.plan import _task, settled
@@ -114,6 +116,24 @@ def test_a_cell_is_found_by_its_file_by_conditions_and_by_a_name_with_a_slash(ke
     assert explain.find(kept, [inside]).cell == result().cell
     assert explain.find(kept, [], "method=yarn").cell == result().cell
     assert explain.find(kept, ["org/model/passkey"]).cell.model == "org/model"
+
+
+def test_what_lies_with_the_results_is_found_for_the_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(TRAINED["toy-longrope"], "results/training/mine/adapter")
+    model = adapters.spec_of(Path("results/training/mine/adapter"))
+    assert model.startswith("toy+mine@")
+    asked = Path("data/own/questions")
+    asked.mkdir(parents=True)
+    (asked / "a.jsonl").write_text("{}")
+    data = label_of_questions(str(asked))
+    cell = Cell(model=model, method="none", task=f"manyshot.file,data={data}", length=4096)
+    about = explain.explained(Path("results"), Result(cell=cell, status="failed", reason="no"))
+    assert "--model results/training/mine/adapter " in about["command"]
+    assert "data=data/own/questions " in about["command"] and about["missing"] == []
+    (asked / "a.jsonl").write_text("{} ")  # others than were asked
+    about = explain.explained(Path("results"), Result(cell=cell, status="failed", reason="no"))
+    assert data in about["missing"][0]
 
 
 def test_a_model_of_ones_own_is_found_by_its_name(kept, tmp_path):

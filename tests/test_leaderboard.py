@@ -23,7 +23,7 @@ from harness.lengths import label
 from harness.published import published
 from harness.report.beside import beside
 from harness.report.board import COLUMNS, board, fewer
-from harness.report.page import _made, command, fitting, html, percent
+from harness.report.page import _made, command, fitting, html, missing, percent
 from harness.report.ranking import ranking, refreshed, summary
 from harness.report.reach import CLAIM, MOST, Curve, budget, held, higher_is_better, tax
 from harness.report.table import escaped
@@ -504,6 +504,19 @@ def test_what_ships_trained_is_called_by_its_name_in_its_command():
         said = shlex.split(command(row))
         assert said[said.index("--model") + 1] == called
         assert said[said.index("--dtype") + 1] == dtype
+
+
+def test_a_command_says_where_what_it_needs_lies_and_the_page_what_must_be_brought():
+    task = "perplexity.whole,corpus=text:novels@0123abcd"
+    cell = Cell(model="toy+mine@cb57d135", method="none", task=task, length=4096)
+    row = Mock(cell=cell, curve=Mock(lengths=[4096]))
+    lying = {"toy+mine@cb57d135": "results/training/mine/adapter"}
+    assert "--model results/training/mine/adapter " in command(row, lying)
+    assert "corpus=text:novels" in command(row, lying)
+    assert missing(cell, lying) == ["text:novels@0123abcd"]
+    assert missing(cell, lying | {"text:novels@0123abcd": "text:x/novels"}) == []
+    kept = cell.model_copy(update={"model": "toy", "task": "perplexity,corpus=stdlib@0123abcd"})
+    assert missing(kept, {}) == []
 
 
 def test_what_is_claimed_is_said_alike_wherever_it_is_shown(tmp_path):

@@ -97,14 +97,16 @@ def rerun(
 ) -> None:
     """Measure a sample of stored cells again, and say whether they still hold."""
     from harness.again import Places
+    from harness.nearby import near_here
     from harness.rerun import chosen, rerun
 
     if not check:
         raise ValueError("Write harness rerun --check; to fill a grid again, use harness run.")
     cells = chosen(existing(folder), sample=sample, seed=seed, where=where)
     print(f"measuring {len(cells)} again", file=sys.stderr)
+    known = near_here(folder, (one.stored.cell for one in cells))
     verdicts = []
-    for verdict in rerun(cells, Places(tuple(corpus or ()), tuple(model or ()))):
+    for verdict in rerun(cells, Places(tuple(corpus or ()), tuple(model or ()), known)):
         verdicts.append(verdict)
         if not as_json:
             print(verdict, flush=True)

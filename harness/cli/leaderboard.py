@@ -41,6 +41,7 @@ def leaderboard(
 def _pages(folder: Path) -> dict[Path, str]:
     """What each file should say."""
     from harness.archive import columns
+    from harness.nearby import near
     from harness.published import published
     from harness.report.beside import beside
     from harness.report.board import COLUMNS, board
@@ -56,7 +57,8 @@ def _pages(folder: Path) -> dict[Path, str]:
     look = _look(store, table.num_rows)
     found = board(table, windows(store), items=lambda cell: _items(look(cell)))
     count = sum(len(section["rows"]) for section in printed)
-    page, shown = fitting(found, printed, look)
+    rows = (row.cell for section in found.sections for row in section.rows)
+    page, shown = fitting(found, printed, look, near(folder, rows))
     pages = {
         folder / "LEADERBOARD.md": ranking(found, count, on_page=shown),
         folder / "leaderboard.html": page,

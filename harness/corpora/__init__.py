@@ -113,8 +113,15 @@ def label_of(task: Any, where: str) -> str:
         LookupError: it is not there.
         ValueError: the name is not written as its kind is.
     """
-    if place_of(task) == "corpus":
-        return label(where)
+    return label(where) if place_of(task) == "corpus" else label_of_questions(where)
+
+
+def label_of_questions(where: str) -> str:
+    """What a file or a folder of questions is called in results.
+
+    Raises:
+        LookupError: it is not there.
+    """
     if where.startswith("hf:"):
         return where
     path = Path(where).expanduser()

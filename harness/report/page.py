@@ -9,9 +9,10 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any
 
 from harness.catalog import join, load, split
@@ -30,15 +31,19 @@ MUCH = 10_000
 STAMP = re.compile(r"@[0-9a-f]{8}(?=$|\+)")
 Look = Callable[[Cell], Result | None]
 Data = dict[str, Any]
+NOWHERE: Mapping[str, str] = MappingProxyType({})
 
 
-def html(board: Board, printed: Sequence[Data], look: Look) -> str:
+def html(
+    board: Board, printed: Sequence[Data], look: Look, places: Mapping[str, str] = NOWHERE
+) -> str:
     """The page.
 
     Args:
         board: what was measured.
         printed: sections of published numbers, as `harness.report.beside` makes them.
         look: a cell's whole result, for where its number comes from; None where that is too much.
+        places: by its name in results, where something is that is no known name.
     """
     from jinja2 import Environment, PackageLoader
     from jinja2.utils import htmlsafe_json_dumps
@@ -52,7 +57,7 @@ def html(board: Board, printed: Sequence[Data], look: Look) -> str:
         board=board,
         claim=CLAIM.capitalize(),
         published=sum(len(section["rows"]) for section in printed),
-        data=htmlsafe_json_dumps(contents(board, printed, look), dumps=dumps),
+        data=htmlsafe_json_dumps(contents(board, printed, look, places), dumps=dumps),
         style=style,
         script=script,
         style_hash=_hash(style),
@@ -61,37 +66,44 @@ def html(board: Board, printed: Sequence[Data], look: Look) -> str:
 
 
 def fitting(
-    board: Board, printed: Sequence[Data], look: Look, largest: int = LARGEST
+    board: Board,
+    printed: Sequence[Data],
+    look: Look,
+    places: Mapping[str, str] = NOWHERE,
+    largest: int = LARGEST,
 ) -> tuple[str, Board]:
     """The page, with fewer rows if it would be too large; and what is on it."""
-    page = html(board, printed, look)
+    page = html(board, printed, look, places)
     while len(page.encode()) > largest and board.shown > 1:
         board = fewer(board, board.shown * 2 // 3)
-        page = html(board, printed, look)
+        page = html(board, printed, look, places)
     return page, board
 
 
-def contents(board: Board, printed: Sequence[Data], look: Look) -> Data:
+def contents(
+    board: Board, printed: Sequence[Data], look: Look, places: Mapping[str, str] = NOWHERE
+) -> Data:
     """All that the script shows."""
-    measured = [_section(section, look) for section in board.sections]
+    measured = [_section(section, look, places) for section in board.sections]
     return {"sections": [*measured, *printed]}
 
 
-def command(row: Row, *, trusting: bool = False) -> str:
+def command(row: Row, places: Mapping[str, str] = NOWHERE, *, trusting: bool = False) -> str:
     """What makes a row again, into another folder, for in its own the cells are done.
 
-    Corpora and models of one's own are called as whoever measured them called them; `harness
-    explain` finds where they are.
+    What lies nowhere that is known is called as whoever measured it called it: `missing` says so.
 
     Args:
         row: of a table.
+        places: by its name in results, where something is that is no known name.
         trusting: whether code that came with the model was allowed to run.
     """
     model, settings = split(row.cell.model)
     words = {
-        "model": SHIPPED.get(model) or STAMP.sub("", model.partition("+")[2] or model),
+        "model": SHIPPED.get(model)
+        or places.get(model, STAMP.sub("", model.partition("+")[2] or model)),
         "method": row.cell.method,
-        "task": _spelled(row.cell.task),
+        "task": _spelled(row.cell.task, tuple(places.items())),
         "lengths": ",".join(label(n) for n in row.curve.lengths),
         "dtype": settings.get("dtype", "bfloat16"),
         "results": "again",
@@ -100,9 +112,21 @@ def command(row: Row, *, trusting: bool = False) -> str:
     return shlex.join(["harness", "run", *said, *(["--trust-remote-code"] if trusting else [])])
 
 
+def missing(cell: Cell, places: Mapping[str, str]) -> list[str]:
+    """What its command names that must be brought: its place is not known."""
+    model, (_, given) = split(cell.model)[0], split(cell.task)
+    named = [model] if model not in SHIPPED else []
+    named += [name for key, name in given.items() if key in ("corpus", "data")]
+    return [
+        name
+        for name in named
+        if STAMP.search(name) and name not in places and not name.startswith("stdlib")
+    ]
+
+
 @cache
-def _spelled(task: str) -> str:
-    """With what a command would fill in otherwise, and without the stamp of a corpus."""
+def _spelled(task: str, places: tuple[tuple[str, str], ...]) -> str:
+    """With what a command would fill in otherwise, and where what it reads is, or is called."""
     name, given = split(task)
     try:
         default = load("tasks", name)
@@ -110,10 +134,11 @@ def _spelled(task: str) -> str:
         default = None
     if hasattr(default, "reach"):
         given = {"reach": written_value(default.reach)} | given
-    return join(name, {key: STAMP.sub("", value) for key, value in given.items()})
+    where = dict(places)
+    return join(name, {key: where.get(v, STAMP.sub("", v)) for key, v in given.items()})
 
 
-def _section(section: Section, look: Look) -> Data:
+def _section(section: Section, look: Look, places: Mapping[str, str]) -> Data:
     return {
         "model": section.base,
         "task": split(section.task)[0].partition(".")[0],
@@ -125,16 +150,17 @@ def _section(section: Section, look: Look) -> Data:
         "alone": not section.common,
         "published": False,
         "out": section.left_out,
-        "rows": [_row(row, section, look) for row in section.rows],
+        "rows": [_row(row, section, look, places) for row in section.rows],
     }
 
 
-def _row(row: Row, section: Section, look: Look) -> Data:
+def _row(row: Row, section: Section, look: Look, places: Mapping[str, str]) -> Data:
     held, tax = row.held, row.tax
     scored = [cell for cell in row.cells if cell["value"] is not None]
     longest = scored[-1] if scored else row.cells[-1]
     found = look(row.cell.model_copy(update={"length": longest["length"]}))
     trusting = bool(found and found.provenance.get("remote_code"))
+    lacking = [("to be brought", name) for name in missing(row.cell, places)]
     return {
         "rank": row.rank,
         "ranked": f"{'≤ ' if row.open else ''}{row.rank or ''}",
@@ -156,8 +182,8 @@ def _row(row: Row, section: Section, look: Look) -> Data:
         "budget": counted(row.trained_tokens),
         "window": label(row.trained_length) if row.trained_length else "",
         "points": [_point(cell) for cell in row.cells],
-        "facts": _facts(row, section, found),
-        "command": command(row, trusting=trusting),
+        "facts": [*_facts(row, section, found), *lacking],
+        "command": command(row, places, trusting=trusting),
     }
 
 
