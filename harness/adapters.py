@@ -4,13 +4,13 @@ A folder with adapter_config.json and no weights of its own is read as its base 
 the place of W: Hu et al. 2021, https://arxiv.org/abs/2106.09685. Nothing of peft is needed for it.
 """
 
-import json
 from collections.abc import Iterator
 from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import trained
+from harness.disk import parsed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -145,7 +145,7 @@ def _changes(folder: Path) -> Iterator[tuple[str, "Tensor", bool]]:
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
+        config: dict[str, Any] = parsed((folder / CONFIG).read_bytes(), "it")
         rank, alpha = config["r"], config["lora_alpha"]
         if not (isinstance(rank, int) and rank > 0 and isinstance(alpha, int | float)):
             raise ValueError("r and lora_alpha are no numbers above 0")

@@ -36,20 +36,28 @@ class Again:
     """What is named by content, and was not found: the command says its name, not its place."""
     code: tuple[str, ...] = ()
     """Files that a method or a task is in."""
+    trusting: bool = False
+    """Whether code that came with the model was allowed to run: a command asks for it by name."""
 
     @property
     def command(self) -> str:
         """For a shell; into another folder, for in its own the cell is done."""
         given = (part for flag, value in self.words.items() for part in (f"--{flag}", value))
         code = (part for file in self.code for part in ("--code", file))
-        return shlex.join(["harness", *code, "run", *given, "--results", "again"])
+        trust = ["--trust-remote-code"] if self.trusting else []
+        return shlex.join(["harness", *code, "run", *given, *trust, "--results", "again"])
 
 
 HERE = Places()
 
 
-def again(cell: Cell, places: Places = HERE) -> Again:
+def again(cell: Cell, places: Places = HERE, *, trusting: bool = False) -> Again:
     """The words that resolve to this cell, and to no other.
+
+    Args:
+        cell: of a result.
+        places: where what it names by content is.
+        trusting: whether code that came with the model was allowed to run.
 
     Raises:
         LookupError, ValueError: its method or task is no longer there, or takes no such parameter.
@@ -66,7 +74,8 @@ def again(cell: Cell, places: Places = HERE) -> Again:
     }
     named = [*catalog.split(cell.method)[0].split("+"), catalog.split(cell.task)[0]]
     code = filter(None, (plugins.place(name.partition(".")[0]) for name in named))
-    return Again(words, tuple(filter(None, (lost, gone))), tuple(map(str, code)))
+    missing = tuple(filter(None, (lost, gone)))
+    return Again(words, missing, tuple(map(str, code)), trusting)
 
 
 def _model(cell: Cell, places: Places) -> tuple[str, str]:

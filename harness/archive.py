@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import packs
 from harness.cell import COMPUTED, UNEXTENDED, Cell, Result
+from harness.disk import held
 from harness.report.where import MODELS, TESTS, Condition, conditions, matching
 from harness.store import Broken, Store
 
@@ -152,10 +153,12 @@ def _packed(opened: Sequence[packs.Pack], result: Result) -> Result | None:
 
 def _remove(store: Store) -> int:
     opened, removed = list(store.opened()), 0
-    for result in store.single():
-        if _packed(opened, result) == result:
-            store.path(result.cell).unlink(missing_ok=True)
-            removed += 1
+    for file in sorted(store.files(), key=packs.place):
+        path = store.runs / file
+        with held(path.parent, wait=True):  # so that no run writes it meanwhile
+            if path.exists() and (one := store.filed(file)) and _packed(opened, one) == one:
+                path.unlink()
+                removed += 1
     return removed
 
 

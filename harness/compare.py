@@ -111,9 +111,11 @@ def between(
 
     Raises:
         LookupError: no row is meant by a name, or several are.
-        ValueError: nothing of the two may be compared; says why.
+        ValueError: nothing of the two may be compared, or they are one; says why.
     """
     first, second = meant(a, results), meant(b, results)
+    if first == second:
+        raise ValueError(f"{a!r} and {b!r} both mean {first}: name another method to compare with.")
     one, other = ([r for r in results if name(r.cell) == wanted] for wanted in (first, second))
     pairs, left_out = _possible(_met(one, other), items)
     if not pairs:

@@ -1,10 +1,25 @@
 """Files that are there whole or not at all, and disks that are full before they are."""
 
+import hashlib
+import json
 import os
+import re
+import time
+import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
+if TYPE_CHECKING:
+    import numpy as np
+
+BESIDE = re.compile(r"\.[0-9a-f]{32}\.tmp")
+"""The name of a file that is being written."""
+OLD = 3600
+"""Seconds since the last write to one, after which nobody writes it any more."""
 TORN = ("PytorchStreamWriter", "inline_container")
 """Words of the errors that torch has for a file it could not end."""
 
@@ -23,6 +38,34 @@ def existing(folder: Path) -> Path:
     return folder
 
 
+@contextmanager
+def whole(place: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
+    """A file to fill, beside, and renamed into its place at the end; many processes may do so.
+
+    Args:
+        place: where it will be.
+        durable: also after a power cut.
+
+    Raises:
+        OSError: the folder does not take it; what was there stays.
+    """
+    beside = _beside(place.parent)
+    try:
+        with beside.open("xb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        beside.replace(place)
+    except BaseException as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        ours = isinstance(error, OSError) and error.filename in (None, str(beside), beside)
+        if ours and error.errno:  # of a full disk it names no file
+            raise OSError(error.errno, error.strerror, str(place)) from error
+        raise
+
+
 def write_whole(place: Path, text: str) -> None:
     """Beside, then renamed into place; many processes may do so at once.
 
@@ -38,16 +81,114 @@ def write_bytes_whole(place: Path, raw: bytes) -> None:
     Raises:
         OSError: the folder does not take it; what was there stays.
     """
-    beside = place.with_name(f".{place.name}.{os.getpid()}.part")
+    with whole(place) as file:
+        file.write(raw)
+
+
+def text_of(file: Path) -> str | None:
+    """What it says; None: there is none."""
+    return file.read_text("utf-8") if file.is_file() else None
+
+
+def parsed(text: str | bytes, where: object) -> Any:
+    """What JSON says.
+
+    Raises:
+        ValueError: it is none; says where.
+    """
     try:
-        beside.write_bytes(raw)
-        beside.replace(place)
-    except BaseException as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        if isinstance(error, OSError):  # of a full disk it names no file
-            raise OSError(error.errno, error.strerror, str(place)) from error
-        raise
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where} is no JSON: {error}.") from None
+
+
+def read_json(file: Path) -> Any:
+    """What a file of JSON says.
+
+    Raises:
+        ValueError: it is none; names it.
+        OSError: it cannot be read.
+    """
+    return parsed(file.read_bytes(), file)
+
+
+def arrays(file: IO[bytes]) -> "dict[str, np.ndarray]":
+    """What an `.npz` file holds, by name.
+
+    Raises:
+        ValueError: it is none, or torn.
+    """
+    import numpy as np
+
+    try:
+        with np.load(file, allow_pickle=False) as held:
+            found = {name: held[name] for name in held.files}
+    except (ValueError, TypeError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
+        raise ValueError(f"it is no whole .npz file: {error}") from None
+    if not all(isinstance(array, np.ndarray) for array in found.values()):
+        raise ValueError("it is no .npz file: not all in it are arrays")
+    return found
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+@contextmanager
+def held(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Whether nobody else on this machine holds the folder; while in here, we do.
+
+    The system lets go for whoever dies, and no file is left; where it knows no such locks, all
+    believe that they are alone.
+
+    Args:
+        folder: made where there is none.
+        wait: until nobody else does.
+
+    Raises:
+        OSError: it cannot be made or opened.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        alone = True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            alone = False
+        except OSError:
+            pass  # a disk without locks
+        yield alone
+    finally:
+        os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Take away what was being written below here by whoever was killed since."""
+    for place, _, names in os.walk(folder):
+        for left in (Path(place, name) for name in names if BESIDE.fullmatch(name)):
+            with suppress(OSError):  # another has, or may
+                if time.time() - left.stat().st_mtime > OLD:
+                    left.unlink()
+
+
+def probe(folder: Path) -> None:
+    """See that a folder takes files.
+
+    Raises:
+        OSError: it does not; it is full, or nobody may write there.
+    """
+    tried = _beside(folder)
+    try:
+        tried.write_bytes(b"\0" * 4096)
+    finally:
+        tried.unlink(missing_ok=True)
 
 
 def takes_files(place: Path) -> None:
@@ -60,10 +201,8 @@ def takes_files(place: Path) -> None:
         raise ValueError(f"{place} is a folder: give a file with --output.")
     if not place.parent.is_dir():
         raise ValueError(f"There is no folder {place.parent}: make it, or give another --output.")
-    probe = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
-        probe.write_text("")
-        probe.unlink()
+        probe(place.parent)
     except OSError as error:
         raise ValueError(
             f"{place.parent} takes no files ({error.strerror}): give another --output."
@@ -92,3 +231,7 @@ def saving(folder: Path, safe: str = "") -> Iterator[None]:
         if isinstance(error, RuntimeError):
             said = "the disk took less than a save has, and may be full"
         raise OSError(f"{folder} could not be written: {said}. {safe}".rstrip()) from error
+
+
+def _beside(folder: Path) -> Path:
+    return folder / f".{uuid.uuid4().hex}.tmp"

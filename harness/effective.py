@@ -15,7 +15,8 @@ NOLIMA = 0.85
 SHORT = 1024
 """The longest of the lengths that NoLiMa takes the base score from."""
 RULER = 0.856
-"""RULER's threshold, section 4, Llama-2-7b-chat's score at 4k: https://arxiv.org/abs/2404.06654."""
+"""RULER's threshold, section 4, Llama-2-7b-chat's mean over thirteen tasks at 4k:
+https://arxiv.org/abs/2404.06654."""
 ALIKE = 1e-6
 """What the mean of items may differ from the value, by rounding."""
 MOST = 700

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from harness import archive, catalog, shapes
 from harness.again import again
 from harness.cell import Cell, Result, as_folder
-from harness.disk import write_whole
+from harness.disk import whole, write_whole
 from harness.lengths import label
 from harness.network import pinned
 from harness.report.reach import higher_is_better
@@ -119,13 +119,9 @@ def parquet(meant: Meant, path: Path) -> str:
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a file, such as {path / 'results.parquet'}.")
     table = archive.columns(meant.folder, meant.where, broken=meant.broken)
-    beside = path.with_name(f".{uuid.uuid4().hex}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        pq.write_table(table, beside, compression="zstd")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole(path) as file:
+        pq.write_table(table, file, compression="zstd")
     return f"{table.num_rows:,} results in {path}"
 
 
@@ -197,7 +193,7 @@ def _evaluation(result: Result) -> shapes.Evaluation:
             ),
         ),
         generation_config=shapes.Generation(
-            generation_args=shapes.Arguments(execution_command=_command(result.cell)),
+            generation_args=shapes.Arguments(execution_command=_command(result)),
             additional_details=_words(
                 {
                     "method": result.cell.method,
@@ -267,10 +263,10 @@ def _model_id(result: Result) -> str:
     return f"{owner}{spec.replace('/', '-')}"
 
 
-def _command(cell: Cell) -> str | None:
+def _command(result: Result) -> str | None:
     """For whoever has the files it names: of those, no folder of this machine."""
     try:
-        found = again(cell)
+        found = again(result.cell, trusting=bool(result.provenance.get("remote_code")))
         return replace(found, code=tuple(Path(file).name for file in found.code)).command
     except (LookupError, ValueError):
         return None

@@ -61,7 +61,8 @@ def explained(folder: Path, result: Result, places: Places = HERE) -> dict[str, 
     losses, samples = path.with_suffix(".npz"), path.with_suffix(".samples.jsonl")
     beside = [str(file) for file in (losses, samples) if file.exists()]
     try:
-        words = again(result.cell, places)
+        trusting = bool(result.provenance.get("remote_code"))
+        words = again(result.cell, places, trusting=trusting)
         made = {"command": words.command, "missing": list(words.missing)}
     except (LookupError, ValueError) as error:
         made = {"command": None, "missing": [str(error)]}

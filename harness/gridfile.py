@@ -16,9 +16,9 @@ from harness.plan import Options, takes
 from harness.plugins import named, written_as_file
 
 LARGEST = 16 * 1024
-"""Bytes of a grid file: far more than an honest one takes."""
+"""Bytes of such a file: far more than an honest one takes."""
 DEEPEST = 100
-"""Brackets in a grid file: YAML takes a minute to find that thousands never close."""
+"""Brackets in such a file: YAML takes a minute to find that thousands never close."""
 PARAMETERS: dict[str, catalog.Kind] = {
     "corpus": "tasks",
     "samples": "tasks",
@@ -217,8 +217,15 @@ Loader.add_constructor("tag:yaml.org,2002:int", Loader.number)
 Loader.add_constructor("tag:yaml.org,2002:float", Loader.construct_scalar)
 
 
-def read(file: Path, kind: str = "grid") -> dict[str, Any]:
+def read(
+    file: Path, kind: str = "grid", holds: str = "lines such as 'method: yarn'"
+) -> dict[str, Any]:
     """The words of a grid file, or of another kind that people write by hand.
+
+    Args:
+        file: YAML.
+        kind: what it is called.
+        holds: what is to be written into it.
 
     Raises:
         ValueError: it is too large, no YAML, or no mapping.
@@ -239,7 +246,7 @@ def read(file: Path, kind: str = "grid") -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no {kind} file: {error}.") from None
     if not isinstance(words, dict):
-        raise ValueError(f"{file} is no {kind} file: write lines such as 'method: yarn'.")
+        raise ValueError(f"{file} is no {kind} file: write {holds}.")
     return {str(key).replace("-", "_"): value for key, value in words.items()}
 
 

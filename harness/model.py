@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from harness import adapters, checkpoints, machine, network, trained, weights
+from harness import adapters, checkpoints, disk, machine, network, trained, weights
 from harness.nearest import hint
 from harness.trained import Trained
 
@@ -343,7 +343,7 @@ def _smollm2() -> str:
     files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
     if not files:
         return SMOLLM2_HUB
-    digest = weights.sha256(files[0])
+    digest = disk.sha256(files[0])
     folder = machine.cache_folder() / "models" / f"smollm2-135m-{digest[:16]}"
     if not (folder / "config.json").exists():
         if not (find_spec("gguf") and find_spec("accelerate")):

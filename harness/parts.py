@@ -8,17 +8,16 @@ import hashlib
 import json
 import shutil
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from harness import machine
+from harness.disk import arrays, whole
 from harness.engine.evaluate import together, tree_of
 from harness.task import Losses, Outcome, Request, Text
 
@@ -106,22 +105,21 @@ class Parts:
     def _known(self, requests: Sequence[Request]) -> list[Outcome] | None:
         try:
             place = self._place(requests)
-            with place.open("rb") as file, np.load(file, allow_pickle=False) as held:
-                found = [held[str(i)] for i in range(len(requests))]
-                self.spent += float(held["seconds"])
-                return found
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # none, or torn
+            with place.open("rb") as file:
+                held = arrays(file)
+            found = [held[str(i)] for i in range(len(requests))]
+            self.spent += float(held["seconds"])
+        except (OSError, ValueError, KeyError):  # none, or torn
             return None
+        return found
 
     def _keep(self, requests: Sequence[Request], found: list[Any], seconds: float) -> None:
         """Where the cache takes none, the pass goes on without."""
         place = self._place(requests)
-        beside = place.with_name(f".{uuid.uuid4().hex}.part")
         with suppress(OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("wb") as file:
+            with whole(place) as file:
                 np.savez(file, seconds=seconds, **{str(i): held for i, held in enumerate(found)})
-            beside.replace(place)
 
     def _place(self, requests: Sequence[Request]) -> Path:
         digest = hashlib.sha256()

@@ -138,6 +138,13 @@ def plan(options: Options, *, stand_in: bool = False) -> list[Planned]:
     return [p for name in options.models for p in _plan_model(options, name, stand_in)]
 
 
+def see_that_some_can_run(plan: Sequence[Planned]) -> None:
+    """Raises ValueError: no cell of the grid can; says why."""
+    if plan and all(planned.unfit for planned in plan):
+        cell, reason = plan[0].cell, str(plan[0].unfit).rstrip(".")
+        raise ValueError(f"{cell.method} cannot run on {cell.model}: {reason}.")
+
+
 def _see_that_it_can_be_graded(spec: str) -> None:
     """Now, and not after hours of decoding."""
     for module, package in catalog.load("tasks", spec).packages.items():

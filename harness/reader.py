@@ -7,11 +7,11 @@ from contextlib import suppress
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from harness.conversation import BETWEEN, rendered, special, thinking, turn_end
 from harness.corpora import Text, find
+from harness.disk import whole
 from harness.task import Document
 
 if TYPE_CHECKING:
@@ -242,16 +242,8 @@ def _digest(raw: bytes) -> str:
 
 
 def _write_whole(place: Path, tokens: "np.ndarray") -> None:
-    """Beside, then renamed into place: there whole or not at all."""
     import numpy as np
 
     place.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=place.parent, suffix=".part", delete=False) as file:
-        beside = Path(file.name)
-        try:
-            np.save(file, tokens)
-            file.close()
-            beside.replace(place)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+    with whole(place) as file:
+        np.save(file, tokens)

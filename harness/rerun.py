@@ -104,7 +104,14 @@ def rerun(cells: list[Chosen], places: Places) -> Iterator[Verdict]:
                 planned = _planned(one, again(one.stored.cell, places))
                 live = live or _loaded(planned[-1])
                 now, encoding = _measured(live, planned, one.stored)
-            except (LookupError, ValueError, OSError, RuntimeError, MemoryError) as error:
+            except (
+                LookupError,
+                ValueError,
+                OSError,
+                RuntimeError,
+                MemoryError,
+                ImportError,
+            ) as error:
                 why = " ".join(f"it cannot be measured here: {error}".split())
                 yield Verdict(stored=one.stored, now=None, holds=False, why=why)
             else:

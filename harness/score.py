@@ -8,14 +8,11 @@ One JSON object a line, with what was said (`prediction` or `pred`), what is rig
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from harness import catalog
+from harness.judge import Judge, Judged, Question
 from harness.predictions import NAMES, RIGHT, Line, lacks, lines, name_of, names_of, right, said
-
-Question = tuple[Any, Mapping[str, Any]]
-"""What is right, and what else is known of it."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ def folder(spec: str, place: Path) -> Iterator[Scored]:
         ValueError: two are of the same task and model.
     """
     files, found = sorted(place.rglob("*.jsonl")), list[Scored]()
-    for member in catalog.members("tasks", spec):
+    for member in _members(spec):
         for model, sources in _sources(member, files).items():
             found.append(_scored(member, sources, model))
             yield found[-1]
@@ -114,23 +111,34 @@ def folder(spec: str, place: Path) -> Iterator[Scored]:
     yield from _averages(spec, found)
 
 
+def _members(spec: str) -> list[str]:
+    """What a spec means, and of a benchmark's bare name what else its average is made of."""
+    found, name = catalog.members("tasks", spec), catalog.split(spec)[0]
+    if found == [spec]:
+        return found
+    averaged = judging(found[0]).averaged
+    every = [v for v in catalog.variants("tasks", name) if v.partition(".")[2] in averaged]
+    named = {catalog.split(member)[0] for member in found}
+    return [*found, *(variant for variant in every if variant not in named)]
+
+
 def _sources(member: str, files: Sequence[Path]) -> dict[str, list[Source]]:
     """By model, the files of a task, or of each of those that it averages."""
-    task, spec = catalog.load("tasks", member), catalog.split(member)[0]
+    task, spec = judging(member), catalog.split(member)[0]
     name = spec.partition(".")[2] or spec
     found = {model: [Source(file)] for model, file in _of(task, name, files).items()}
-    if not found and hasattr(task, "members"):
+    if not found:
         for dataset, one in task.members().items():
             for model, file in _of(one, one.name, files).items():
                 found.setdefault(model, []).append(Source(file, {"dataset": dataset}))
     return found
 
 
-def _of(task: Any, name: str, files: Sequence[Path]) -> dict[str, Path]:
+def _of(task: Judge, name: str, files: Sequence[Path]) -> dict[str, Path]:
     """By model, the files of one task."""
     found: dict[str, Path] = {}
     for file in files:
-        model = task.whose(file) if hasattr(task, "whose") else _whose(file, name)
+        model = task.whose(file, name)
         if model is not None and (other := found.get(model)):
             raise ValueError(
                 f"{other} and {file} are both of {name} and {model}: score one at a time."
@@ -140,23 +148,15 @@ def _of(task: Any, name: str, files: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def _whose(file: Path, name: str) -> str | None:
-    """The model whose predictions of this task a file has; None: it has others."""
-    folder = file.absolute().parent
-    stem = f"{file.stem}_e" if folder.parent.name == "pred_e" else file.stem
-    return folder.name if stem in (name, f"preds_{name}") else None
-
-
 def _averages(spec: str, found: Sequence[Scored]) -> Iterator[Scored]:
     """Of each model those of a benchmark's averages that its files make."""
     name = catalog.split(spec)[0]
-    task = catalog.load("tasks", found[0].task)
-    if "." in name or not hasattr(task, "columns"):
+    if "." in name:
         return
     for model in dict.fromkeys(one.model for one in found):
         own = [one for one in found if one.model == model]
         values = {catalog.split(one.task)[0].partition(".")[2]: one.value for one in own}
-        if columns := task.columns(values):
+        if columns := judging(own[0].task).columns(values):
             rows = [row for one in own for row in one.rows]
             average = columns.get("average")
             yield Scored(name, "average", model, rows, average, parts=columns)
@@ -165,40 +165,40 @@ def _averages(spec: str, found: Sequence[Scored]) -> Iterator[Scored]:
 def _scored(spec: str, sources: Sequence[Source], model: str) -> Scored:
     """Every row of these files, as one."""
     task = judging(spec)
-    local = getattr(task, "local", False)
-    known = {str(key): value for key, value in task.answers().items()} if local else {}
+    known = {str(k): value for k, value in task.answers().items()} if task.local else {}
     found, rows, asked = list[Line](), list[Row](), list[Question]()
     repaired, unread, repeated = list[str](), list[str](), 0
     for source in sources:
         file, these = source.file, list(lines(source.file))
         if not any(line.row is not None for line in these):
             raise ValueError(f"{file} has no predictions: write one JSON object a line.")
-        answers = _answers(task, these, known, file)
-        questions = [_asked(line, answers, known, source) for line in these]
+        answers, names = _answers(task, these, known, file), names_of(these)
+        own = known if known.keys() >= {*names} else {}  # else its ids are of another set
+        questions = [_asked(line, answers, own, source) for line in these]
         pairs = zip(these, questions, strict=True)
         rows += [_judged(task, line, of, model, file) for line, of in pairs]
         found, asked = found + these, asked + questions
-        names = names_of(these)
         repeated += len(names) - len({*names})
         repaired += [f"line {n.number} of {file}: {n.repaired}" for n in these if n.repaired]
         unread += [f"line {n.number} of {file}" for n in these if n.row is None]
-    missed = known.keys() - {*names_of(found)}
+    answered = {*names_of(found)}
+    counted = bool(answered) and known.keys() >= answered
     return Scored(
         task=catalog.canonical("tasks", spec),
         metric=task.metric,
         model=model,
         rows=rows,
-        value=100 * _average(task, rows, asked),
+        value=100 * task.average(_of_rows(rows, asked)),
         parts=_parts(task, rows, asked),
-        questions=len(known) if len(missed) < len(known) else None,
-        unanswered=len(missed) if len(missed) < len(known) else 0,
+        questions=len(known) if counted else None,
+        unanswered=len(known) - len(answered) if counted else 0,
         repeated=repeated,
         repaired=repaired,
         unread=unread,
     )
 
 
-def judging(spec: str) -> Any:
+def judging(spec: str) -> Judge:
     """The task of this spec, if it can be scored from a file.
 
     Raises:
@@ -212,8 +212,9 @@ def judging(spec: str) -> Any:
             f"There are: {', '.join(members)}."
         )
     task = catalog.load("tasks", spec)
-    if not hasattr(task, "judge"):
-        able = [name for name in catalog.names("tasks") if _judges(name)]
+    if not isinstance(task, Judge):
+        every = catalog.names("tasks")
+        able = [name for name in every if isinstance(catalog.load("tasks", name), Judge)]
         raise ValueError(
             f"{spec} cannot be scored from a file of predictions. These can: {', '.join(able)}."
         )
@@ -234,7 +235,7 @@ def _asked(
     return found, {**line.row, **about, **source.known}
 
 
-def _judged(task: Any, line: Line, asked: Question, model: str, file: Path) -> Row:
+def _judged(task: Judge, line: Line, asked: Question, model: str, file: Path) -> Row:
     if line.row is None:
         return Row(0.0, None)
     where = f"{file}, line {line.number}"
@@ -246,28 +247,19 @@ def _judged(task: Any, line: Line, asked: Question, model: str, file: Path) -> R
         raise ValueError(f"{where}: {error}. Are these the predictions of another task?") from None
 
 
-def _average(task: Any, rows: list[Row], asked: list[Question]) -> float:
-    if not hasattr(task, "average"):
-        return fmean(row.score for row in rows)
-    if any(not about for _, about in asked):
-        raise ValueError(
-            f"A line cannot be read, so that nobody knows which dataset it is of: without it there "
-            f"is no {task.metric}. Mend it, or score each dataset by its name."
-        )
-    every = zip(rows, asked, strict=True)
-    return float(task.average([(row.score, about) for row, (_, about) in every]))
-
-
-def _parts(task: Any, rows: list[Row], asked: list[Question]) -> dict[str, float]:
+def _parts(task: Judge, rows: list[Row], asked: list[Question]) -> dict[str, float]:
     """What the task tells apart, where every line can be read."""
-    if not hasattr(task, "parts") or any(not about for _, about in asked):
+    if any(not about for _, about in asked):
         return {}
-    judged = [(row.score, about) for row, (_, about) in zip(rows, asked, strict=True)]
-    return {name: 100 * value for name, value in task.parts(judged).items()}
+    return {name: 100 * value for name, value in task.parts(_of_rows(rows, asked)).items()}
+
+
+def _of_rows(rows: list[Row], asked: list[Question]) -> Judged:
+    return [(row.score, about) for row, (_, about) in zip(rows, asked, strict=True)]
 
 
 def _answers(
-    task: Any, found: list[Line], known: Mapping[str, Any], file: Path
+    task: Judge, found: list[Line], known: Mapping[str, Any], file: Path
 ) -> Mapping[str, Any] | None:
     """What is right by id, where the file does not say it and the task's own data are at hand."""
     rows = [line.row for line in found if line.row is not None]
@@ -287,7 +279,3 @@ def _matching(row: Mapping[str, Any], answers: Mapping[str, Any], where: str) ->
     if name_of(row) not in answers:
         raise LookupError(f"{where}: there is no question with the id {name_of(row)}.")
     return answers[name_of(row)]
-
-
-def _judges(name: str) -> bool:
-    return hasattr(catalog.load("tasks", name), "judge")

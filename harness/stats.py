@@ -96,6 +96,7 @@ def bootstrap_mean(
 def stratified_interval(
     strata: "Sequence[Sequence[float]]",
     value: Callable[[Sequence[float]], float],
+    clusters: Sequence[Sequence[Hashable]] | None = None,
     seed: int = 0,
     level: float = 0.95,
     rounds: int = 2000,
@@ -104,30 +105,35 @@ def stratified_interval(
 
     Davison & Hinkley 1997, Bootstrap Methods and their Application, section 3.2. A group of n drawn
     again varies by (n - 1) / n of what it does, and so is spread by that; percentiles are t's, of
-    as many degrees of freedom as the groups have together, as in `mean_interval`.
+    as many degrees of freedom as the groups have together, as in `mean_interval`. Of a group with
+    clusters whole clusters are drawn, and n is theirs.
 
     Args:
         strata: the values of each group.
         value: of the groups' means, in their order.
+        clusters: of each group those of its values; None: each value is its own.
         seed: of the draws.
         level: how often it holds the true value.
         rounds: how often is drawn.
 
     Raises:
-        ValueError: a group of fewer than two, whose spread nobody knows.
+        ValueError: a group of fewer than two values or clusters, whose spread nobody knows.
     """
     import numpy as np
     from scipy.special import stdtrit
 
-    if any(len(group) < 2 for group in strata):
-        raise ValueError("A group of one value says nothing about its spread.")
+    names = [None] * len(strata) if clusters is None else clusters
+    totals = [_totals(*group, least=1) for group in zip(strata, names, strict=True)]
+    if any(len(sums) < 2 for sums, _ in totals):
+        raise ValueError("A group of one value or cluster says nothing about its spread.")
     rng, means = np.random.default_rng(seed), []
-    for group in map(np.asarray, strata):
-        n, mean = len(group), group.mean()
-        drawn = group[rng.integers(n, size=(rounds, n))].mean(1)
+    for sums, counts in totals:
+        n, mean = len(sums), sums.sum() / counts.sum()
+        which = rng.integers(n, size=(rounds, n))
+        drawn = sums[which].sum(1) / counts[which].sum(1)
         means.append(mean + sqrt(n / (n - 1)) * (drawn - mean))
     values = [value(drawn) for drawn in np.transpose(means).tolist()]
-    free = sum(len(group) - 1 for group in strata)
+    free = sum(len(sums) - 1 for sums, _ in totals)
     out = NormalDist().cdf(stdtrit(free, (1 + level) / 2))
     low, high = np.quantile(values, [1 - out, out])
     return float(low), float(high)

@@ -7,7 +7,6 @@ together in a pack (`harness.packs`); where a cell has a file of its own too, th
 
 import json
 import os
-import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,10 +20,13 @@ from pydantic import ValidationError
 
 from harness import packs
 from harness.cell import SCHEMA, Cell, Result
+from harness.disk import arrays, held, parsed, probe, sweep, whole
 
 if TYPE_CHECKING:
     import numpy as np
 
+Filled = tuple[Path, Callable[[IO[bytes]], Any] | None]
+"""A file and what writes it; None: there is to be none."""
 RETRIED = ("failed", "out_of_memory")
 """What another try may cure."""
 
@@ -105,14 +107,16 @@ class Store:
     def ready(self) -> None:
         """Make the folder and see that it takes files, before hours are spent on filling it.
 
+        What killed runs left half written goes.
+
         Raises:
             OSError: it does not; says why and what to do.
         """
         with self._said_clearly():
             self.runs.mkdir(parents=True, exist_ok=True)
-            probe = _beside(self.runs / "probe")
-            probe.write_bytes(b"\0" * 4096)
-            probe.unlink()
+            probe(self.runs)
+            for folder in (self.runs, Path(self.root) / "packed"):
+                sweep(folder)
 
     def write(
         self,
@@ -123,21 +127,27 @@ class Store:
     ) -> Path:
         """Put a result in its place; the losses and answers first, for the JSON says it is done.
 
-        One that was scored never gives way to one that could not be.
+        One that was scored never gives way to one that could not be: of two runs that meet at a
+        cell, one waits for the other.
 
         Raises:
             OSError: the folder does not take it; says why and what to do. What was there stays.
         """
         path = self.path(result.cell)
-        if result.status != "scored" and (was := self.get(result.cell)) and was.status == "scored":
-            return path  # another run has measured it meanwhile
         text = json.dumps(result.model_dump(), sort_keys=True, indent=2, allow_nan=False)
+        lines = None if samples is None else [*samples]
+        scored = result.status == "scored"
+        said: Filled = (path, lambda file: file.write(f"{text}\n".encode()))
+        beside: list[Filled] = [
+            (path.with_suffix(".npz"), losses and (lambda file: _pack(file, losses))),
+            (path.with_suffix(".samples.jsonl"), lines and (lambda file: _lines(file, lines))),
+        ]
         with self._said_clearly():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _place(path.with_suffix(".npz"), losses and (lambda file: _pack(file, losses)))
-            lines = None if samples is None else [*samples]
-            _place(path.with_suffix(".samples.jsonl"), lines and (lambda f: _lines(f, lines)))
-            _place(path, lambda file: file.write(f"{text}\n".encode()))
+            with held(path.parent, wait=True):
+                if not scored and (was := self.get(result.cell)) and was.status == "scored":
+                    return path  # another run has measured it meanwhile
+                for place, fill in [*beside, said] if scored else [said, *beside]:
+                    _place(place, fill)
             _sync(path.parent)
         self.broken[:] = [broken for broken in self.broken if broken.path != path]
         return path
@@ -183,21 +193,20 @@ class Store:
                 yield packs.Pack.open(path)
 
     def losses(self, cell: Cell) -> "dict[str, np.ndarray]":
-        """Per-token losses by document; empty if none were kept."""
-        import numpy as np
-
+        """Per-token losses by document; empty if none were kept whole."""
         path = self.path(cell).with_suffix(".npz")
-        if not path.exists():
-            return {}
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        if path.exists():
+            with self.skipping(path), path.open("rb") as file:
+                return arrays(file)
+        return {}
 
     def samples(self, cell: Cell) -> list[dict[str, Any]]:
-        """The graded answers; empty if none were kept."""
+        """The graded answers; empty if none were kept whole."""
         path = self.path(cell).with_suffix(".samples.jsonl")
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        if path.exists():
+            with self.skipping(path):
+                return list(_answers(path))
+        return []
 
     def _files(self) -> Iterator[Path]:
         for folder, below, names in os.walk(self.runs):
@@ -248,24 +257,12 @@ class Store:
 
 
 def _place(path: Path, fill: Callable[[IO[bytes]], Any] | None) -> None:
-    """Write a file beside and rename it, so that it is there whole or not; None: take it away."""
+    """Have a file there whole or not at all; None: take it away."""
     if not fill:
         path.unlink(missing_ok=True)
         return
-    beside = _beside(path)
-    try:
-        with beside.open("xb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{uuid.uuid4().hex}.tmp")
+    with whole(path, durable=True) as file:
+        fill(file)
 
 
 def _sync(folder: Path) -> None:
@@ -295,6 +292,16 @@ def _lines(file: IO[bytes], samples: list[dict[str, Any]]) -> None:
     for sample in samples:
         line = json.dumps(sample, sort_keys=True, allow_nan=False, ensure_ascii=False)
         file.write(f"{line}\n".encode())
+
+
+def _answers(path: Path) -> Iterator[dict[str, Any]]:
+    """Raises ValueError: a line is none."""
+    lines = path.read_text("utf-8").removesuffix("\n").split("\n")  # others are within answers
+    for number, line in enumerate(lines, 1):
+        answer = parsed(line, f"line {number}")
+        if not isinstance(answer, dict):
+            raise ValueError(f"line {number} is no answer")
+        yield answer
 
 
 def _sentence(error: Exception) -> str:

@@ -3,13 +3,13 @@
 `harness.published` says how one is written, and makes numbers of it.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from harness import nearest
+from harness.disk import parsed
 from harness.gridfile import read
 from harness.lengths import lengths
 
@@ -113,7 +113,7 @@ def page(file: Path) -> Page:
         OSError: it cannot be read.
     """
     try:
-        found = Page.model_validate(read(file, "table"))
+        found = Page.model_validate(read(file, "table", "page, columns and rows"))
     except ValidationError as error:
         raise ValueError(f"{file}{_said(error)}") from None
     if lost := _lost(found):
@@ -133,14 +133,15 @@ def checks(file: Path) -> dict[tuple[str, str], Check]:
     if len(text) > LARGEST:
         raise ValueError(f"{file} is larger than {LARGEST // 1024} kB: it is no file of checks.")
     try:
-        cells = [Check.model_validate(cell) for cell in json.loads(text)["cells"]]
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        cells = [Check.model_validate(cell) for cell in parsed(text, "it")["cells"]]
+    except (ValueError, LookupError, TypeError) as error:
         words = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{file} is no file of checks: {words}.") from None
+        raise ValueError(f"{file} is no file of checks: {words.rstrip('.')}.") from None
     return {(cell.task, cell.model): cell for cell in cells}
 
 
 def cells(text: str) -> list[str]:
+    """What stands between bars, plain."""
     return [plain(cell.strip()) for cell in text.split("|")]
 
 

@@ -215,25 +215,3 @@ class Task(ABC):
     def items(self, samples: Sequence[Sample]) -> dict[str, float]:
         """Each independent item's own score; two methods are compared item by item."""
         return {sample.id: sample.score for sample in samples}
-
-
-class Judge(Protocol):
-    """A task that can grade what anybody's model has said: `harness score` asks it.
-
-    Whatever task has these can be scored from a file.
-    """
-
-    metric: ClassVar[str]
-
-    def judge(self, prediction: str, gold: Any, row: Mapping[str, Any]) -> tuple[float, str | None]:
-        """The score, 0 to 1, and what of the prediction decided it; None: nothing that could.
-
-        Args:
-            prediction: as it was said, whole.
-            gold: what is right, as the file has it: `ground_truth`, `label` or `answers`.
-            row: the line of the file, `all_classes` and `length` for one; and as `model` whose
-                predictions these are.
-
-        Raises:
-            ValueError: `gold` is no answer to a question of this task.
-        """

@@ -2,11 +2,15 @@
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from harness import machine
+from harness.disk import sha256, write_whole
+
+DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def of(place: str) -> str:
@@ -52,20 +56,16 @@ def tensors(place: str, names: Collection[str]) -> dict[str, Any]:
     return found
 
 
-def sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def _digest(file: Path) -> str:
     """A file's sha256; read once, and again when its time or size changes."""
     stat = file.stat()
     seen = f"{file.resolve()} {stat.st_mtime_ns} {stat.st_size}"
     note = machine.cache_folder() / "digests" / hashlib.sha256(seen.encode()).hexdigest()
-    with contextlib.suppress(OSError):
-        return note.read_text()
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        if DIGEST.fullmatch(noted := note.read_text("utf-8")):
+            return noted
     digest = sha256(file)
     with contextlib.suppress(OSError):
         note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(digest)
+        write_whole(note, digest)
     return digest

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import contents
+from harness.disk import parsed
 from harness.method import Recipe
 from harness.rope import Encoding, Rope, yarn_attention_factor
 from harness.rotary import RotaryMethod
@@ -333,7 +334,9 @@ def _read(name: str) -> dict[str, Any]:
             ) from None
     try:
         held = (
-            json.loads(text) if text.lstrip()[:1] in ("[", "{") else text.replace(",", " ").split()
+            parsed(text, name)
+            if text.lstrip()[:1] in ("[", "{")
+            else text.replace(",", " ").split()
         )
         held = held if isinstance(held, dict) else {"factors": held}
         short = [{**_part(part), "up_to": int(part["up_to"])} for part in held.get("short", [])]

@@ -1,15 +1,16 @@
 """RULER's questions over documents, some of which hold the answer: SQuAD 2.0 and HotpotQA."""
 
-import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.disk import parsed
 from harness.metrics.ruler import match_any
 from harness.task import Reader
 
+from ._by_text import OnTexts, named
 from ._filled import Context, within
 from ._prompt import Question
 from ._ruler import Ruler
@@ -35,9 +36,13 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Documents(Ruler):
-    """The documents with the answer among others, in a random order; any known answer will do."""
+class Documents(OnTexts, Ruler):
+    """The documents with the answer among others, in a random order; any known answer will do.
 
+    Where a length holds more than all of them they come again, as published.
+    """
+
+    version = 2
     metric = "substring match"
     max_new_tokens = 32
     counts = "any of the known answers, somewhere in what is said, whatever the case"
@@ -68,12 +73,16 @@ class Documents(Ruler):
                 prefix=" Answer:",
                 answers=asked.answers,
                 least=0 if self.no_context else len(asked.documents),
-                most=0 if self.no_context else len(documents),
-                about={"query": asked.query},
+                most=0 if self.no_context else None,
+                about={"query": asked.query, "text": named(self.held(asked, documents))},
             )
 
+    def held(self, asked: Asked, documents: Sequence[str]) -> str:
+        """The text that a question is on: all that holds its answer."""
+        return "\n\n".join(documents[j] for j in asked.documents)
+
     def text(self, asked: Asked, documents: Sequence[str], i: int, length: int) -> Context:
-        """By how many documents there are: those with the answer, those near, then any."""
+        """By how many documents there are: those with the answer, those near, any, all again."""
         rng = self.draw(i, length)
         held = {*asked.documents, *asked.near}
         near = rng.sample(asked.near, len(asked.near))
@@ -81,7 +90,8 @@ class Documents(Ruler):
         order = [*asked.documents, *near, *rng.sample(rest, len(rest))]
 
         def text(n: int) -> str:
-            shown = order[:n]
+            rounds, more = divmod(n, len(order))
+            shown = order * rounds + order[:more]
             self.draw(i, length, "order").shuffle(shown)
             numbered = (f"Document {k}:\n{documents[j]}" for k, j in enumerate(shown, 1))
             return within(TEMPLATE.replace("{query}", asked.query), "\n\n".join(numbered))
@@ -103,11 +113,10 @@ class Documents(Ruler):
         if not place.is_file():
             raise LookupError(f"There is no file {self.data}: data is {self.source}.")
         try:
-            return self.read(json.loads(place.read_text("utf-8")))
+            return self.read(parsed(place.read_bytes(), "it"))
         except (ValueError, KeyError, TypeError) as error:
-            raise LookupError(
-                f"{self.data} is not {self.source}: {type(error).__name__} {error}."
-            ) from None
+            why = f"{type(error).__name__} {error}".rstrip(".")
+            raise LookupError(f"{self.data} is not {self.source}: {why}.") from None
 
 
 class Squad(Documents):

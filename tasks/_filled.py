@@ -3,14 +3,14 @@
 import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, ClassVar, Literal
 
 from harness.stats import wilson
 from harness.task import Choice, Outcome, Reader, Request, Sample, Score, Task, Text, Verdict
 
-from ._prompt import Question, fitted
+from ._prompt import Question, fitted, see_some
 
 Context = Callable[[int], str]
 """A text by its units of filler."""
@@ -33,8 +33,7 @@ class Filled(Task):
     """Ask the same at every length."""
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(f"A task needs at least 1 sample, and {self.samples} were asked for.")
+        see_some(self.samples, "A task")
 
     @abstractmethod
     def questions(self, reader: Reader, length: int) -> Iterator[Question]:
@@ -98,6 +97,21 @@ def always(text: str) -> Context:
 
 def within(template: str, context: str) -> str:
     return template.replace("{context}", context)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtDepths(Task):
+    """Depths x trials: what is to be found lies at each of the depths, and each is told apart."""
+
+    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    """How much of the filler stands before the needle; 0 to 1, kept in order, to four decimals."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[misc]
+        object.__setattr__(self, "depths", ordered(self.depths))  # the same are the same cell
+
+    def score(self, samples: Sequence[Sample]) -> Score:
+        return replace(super().score(samples), parts=by_depth(samples))  # type: ignore[safe-super]
 
 
 def by_depth(samples: Sequence[Sample]) -> dict[str, float]:

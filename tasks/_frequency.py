@@ -30,6 +30,8 @@ CODED_ARE = (
     " Answer: According to the coded text above, the three most frequently appeared words are:"
 )
 TOP = 10
+TOKENS_A_WORD = 50
+"""Tokens of a prompt for each word of its vocabulary."""
 APART = 75
 """Coded words from which on the fourth is always ahead of the fifth."""
 
@@ -116,11 +118,13 @@ def numbered(words: list[str]) -> str:
 class FrequentWords(Ruler):
     """Words without meaning, each rank squared times rarer than the first, which is dots."""
 
+    version = 2
     max_new_tokens = 50
 
     def questions(self, reader: Reader, length: int) -> Iterator[Question]:
+        words = max((length - self.max_new_tokens) // TOKENS_A_WORD, 5)
         for i in range(self.samples):
-            coded = set_of_codes(self.draw(i, length), max(length // 50, 5))
+            coded = set_of_codes(self.draw(i, length), words)
             yield Question(
                 text=self.text(["...", *coded[1:]], i, length),
                 prefix=CODED_ARE,

@@ -4,23 +4,24 @@ import json
 import random
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, ClassVar, Literal
 
+from harness.judge import Judge
 from harness.metrics.infinitebench import MEASURES, judge
-from harness.stats import score_interval, wilson
-from harness.task import Outcome, Reader, Request, Sample, Score, Task, Text
+from harness.task import Outcome, Reader, Request, Sample, Score, Text
 
 from . import _infinitebench_draws as draws
+from ._by_text import OnTexts
 from ._infinitebench_draws import Drawn
 from ._infinitebench_prompts import BASE, CHAT
 from ._middle import within
-from ._prompt import Question, fitted, talks
+from ._prompt import Question, fitted, see_some, talks
 
 
 @dataclass(frozen=True, kw_only=True)
-class InfiniteBench(Task):
+class InfiniteBench(OnTexts, Judge):
     """How a question is put, and how an answer is graded."""
 
     version: ClassVar[int] = 2
@@ -30,6 +31,7 @@ class InfiniteBench(Task):
     """At least, of a model that chats; a base model has YaRN-Mistral's `max_new_tokens`. GPT-4 was
     given no limit, and says a sentence around its answer."""
     truncation = "middle"
+    what = "book"
     counts = (
         "what the task's official rule finds in the whole answer; scorer=fixed, the mended rule"
     )
@@ -44,10 +46,7 @@ class InfiniteBench(Task):
     scorer: Literal["official", "fixed"] = "official"
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(
-                f"InfiniteBench needs at least 1 sample, and {self.samples} were asked for."
-            )
+        see_some(self.samples, "InfiniteBench")
 
     @property
     def metric(self) -> str:  # type: ignore[override]
@@ -106,32 +105,13 @@ class InfiniteBench(Task):
             cut=request.cut,
         )
 
-    def items(self, samples: Sequence[Sample]) -> dict[str, float]:
-        """Of questions on a book the mean: they are right and wrong together, and no two items."""
-        found: dict[str, list[float]] = {}
-        for sample in samples:
-            book = sample.about.get("book")
-            found.setdefault(f"book-{book}" if book else sample.id, []).append(sample.score)
-        return {name: fmean(scores) for name, scores in found.items()}
-
     def score(self, samples: Sequence[Sample]) -> Score:
-        """Hits and misses by Wilson; other scores, and several questions on a book, by books.
-
-        Of books that are all hit or all missed, Wilson's too: that six were is not certainty.
-        """
-        scores = [sample.score for sample in samples]
-        books = [sample.about.get("book", sample.id) for sample in samples]
-        low, high = None, None
-        if set(scores) <= {0, 1} and (len(set(books)) == len(books) or len(set(scores)) == 1):
-            low, high = wilson(fmean(scores) * len(set(books)), len(set(books)))
-        elif len(set(books)) > 1:
-            low, high = score_interval(scores, books)
         by_part: dict[str, list[float]] = {}
         for sample in samples:
             if part := sample.about.get("part"):
                 by_part.setdefault(part, []).append(sample.score)
         parts = {part: fmean(found) for part, found in by_part.items()}
-        return Score(value=fmean(scores), low=low, high=high, n=len(scores), parts=parts)
+        return replace(super().score(samples), parts=parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,13 +120,20 @@ class Generated(InfiniteBench):
 
     published: ClassVar[int]
     """Units of the published questions, of which a long prompt loses the middle."""
+    rows: ClassVar[int]
+    """Published questions."""
     least: ClassVar[int] = 1
 
     seed: int = 0
     sized: Literal["length", "published"] = "length"
-    """length: as the cell; published: as on the hub, and cut where that is longer."""
+    """length: as the cell; published: as on the hub, in its order, and cut where that is longer."""
     pair_lengths: bool = False
     """Ask the same at every length."""
+
+    @property
+    def version(self) -> int:  # type: ignore[override]
+        """One more where depths and kinds are the published ones, which they were not at first."""
+        return InfiniteBench.version + (self.sized == "published")
 
     @abstractmethod
     def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
@@ -181,7 +168,23 @@ class Generated(InfiniteBench):
 
     def depth(self, i: int) -> float:
         """Of sample i, evenly from beginning to end; 0 to 1."""
+        if self.sized == "published":
+            return round(self.place(i), 4)
         return round(i / (self.samples - 1), 4) if self.samples > 1 else 0.5
+
+    def place(self, i: int) -> float:
+        """The published depth: of 59, ten questions at each."""
+        return self.row(i) // 10 / 58
+
+    def row(self, i: int) -> int:
+        """The published question that sample i is; of fewer samples, evenly from all of them."""
+        return i * self.rows // self.samples
+
+    def turn(self, i: int, kinds: Sequence[Any]) -> Any:
+        """Which kind sample i is of: in turn, or where they are published one after another."""
+        if self.sized == "published":
+            return kinds[self.row(i) * len(kinds) // self.rows]
+        return kinds[i % len(kinds)]
 
 
 class PassKey(Generated):
@@ -190,6 +193,7 @@ class PassKey(Generated):
     name = "passkey"
     max_new_tokens = 6
     published = 5220 * draws.LINE
+    rows = 590
     size = "590 of 122.4k tokens, or any"
 
     def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
@@ -202,6 +206,7 @@ class NumberString(Generated):
     name = "number_string"
     max_new_tokens = 12
     published = 5220 * draws.LINE
+    rows = 590
     size = "590 of 122.4k tokens, or any"
 
     def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
@@ -215,7 +220,12 @@ class KeyValue(Generated):
     name = "kv_retrieval"
     max_new_tokens = 50
     published = 2500
+    rows = 500
     size = "500 of 89.9k tokens, or any"
+
+    def place(self, i: int) -> float:
+        """Of each fifth pair."""
+        return 5 * self.row(i) / (self.published - 1)
 
     def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
         return draws.pairs(rng, n, self.depth(i))
@@ -227,11 +237,12 @@ class MathFind(Generated):
     name = "math_find"
     max_new_tokens = 3
     published = 15_000
+    rows = 350
     least = 8
     size = "350 of 87.9k tokens, or any"
 
     def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
-        return draws.listed(rng, 2 * n, list(draws.WANTED)[i % len(draws.WANTED)])
+        return draws.listed(rng, 2 * n, self.turn(i, list(draws.WANTED)))
 
 
 class MathCalc(Generated):
@@ -242,8 +253,10 @@ class MathCalc(Generated):
     """
 
     name = "math_calc"
+    version = InfiniteBench.version
     max_new_tokens = 30_000
     published = 15_000
+    rows = 50
     least = 2
     size = "50 of 43.9k tokens, or any"
 
@@ -262,13 +275,14 @@ class CodeRun(Generated):
     max_new_tokens = 5
     chat_tokens = 256
     published = 4400
+    rows = 400
     size = "400 of 75.2k tokens, or any"
 
     def drawn(self, rng: random.Random, n: int, i: int) -> Drawn:
         return draws.functions(rng, n, self.deep(i))
 
     def deep(self, i: int) -> int:
-        return draws.DEEP[i % len(draws.DEEP)]
+        return int(self.turn(i, draws.DEEP))
 
     def units(self, i: int) -> tuple[int, int]:
         """Published layers are equal."""

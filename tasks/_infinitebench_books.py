@@ -3,9 +3,8 @@
 Questions stand in the files' order, so that those on one book follow one another and begin alike.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ from typing import Any
 from harness.metrics.text import SUMMARIES
 from harness.task import Reader, Request
 
+from ._by_text import named
 from ._infinitebench import InfiniteBench
 from ._infinitebench_prompts import BASE
-from ._middle import enough, within
-from ._records import HUB, field, records, texts
+from ._middle import see_room, within
+from ._records import field, records, texts
 
 LETTERS = "ABCD"
 
@@ -32,11 +32,6 @@ class FromFile(InfiniteBench):
 
     data: str = "hf:xinrongzhang2022/InfiniteBench"
     """hf:NAME, or a folder with the official jsonl files, or one such file."""
-
-    @property
-    def local(self) -> bool:
-        """Its questions are on this machine."""
-        return not self.data.startswith(HUB)
 
     def fill(self, row: Mapping[str, Any]) -> dict[str, str]:
         """What stands in the prompt's template."""
@@ -77,27 +72,15 @@ class FromFile(InfiniteBench):
                 f"{self.data} has {len(every):,} questions of {self.name}, and {self.samples:,} "
                 "samples were asked for: take fewer."
             )
-        self.see_room(reader, length, [self.fill(row) for row, _ in every])
+        before, after = self.form(reader).split("{context}")
+        fills = [self.fill(row) for row, _ in every]
+        ends = ((before.format(**fill), after.format(**fill)) for fill in fills)
+        see_room(reader, self.prompt, ends, length, self.name)
         for i, (row, right) in enumerate(every):
             text = self.text(reader, self.fill(row))
             tokens, cut = within(reader, self.prompt, text, length)
-            book = sha256(row["context"].encode()).hexdigest()[:8]
-            about = {"question": row["id"], "book": book}
+            about = {"question": row["id"], "book": named(row["context"])}
             yield self.request(reader, i, tokens, right, about, cut)
-
-    def see_room(self, reader: Reader, length: int, fills: Sequence[Mapping[str, str]]) -> None:
-        """Raises ValueError: a cut would go through a question; says what length would do."""
-        before, after = self.form(reader).split("{context}")
-        needed = max(
-            enough(reader, self.prompt, before.format(**fill), after.format(**fill))
-            for fill in fills
-        )
-        if length < needed:
-            raise ValueError(
-                f"{self.name} needs lengths of at least {-(-needed // 100) * 100:,} tokens with "
-                f"this tokenizer, or a cut would go through its questions; {length:,} were asked "
-                "for."
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

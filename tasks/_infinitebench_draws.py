@@ -12,8 +12,9 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-HAY = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
-LINE = len(HAY.split())
+from ._haystack import NOISE
+
+LINE = len(NOISE.split())
 """Words of a line of hay."""
 KEY = "The pass key is {key}. Remember it. {key} is the pass key.\n"
 SEQUENCE = "The sequence of digits is {key}. Remember it. {key} is the sequence of digits.\n"
@@ -59,8 +60,8 @@ def hidden(rng: random.Random, words: int, depth: float, needle: str, question: 
     lines, rest = divmod(words, LINE)
     before = round(depth * lines)
     said = needle.format(key="".join(key))
-    cut = " ".join(HAY.split()[:rest])
-    context = f"{HAY}\n" * before + said + f"{HAY}\n" * (lines - before) + cut
+    cut = " ".join(NOISE.split()[:rest])
+    context = f"{NOISE}\n" * before + said + f"{NOISE}\n" * (lines - before) + cut
     return Drawn({"context": context, "input": question}, "".join(key), {"depth": depth})
 
 

@@ -1,25 +1,27 @@
 """How a dataset of LongBench is asked and scored; tasks/longbench.py says which there are."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
 
+from harness.judge import Judge
 from harness.metrics import longbench as official
 from harness.metrics.longbench import BINS, DATASETS, Backend
-from harness.stats import score_interval, wilson
-from harness.task import Outcome, Reader, Request, Sample, Score, Task, Text
+from harness.task import Outcome, Reader, Request, Sample, Score, Text
 
-from ._middle import enough, within
-from ._prompt import Kind, talks
+from ._by_text import OnTexts, named
+from ._middle import see_room, within
+from ._prompt import Kind, see_some, talks
 from ._records import field, records, texts
 
 STOPS = {"samsum": ("\nDialogue",)}
+TEXTS = ("triviaqa", "samsum", "lsht", "repobench-p")
+"""Their `input` is no question: it is a text itself, or code, and is cut as the context is."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def forms() -> dict[str, Form]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LongBench(Task):
+class LongBench(OnTexts, Judge):
     """One dataset."""
 
     dataset: ClassVar[str]
@@ -67,10 +69,7 @@ class LongBench(Task):
     """Leave the context out: what a model knows without it."""
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(
-                f"LongBench needs at least 1 sample, and {self.samples} were asked for."
-            )
+        see_some(self.samples, "LongBench")
 
     @property
     def max_new_tokens(self) -> int:  # type: ignore[override]
@@ -87,7 +86,7 @@ class LongBench(Task):
         return official.packages(self.dataset)
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         """Of its file."""
         return f"{self.dataset}_e" if self.extended else self.dataset
 
@@ -99,13 +98,8 @@ class LongBench(Task):
         """Few-shot examples and code are never a conversation, whatever `prompt` says."""
         return "chat" if talks(reader, self.kind) else "base"
 
-    @property
-    def local(self) -> bool:
-        """Its questions are on this machine."""
-        return not self.data.startswith("hf:")
-
     def answers(self) -> dict[str, tuple[list[str], dict[str, Any]]]:
-        """What is right, by `_id`; and what else of the question a judge looks at."""
+        """By `_id`."""
         return {str(row["_id"]): (row["answers"], self.about(row)) for row in self.rows()}
 
     def about(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,19 +125,32 @@ class LongBench(Task):
             yield row
 
     def requests(self, reader: Reader, length: int) -> Iterator[Request]:
-        form = forms()[self.dataset]
-        most = room(reader, self.kind, form.prompt, length, self.max_new_tokens, self.dataset)
-        for i, row in enumerate(islice(self.rows(), self.samples)):
+        form, room = forms()[self.dataset].prompt, self.max_new_tokens
+        every = list(islice(self.rows(), self.samples))
+        ends = (self.ends(form, row) for row in every)
+        see_room(reader, self.kind, ends, length, self.dataset, room)
+        for i, row in enumerate(every):
             context = "" if self.no_context else row["context"]
-            text = form.prompt.format(context=context, input=row["input"])
-            tokens, cut = within(reader, self.kind, text, most)
+            text = form.format(context=context, input=row["input"])
+            tokens, cut = within(reader, self.kind, text, length - room)
             yield Request(
                 id=f"{self.name}-{i}",
                 tokens=tokens,
                 ask=Text(max_new_tokens=self.max_new_tokens, stop=self.stop),
                 cut=cut,
-                about={"_id": row["_id"], "answers": list(row["answers"]), **self.about(row)},
+                about={
+                    "_id": row["_id"],
+                    "answers": list(row["answers"]),
+                    "text": named(row["context"]),
+                    **self.about(row),
+                },
             )
+
+    def ends(self, form: str, row: Mapping[str, Any]) -> tuple[str, str]:
+        """What of a prompt no cut may go through, before its context and behind it."""
+        asked = "" if self.dataset in TEXTS else row["input"]
+        before, after = form.split("{context}")
+        return before.format(input=asked), after.format(input=asked)
 
     def grade(self, request: Request, outcome: Outcome, reader: Reader) -> Sample:
         said, right = reader.text(outcome), request.about["answers"]
@@ -167,7 +174,10 @@ class LongBench(Task):
         return official.averages(scores)
 
     def judge(self, prediction: str, gold: Any, row: Mapping[str, Any]) -> tuple[float, str | None]:
-        """As the official eval.py: `gold` lists all true answers, `row` has `all_classes`."""
+        """As the official eval.py: `gold` lists all true answers, `row` has `all_classes`.
+
+        Those are of the row; the official script takes the last row's for the whole file.
+        """
         right = [gold] if isinstance(gold, str) else gold
         if not isinstance(right, list) or not all(isinstance(text, str) for text in right):
             raise ValueError(f"the answers of {self.dataset} are a list of texts")
@@ -188,14 +198,8 @@ class LongBench(Task):
         return DATASETS[dataset].metric
 
     def score(self, samples: Sequence[Sample]) -> Score:
-        values = [s.score for s in samples]
-        low, high = None, None
-        if {*values} <= {0.0, 1.0}:
-            low, high = wilson(sum(values), len(values))
-        elif len(values) > 1:
-            low, high = score_interval(values)
         parts = self.parts([(sample.score, sample.about) for sample in samples])
-        return Score(value=fmean(values), low=low, high=high, n=len(values), parts=parts)
+        return replace(super().score(samples), parts=parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,19 +234,3 @@ def by_length(judged: Sequence[tuple[float, Mapping[str, Any]]]) -> dict[str, fl
     for score, about in judged:
         bins[official.bin_of(about["length"])].append(score)
     return {bin: fmean(scores) for bin, scores in bins.items() if scores}
-
-
-def room(reader: Reader, kind: Kind, form: str, length: int, answer: int, name: str) -> int:
-    """Tokens that a prompt may have, so that its own words survive a cut and the answer fits.
-
-    Raises:
-        ValueError: the length has no such room; says what length would do.
-    """
-    words = re.split(r"\{\w+\}|\$\w+\$", form)
-    needed = enough(reader, kind, words[0], "".join(words[1:]), answer)
-    if length < needed:
-        raise ValueError(
-            f"{name} needs at least {-(-needed // 100) * 100:,} tokens with this tokenizer, and "
-            f"{length:,} were asked for: take longer lengths."
-        )
-    return length - answer

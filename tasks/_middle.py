@@ -5,6 +5,8 @@ halves anew as text, which moves the length by some tokens; here the tokens are 
 conversation, where only the message is cut.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from harness.task import Reader
@@ -36,6 +38,27 @@ def enough(reader: Reader, kind: Kind, before: str, after: str, answer: int = 0)
     """The fewest tokens in which both ends of a prompt outlive a cut, and an answer has room."""
     ends = max(len(reader.tokens(before)), len(reader.tokens(after)))
     return len(spelled(reader, kind, "")) + 2 * ends + answer + 2
+
+
+def see_room(
+    reader: Reader,
+    kind: Kind,
+    ends: Iterable[tuple[str, str]],
+    length: int,
+    name: str,
+    answer: int = 0,
+) -> None:
+    """Have no question cut through: of each prompt, what stands before its text and what behind it.
+
+    Raises:
+        ValueError: a cut would go through one; says what length would do.
+    """
+    needed = max(enough(reader, kind, before, after, answer) for before, after in ends)
+    if length < needed:
+        raise ValueError(
+            f"{name} needs lengths of at least {-(-needed // 100) * 100:,} tokens with this "
+            f"tokenizer, or a cut would go through its questions; {length:,} were asked for."
+        )
 
 
 def _message_cut(reader: Reader, kind: Kind, text: str, length: int, prefix: str = "") -> list[int]:

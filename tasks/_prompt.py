@@ -34,6 +34,12 @@ class Question:
     name: str = ""
 
 
+def see_some(samples: int, who: str) -> None:
+    """Raises ValueError: no question is asked for."""
+    if samples < 1:
+        raise ValueError(f"{who} needs at least 1 sample, and {samples} were asked for.")
+
+
 def talks(reader: Reader, kind: Kind) -> bool:
     """Whether it is asked in a conversation."""
     return kind == "chat" or (kind == "auto" and reader.chats)

@@ -8,7 +8,7 @@ from itertools import islice, pairwise
 
 from harness.task import Reader
 
-from ._filled import Context, placed
+from ._filled import Context
 from ._haystack import NOISE
 from ._prompt import Question
 from ._ruler import Ruler
@@ -30,14 +30,16 @@ class VariableTracking(Ruler):
     """A value is given to a variable, that to another, and so on: which all have it?
 
     An example stands before the question; names and values of both are drawn for every sample.
+    Every assignment has a line of its own, as published since 2025: with the spaces behind it and
+    before the example's answer.
     """
 
     hops: int = 4
 
     @property
     def version(self) -> int:  # type: ignore[override]
-        """2 where more is asked for than is published: there was no room for it in 1."""
-        return 1 + (self.hops > 4)
+        """One more where more is asked for than is published: there was no room for it at first."""
+        return 2 + (self.hops > 4)
 
     @property
     def max_new_tokens(self) -> int:  # type: ignore[override]
@@ -55,13 +57,14 @@ class VariableTracking(Ruler):
             rng = self.draw(i, length)
             example, prefix, names = self.chain(rng, letters=3)
             if lines is None:
-                lines = self.lines_of_example(reader, example, prefix, names)
-            shown = f"{example(lines)}{prefix}{' '.join(names)}\n\n\n\n"
+                lines = self.lines_of_example(reader, example, prefix)
+            shown = f"{example(lines)}{prefix} {' '.join(names)}\n\n"
             question, prefix, names = self.chain(rng, letters=5)
             yield Question(
                 text=behind(shown, question),
                 prefix=prefix,
                 answers=tuple(names),
+                least=len(names),
                 about={"value": prefix.split(",")[1].split()[-1]},
             )
 
@@ -70,26 +73,29 @@ class VariableTracking(Ruler):
         names = list(islice(variables(rng, letters), self.hops + 1))
         value = rng.randint(10_000, 99_998)
         links = [f"VAR {names[0]} = {value}"]
-        links += [f"VAR {new} = VAR {old}" for old, new in pairwise(names)]
+        links += [f"VAR {new} = VAR {old} " for old, new in pairwise(names)]
         depths = sorted(rng.random() for _ in links)
 
         def text(n: int) -> str:
-            context = " ".join(placed([f"{NOISE}\n"] * n, links, depths))
-            return TRACK.format(context=context, query=value)
+            return TRACK.format(context="\n".join(among(n, links, depths)), query=value)
 
         return text, TRACKED.format(query=value, number=len(names)), names
 
-    def lines_of_example(
-        self, reader: Reader, example: Context, prefix: str, names: Sequence[str]
-    ) -> int:
-        """So many that it has 500 tokens with its answer, as published; at least one."""
-        n = 1
-        while n < 100:
-            shown = example(n + 1) + prefix + " ".join(names)
-            if len(reader.tokens(shown)) + self.max_new_tokens > EXAMPLE:
-                break
+    def lines_of_example(self, reader: Reader, example: Context, prefix: str) -> int:
+        """So many that it has 500 tokens without its answer, as published; at least its links."""
+        n = self.hops + 1
+        while n < EXAMPLE and len(reader.tokens(example(n + 1) + prefix)) <= EXAMPLE:
             n += 1
         return n
+
+
+def among(n: int, links: Sequence[str], depths: Sequence[float]) -> list[str]:
+    """So many lines of noise and links among them, each before another line than the others."""
+    places = [int(depth * (n - len(links) + 1)) + i for i, depth in enumerate(depths)]
+    lines = [NOISE] * n
+    for i, (place, link) in enumerate(zip(places, links, strict=True)):
+        lines.insert(place + i, link)
+    return lines
 
 
 def variables(rng: random.Random, letters: int) -> Iterator[str]:

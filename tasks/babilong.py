@@ -15,6 +15,7 @@ from functools import cache
 from itertools import islice
 from typing import Any, ClassVar
 
+from harness.judge import Judge
 from harness.metrics.babilong import ENDS, LABELS, compare_answers, extracted
 from harness.task import Reader
 
@@ -42,7 +43,7 @@ RULES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Babilong(Filled):
+class Babilong(Filled, Judge):
     """How a question is put, and how an answer is graded."""
 
     metric = "accuracy"

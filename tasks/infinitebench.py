@@ -7,7 +7,8 @@ Answers are read whole, up to their end token, by `scorer=official`, as the publ
 with its slips, or by `scorer=fixed`, without them; the metric's name says which.
 
 Unless it says otherwise, each asks ten questions, and those that are made here are as long as the
-cell. The published sizes are `sized=published` and as many `samples` as `size` says.
+cell. The published sizes are `sized=published` and as many `samples` as `size` says: then depths
+and kinds are the published ones, row by row; fewer samples are taken evenly from all of them.
 """
 
 from ._infinitebench import CodeRun, KeyValue, MathCalc, MathFind, NumberString, PassKey

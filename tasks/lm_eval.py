@@ -14,6 +14,7 @@ from harness import lmeval
 from ._lm_eval import LmEval, of_name
 
 WITH_METRIC = re.compile(r"(.+)\.([A-Za-z]\w*(?:@\w+)?(?::.+)?)")
+BY_LENGTH = re.compile(r"\.\d{4,}$")
 task = LmEval()
 
 
@@ -24,5 +25,17 @@ def named(name: str) -> LmEval:
 
 
 def meant(name: str, data: str = "") -> list[str]:
-    """The name with its metric; of a tag, or a group without a number, one for each task below."""
-    return [name] if WITH_METRIC.fullmatch(name) else lmeval.full_names(name, data)
+    """The name with its metric; of a tag, or a group without a number, one for each task below.
+
+    Raises:
+        ValueError: a metric is named by a length, as RULER's there.
+    """
+    if WITH_METRIC.fullmatch(name):
+        return [name]
+    found = lmeval.full_names(BY_LENGTH.sub("", name), data)
+    if not all(map(WITH_METRIC.fullmatch, found)):
+        raise ValueError(
+            f"lm-eval's {name} names its metrics by length and asks 4,096 tokens, whatever the "
+            "cell's length: take this project's own RULER, as -t ruler.vt."
+        )
+    return found

@@ -28,6 +28,7 @@ from harness.metrics.longbench import (
 from harness.stats import stratified_interval
 from harness.task import Outcome, Reader, Request, Sample, Score
 
+from ._by_text import texts
 from ._longbench import LongBench, of
 
 
@@ -82,11 +83,11 @@ class Every(LongBench):
         return {key: one for m in self.members().values() for key, one in m.answers().items()}
 
     def average(self, judged: Sequence[tuple[float, Mapping[str, Any]]]) -> float:
-        """Of rows that were judged, each a score and what it is of: what the metric's name says.
-
-        Raises:
-            ValueError: a dataset has none.
-        """
+        if not all(row for _, row in judged):
+            raise ValueError(
+                "A line cannot be read, so that nobody knows which dataset it is of: without it "
+                f"there is no {self.metric}. Mend it, or score each dataset by its name."
+            )
         samples = _samples(judged)
         if without := {*self.datasets} - {sample.about.get("dataset") for sample in samples}:
             raise ValueError(
@@ -101,7 +102,7 @@ class Every(LongBench):
 
     def score(self, samples: Sequence[Sample]) -> Score:
         groups = grouped(samples, lambda sample: sample.about["dataset"])
-        scores = {name: fmean(group) for name, group in groups.items()}
+        scores = means_of(groups)
         parts = averages(scores)
         return Score(
             value=parts["average"],
@@ -147,7 +148,7 @@ class EveryExtended(Every):
     def score(self, samples: Sequence[Sample]) -> Score:
         groups = grouped(samples, lambda s: (s.about["dataset"], bin_of(s.about["length"])))
         self.see_whole(groups)
-        parts = by_bins({key: fmean(group) for key, group in groups.items()})
+        parts = by_bins(means_of(groups))
         return Score(
             value=over_bins(parts),
             **interval(groups, lambda means: over_bins(by_bins(means))),
@@ -157,28 +158,39 @@ class EveryExtended(Every):
 
 
 def _samples(judged: Sequence[tuple[float, Mapping[str, Any]]]) -> list[Sample]:
-    return [Sample(id="", score=score, about=dict(row)) for score, row in judged]
+    told = ("dataset", "length")
+    return [
+        Sample(id=str(i), score=score, about={name: row.get(name) for name in told})
+        for i, (score, row) in enumerate(judged)
+    ]
 
 
-def grouped(samples: Sequence[Sample], key: Callable[[Sample], Any]) -> dict[Any, list[float]]:
-    """Scores by what they belong to."""
-    groups: dict[Any, list[float]] = {}
+def grouped(samples: Sequence[Sample], key: Callable[[Sample], Any]) -> dict[Any, list[Sample]]:
+    """By what they belong to."""
+    groups: dict[Any, list[Sample]] = {}
     for sample in samples:
-        groups.setdefault(key(sample), []).append(sample.score)
+        groups.setdefault(key(sample), []).append(sample)
     return groups
 
 
+def means_of(groups: Mapping[Any, Sequence[Sample]]) -> dict[Any, float]:
+    return {key: fmean(sample.score for sample in group) for key, group in groups.items()}
+
+
 def interval(
-    groups: Mapping[Any, list[float]], value: Callable[[dict[Any, float]], float]
+    groups: Mapping[Any, Sequence[Sample]], value: Callable[[dict[Any, float]], float]
 ) -> dict[str, float | None]:
     """Of a value made of the groups' means; without ends where nothing is seen of how they vary.
 
-    That is, where a group holds one question, or the answers of each are all alike.
+    That is, where a group's questions are on one text, or the answers of each are all alike.
     """
-    if any(len(group) < 2 for group in groups.values()):
+    on = [texts(group) for group in groups.values()]
+    if any(len(set(names)) < 2 for names in on):
         return {"low": None, "high": None}
     ends = stratified_interval(
-        list(groups.values()), lambda means: value(dict(zip(groups, means, strict=True)))
+        [[sample.score for sample in group] for group in groups.values()],
+        lambda means: value(dict(zip(groups, means, strict=True))),
+        on,
     )
     if not ends[0] < ends[1]:
         return {"low": None, "high": None}

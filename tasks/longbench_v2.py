@@ -23,13 +23,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
 
+from harness.judge import Judge
 from harness.metrics.longbench_v2 import chosen
-from harness.stats import wilson
-from harness.task import Choice, Outcome, Reader, Request, Sample, Score, Task, Text
+from harness.task import Choice, Outcome, Reader, Request, Sample, Score, Text
 
-from ._longbench import room
-from ._middle import within
-from ._prompt import Kind, spelled
+from ._by_text import OnTexts, named
+from ._middle import see_room, within
+from ._prompt import Kind, see_some, spelled
 from ._records import field, records
 
 LETTERS = "ABCD"
@@ -53,7 +53,7 @@ def prompts() -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LongBenchV2(Task):
+class LongBenchV2(OnTexts):
     """How a question is put, whatever is asked of it."""
 
     metric = "accuracy"
@@ -80,22 +80,14 @@ class LongBenchV2(Task):
     """Leave the text out: what a model knows without it."""
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(
-                f"LongBench v2 needs at least 1 sample, and {self.samples} were asked for."
-            )
-
-    @property
-    def local(self) -> bool:
-        """Its questions are on this machine."""
-        return not self.data.startswith("hf:")
+        see_some(self.samples, "LongBench v2")
 
     def answers(self) -> dict[str, tuple[str, dict[str, Any]]]:
         """What is right, by `_id`; and what the parts are told by."""
         return {r["_id"]: (r["answer"], {kind: r[kind] for kind in KINDS}) for r in self.rows()}
 
-    def whose(self, file: Path) -> str | None:
-        """The model of a file of predictions: the published scripts name it so, and the form."""
+    def whose(self, file: Path, name: str) -> str | None:
+        """The published scripts name a file after its model, and the form."""
         model = re.sub(r"(_cot|_no_context|_rag_\d+)$", "", file.stem)
         ending = "_no_context" if self.no_context else self.ending
         return model if file.stem == model + ending else None
@@ -128,12 +120,15 @@ class LongBenchV2(Task):
 
     def requests(self, reader: Reader, length: int) -> Iterator[Request]:
         form = prompts()["no-context" if self.no_context else self.form]
-        most = room(reader, self.prompt, form, length, self.max_new_tokens, "LongBench v2")
-        for row in islice(self.rows(), self.samples):
+        room, every = self.max_new_tokens, list(islice(self.rows(), self.samples))
+        before, _, after = form.partition("$DOC$")
+        ends = ((filled(before, row), filled(after, row) + self.prefix) for row in every)
+        see_room(reader, self.prompt, ends, length, "LongBench v2", room)
+        for row in every:
             text = filled(form, row)
-            tokens, cut = within(reader, self.prompt, text, most, self.prefix)
-            about = {name: row[name] for name in ("_id", *KINDS)} | {"gold": row["answer"]}
-            about |= self.keeps(row)
+            tokens, cut = within(reader, self.prompt, text, length - room, self.prefix)
+            about = {name: row[name] for name in ("_id", *KINDS)}
+            about |= {"gold": row["answer"], "text": named(row["context"]), **self.keeps(row)}
             ask = self.asks(reader)
             yield Request(id=row["_id"], tokens=tokens, ask=ask, cut=cut, about=about)
 
@@ -151,14 +146,13 @@ class LongBenchV2(Task):
 
     def score(self, samples: Sequence[Sample]) -> Score:
         hits = sum(s.score for s in samples)
-        low, high = wilson(round(hits), len(samples))
         parts = self.parts([(sample.score, sample.about) for sample in samples])
         silent = sum(s.about["chosen"] is None for s in samples)
         parts["compensated"] = (hits + silent / len(LETTERS)) / len(samples)
-        return Score(value=hits / len(samples), low=low, high=high, n=len(samples), parts=parts)
+        return replace(super().score(samples), parts=parts)
 
 
-class ZeroShot(LongBenchV2):
+class ZeroShot(LongBenchV2, Judge):
     """The answer is written out, and a pattern finds it."""
 
     def asks(self, reader: Reader) -> Text | Choice:

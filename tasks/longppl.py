@@ -19,7 +19,6 @@ Two things differ: each short window begins with the start token, and tokens are
 position, so that the evaluator must read with the same tokenizer.
 """
 
-import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -30,11 +29,11 @@ from math import e
 from os import fstat
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
-from zipfile import BadZipFile
 
 import numpy as np
 
 from harness import contents
+from harness.disk import arrays, read_json
 from harness.stats import mean_interval
 from harness.task import Document, Losses, Reader, Request, Sample, Score
 
@@ -190,7 +189,7 @@ class By(LongPPL):
         given = Path(self.losses).expanduser().with_suffix(".json")
         place = contents.beside(self.losses) if kept else given
         with suppress(OSError, ValueError, KeyError, TypeError):
-            cell = json.loads(place.read_bytes())["cell"]
+            cell = read_json(place)["cell"]
             return {name: cell[name] for name in ("model", "method", "task", "length")}
         return None
 
@@ -230,9 +229,8 @@ def _stored(path: str, time: int, size: int) -> dict[str, np.ndarray]:
     """Read again when its time or size changes."""
     with opened(path) as file:
         try:
-            with np.load(file, allow_pickle=False) as losses:
-                return {name: losses[name] for name in losses.files}
-        except (ValueError, AttributeError, TypeError, EOFError, BadZipFile):
+            return arrays(file)
+        except ValueError:
             raise ValueError(f"{path} is no .npz file of losses.") from None
 
 

@@ -14,15 +14,15 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from harness.task import Choice, Outcome, Reader, Request, Sample, Score, Text, Verdict
+from harness.task import Choice, Outcome, Reader, Request, Sample, Text, Verdict
 
-from ._filled import by_depth, ordered
+from ._filled import AtDepths
 from ._niah import InEssays, Needles, asked_of
 from ._prompt import Question, verdict
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid(InEssays):
+class Grid(AtDepths, InEssays):
     """Depths x trials; needles that nobody asks for lie anywhere.
 
     All prompts of a cell begin alike up to the first needle. A single answer is asked for by its
@@ -35,8 +35,6 @@ class Grid(InEssays):
 
     samples: int = 1
     """Trials a depth."""
-    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    """How much of the filler stands before the needle; 0 to 1, kept in order, to four decimals."""
 
     @property
     def version(self) -> int:  # type: ignore[override]
@@ -50,10 +48,6 @@ class Grid(InEssays):
     @property
     def follows(self) -> int:  # type: ignore[override]
         return self.max_new_tokens if self._of_one_number else 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "depths", ordered(self.depths))
 
     def questions(self, reader: Reader, length: int) -> Iterator[Question]:
         haystack = self.haystack(reader, length)
@@ -108,9 +102,6 @@ class Grid(InEssays):
             return sample
         exactly = tuple(outcome[:-1]) == request.ask.answer[:-1]
         return replace(sample, score=sample.score * exactly)
-
-    def score(self, samples: Sequence[Sample]) -> Score:
-        return replace(super().score(samples), parts=by_depth(samples))
 
 
 variants = {

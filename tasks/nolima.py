@@ -10,14 +10,15 @@ the result's; of one's own needles it is the running Python's library.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar
 
+from harness.judge import Judge
 from harness.metrics.ruler import cleaned, match_any
-from harness.task import Reader, Sample, Score
+from harness.task import Reader
 
-from ._filled import Context, Filled, always, by_depth, ordered, within
+from ._filled import AtDepths, Context, Filled, always, within
 from ._haystack import Hay
 from ._prompt import Question
 from ._records import field, records
@@ -31,7 +32,7 @@ TEMPLATE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoLiMa(Filled):
+class NoLiMa(AtDepths, Filled, Judge):
     """Depths x trials; a hit says the name."""
 
     metric = "accuracy"
@@ -42,14 +43,8 @@ class NoLiMa(Filled):
 
     samples: int = 2
     """Trials a depth."""
-    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    """How much of the filler stands before the needle; 0 to 1, kept in order, to four decimals."""
     no_context: bool = False
     """Leave the text out: what can be guessed without it."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "depths", ordered(self.depths))
 
     def questions(self, reader: Reader, length: int) -> Iterator[Question]:
         hay = Hay.of(reader, self.hay, length)
@@ -104,9 +99,6 @@ class NoLiMa(Filled):
         if not isinstance(gold, str) or not gold:
             raise ValueError(f"The answer is a name, and {gold!r} is none.")
         return match_any(prediction, [gold]), cleaned(prediction) or None
-
-    def score(self, samples: Sequence[Sample]) -> Score:
-        return replace(super().score(samples), parts=by_depth(samples))
 
 
 def told(template: str, hay: Hay, needle: str, depth: float) -> Context:

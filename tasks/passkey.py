@@ -6,7 +6,7 @@ Mohtashami & Jaggi 2023, https://arxiv.org/abs/2305.16300
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import ClassVar
 
@@ -15,13 +15,14 @@ import numpy as np
 from harness.stats import wilson
 from harness.task import Outcome, Reader, Request, Sample, Score, Task, Text, Verdict
 
-from ._filled import by_depth, ordered
+from ._filled import AtDepths
+from ._haystack import NOISE
+from ._prompt import see_some
 
 INTRO = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize "
     "it. I will quiz you about the important information there."
 )
-HAY = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 NEEDLE = "The pass key is {key}. Remember it. {key} is the pass key."
 QUESTION = "What is the pass key? The pass key is"
 STEP = 128
@@ -47,8 +48,7 @@ class Retrieval(Task):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(f"Passkey needs at least 1 sample, and {self.samples} were asked for.")
+        see_some(self.samples, "Passkey")
 
     def grade(self, request: Request, outcome: Outcome, reader: Reader) -> Sample:
         """A hit is the key as the first number said, as the published scripts have it.
@@ -72,7 +72,7 @@ class Retrieval(Task):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passkey(Retrieval):
+class Passkey(AtDepths, Retrieval):
     """Lengths x depths x trials, each prompt exactly as long as the cell.
 
     All prompts of a cell begin alike up to the first needle, and the trials of a depth differ only
@@ -81,15 +81,12 @@ class Passkey(Retrieval):
 
     samples: int = 1
     """Trials a depth."""
-    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    """How much of the filler stands before the needle; 0 to 1, kept in order, to four decimals."""
     digits: int = 5
     pair_lengths: bool = False
     """Hide the same keys at every length."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "depths", ordered(self.depths))  # the same are the same cell
         if not 1 <= self.digits <= 18:
             raise ValueError(f"A key has 1 to 18 digits, and {self.digits} were asked for.")
         if len(self.depths) * self.samples > 9 * 10 ** (self.digits - 1):
@@ -130,9 +127,6 @@ class Passkey(Retrieval):
                 pass
             keys[key] = None
         return list(keys)
-
-    def score(self, samples: Sequence[Sample]) -> Score:
-        return replace(super().score(samples), parts=by_depth(samples))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,11 +190,11 @@ def continuation(reader: Reader, before: str, text: str) -> list[int]:
 
 def filler(reader: Reader, n: int) -> list[int]:
     """The first n tokens of endless hay, as the tokenizer reads it in one piece."""
-    two, three = (reader.tokens(" ".join([HAY] * bales)) for bales in (2, 3))
+    two, three = (reader.tokens(" ".join([NOISE] * bales)) for bales in (2, 3))
     if three[: len(two)] == two and len(three) > len(two):
         bale = three[len(two) :]
         return (two + bale * (n // len(bale) + 1))[:n]
-    return reader.tokens(" ".join([HAY] * (n + 1)))[:n]
+    return reader.tokens(" ".join([NOISE] * (n + 1)))[:n]
 
 
 def answer(reader: Reader, key: str) -> Verdict | Text:
@@ -217,7 +211,7 @@ def published_prompt(characters: int, rng: random.Random) -> tuple[str, str, flo
     """
     before = rng.randint(0, characters)
     key = str(rng.randint(1, 50_000))
-    hay = " ".join([HAY] * (characters // (len(HAY) + 1) + 1))
+    hay = " ".join([NOISE] * (characters // (len(NOISE) + 1) + 1))
     intro = INTRO.replace("memorize it.", "memorize them.")
     lines = (intro, hay[:before], NEEDLE.format(key=key), hay[: characters - before], QUESTION)
     return "\n".join(lines), key, before / max(1, characters)

@@ -1,6 +1,7 @@
 """Who may import whom, and what must not be imported at all before it is needed."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -45,12 +46,18 @@ MAY_SEE = {
         "harness.nearest",
         "harness.tablefile",
     },
-    "harness/tablefile.py": {"harness.gridfile", "harness.lengths", "harness.nearest"},
-    "harness/store.py": {"harness.cell", "harness.packs"},
+    "harness/tablefile.py": {
+        "harness.disk",
+        "harness.gridfile",
+        "harness.lengths",
+        "harness.nearest",
+    },
+    "harness/store.py": {"harness.cell", "harness.disk", "harness.packs"},
     "harness/packs.py": {"harness.cell"},
     "harness/contents.py": {"harness.disk", "harness.machine"},
     "methods": {
         "harness.contents",
+        "harness.disk",
         "harness.method",
         "harness.recipes",
         "harness.rope",
@@ -61,8 +68,11 @@ MAY_SEE = {
     "harness/lmeval.py": {"harness.nearest", "harness.network"},
     "harness/network.py": set(),
     "harness/asking.py": {"harness.task"},
+    "harness/judge.py": set(),
     "tasks": {
         "harness.contents",
+        "harness.disk",
+        "harness.judge",
         "harness.task",
         "harness.stats",
         "harness.metrics",
@@ -133,7 +143,7 @@ def test_the_engine_knows_no_method_no_task_and_no_report():
 def test_reports_run_nothing_and_load_no_torch():
     allowed = ("harness.report", "harness.cell", "harness.catalog", "harness.lengths")
     allowed += ("harness.nearest", "harness.published", "harness.effective", "harness.pairing")
-    allowed += ("harness.checkpoints",)
+    allowed += ("harness.checkpoints", "harness.disk")
     for path in files("harness/report"):
         strangers = {name for name in ours(path) if not name.startswith(allowed)}
         assert strangers <= {"harness.plan", "harness.stats", "harness.machine"}, path.name
@@ -173,6 +183,26 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code):
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_json_that_people_may_have_written_is_read_where_all_that_is_none_is_named():
+    """100,000 brackets are a RecursionError."""
+    readers = {
+        path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
+        for place in ("harness", "methods", "tasks")
+        for path in files(place)
+        if re.search(r"\bjson\.loads?\(", path.read_text("utf-8"))
+    }
+    catching = {name for name, text in readers.items() if "RecursionError" in text}
+    assert catching == {"harness/disk.py", "harness/corpora/files.py", "tasks/_records.py"}
+    assert readers.keys() - catching == {
+        "harness/packs.py",  # of this harness's own packs, checked page by page
+        "harness/train/checkpoint.py",  # of what was made the line before
+        "harness/train/parallel.py",  # what ships, as the next two
+        "tasks/_longbench.py",
+        "tasks/longbench_v2.py",
+        "harness/train/toy.py",
+    }
 
 
 def test_every_folder_with_code_is_shipped():

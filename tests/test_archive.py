@@ -1,5 +1,6 @@
 import json
 import os
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -55,6 +56,22 @@ def test_a_path_leads_back_to_its_cell(cell):
 def test_no_other_path_leads_to_a_cell(path):
     with pytest.raises(ValueError, match=r"is no model/task|is written"):
         Cell.at(path)
+
+
+def test_what_a_run_writes_while_the_packed_is_removed_stays(filled, monkeypatch):
+    first = next(filled.single())
+    better, real = first.model_copy(update={"value": 0.75}), archive.held
+
+    @contextmanager
+    def late(folder, *, wait):
+        if folder == filled.path(first.cell).parent:
+            filled.write(better)
+        with real(folder, wait=wait) as alone:
+            yield alone
+
+    monkeypatch.setattr(archive, "held", late)
+    assert archive.pack(filled.root, remove=True).removed == 4
+    assert Store(filled.root).get(first.cell) == better
 
 
 def test_packing_loses_nothing_and_keeps_the_order(filled):

@@ -12,6 +12,7 @@ import pytest
 from harness import catalog, gridfile
 from harness.cell import Cell, Result, grid
 from harness.cli import main
+from harness.cli.settle import settle
 from harness.gridfile import Grid, options, specs
 from harness.plan import Options, Planned, _task
 from harness.store import Store
@@ -21,6 +22,10 @@ def call(*argv):
     with pytest.raises(SystemExit) as stop:
         main([str(a) for a in argv])
     return stop.value.code or 0
+
+
+def no_space(*_):
+    raise OSError(28, "No space left on device")
 
 
 def mistake(capsys, *argv):
@@ -341,7 +346,8 @@ def test_no_grid_file_is_read_without_end(tmp_path):
             "an even number of at least 4 channels",
         ),
         (["results", "--results", "nowhere"], "There are no results in 'nowhere'."),
-        (["results", "--format", "xml"], "'xml' is not one of"),
+        (["results", "--format", "xml"], "'--format': 'xml' is not one of"),
+        (["table", "--rule", "x"], "'--rule': 'x' is not one of"),
         (["results", "--where", "model=toy", "pack"], "Flags go behind the word pack"),
         (["results", "--check"], "--check is for --page"),
         (["results", "--page", "README.md", "--format", "csv"], "--page has its conditions"),
@@ -477,6 +483,17 @@ def test_an_interrupt_before_the_first_cell_says_so(capsys, machine, run, monkey
     assert capsys.readouterr().err == "Interrupted before anything was measured.\n"
 
 
+def test_an_interrupt_after_the_last_cell_says_that_results_are_stored(
+    capsys, machine, run, monkeypatch
+):
+    with monkeypatch.context() as printing:
+        printing.setattr("harness.report.sheet.sheets", interrupted)
+        assert run() == 130
+    said = capsys.readouterr().err
+    assert "What was measured is stored" in said and "before anything" not in said
+    assert run() == 0 and len(machine.ran) == 4
+
+
 def test_a_dry_run_measures_nothing_and_writes_nothing(capsys, machine, run, tmp_path):
     assert run("--dry-run", lengths="4k,2048k") == 0
     page = capsys.readouterr().out
@@ -507,10 +524,7 @@ def test_a_results_folder_that_takes_no_files_is_said_before_anything_runs(
 def test_a_full_disk_ends_the_run_and_loses_nothing(capsys, machine, run, tmp_path, monkeypatch):
     def does(cell):
         if cell.method == "pi":
-            monkeypatch.setattr(os, "fsync", full)
-
-    def full(handle):
-        raise OSError(28, "No space left on device")
+            monkeypatch.setattr(os, "fsync", no_space)
 
     machine.does = does
     assert run() == 2
@@ -569,13 +583,28 @@ def test_a_page_is_refreshed_and_checked(capsys, machine, run, tmp_path):
     assert call(*asked, "--check") == 0
 
 
+def test_a_page_stays_as_it_was_where_a_disk_takes_no_other(capsys, tmp_path, monkeypatch):
+    page, link = tmp_path / "README.md", tmp_path / "link.md"
+    page.write_text("mine")
+    link.symlink_to(page)
+    with monkeypatch.context() as full, pytest.raises(OSError, match="No space"):
+        full.setattr(os, "replace", no_space)
+        settle({page: "theirs"}, check=False)
+    assert page.read_text() == "mine" and {*tmp_path.iterdir()} == {page, link}
+    assert settle({link: "new", tmp_path / "b.md": "b"}, check=True) == 1
+    assert f"{link}, {tmp_path / 'b.md'}: behind." in capsys.readouterr().err
+    assert settle({link: "new"}, check=False) == 0 and link.is_symlink()
+    assert page.read_text() == "new" and settle({link: "new"}, check=True) == 0
+
+
 @pytest.mark.parametrize("kind", ["methods", "tasks", "models", "corpora"])
 def test_everything_is_listed_with_a_line_about_it(capsys, kind):
     assert call("list", kind, "--json") == 0
     items = json.loads(capsys.readouterr().out)
     assert items and all(item["name"] and item["description"] for item in items)
     assert call("list", kind) == 0
-    assert all(item["name"] in capsys.readouterr().out for item in items[:1])
+    said = capsys.readouterr().out
+    assert all(item["name"] in said for item in items)
 
 
 def test_every_task_says_where_its_data_is_from_how_much_and_if_it_works_offline(capsys):

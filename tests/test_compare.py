@@ -283,6 +283,19 @@ def test_items_that_a_row_lacks_are_read_beside_it(tmp_path):
     assert compare([(bare, books("pi", 0.1, n=4))], kept(store))[0].n == 4
 
 
+def test_answers_beside_a_row_that_are_torn_are_named(capsys, folder):
+    store = Store(folder)
+    for row in [*store.results()]:
+        bare = row.model_copy(update={"items": {}})
+        store.write(bare, samples=[{"id": "a"}])
+        file = store.path(row.cell).with_suffix(".samples.jsonl")
+        file.write_bytes(file.read_bytes()[:-4])
+    ask = ("compare", "--a", "yarn", "--b", "pi", "--results", folder, "--task", "perplexity")
+    code, _, said = harness(capsys, *ask)
+    assert code == 2 and "has no scores of its items" in said
+    assert "4096.samples.jsonl is skipped: line 1 is no JSON" in said
+
+
 def test_items_that_are_nowhere_are_asked_for(tmp_path):
     bare, b = (books(m).model_copy(update=u) for m, u in [("yarn", {"items": {}}), ("pi", {})])
     with pytest.raises(LookupError, match=r"no scores of its items: remove runs/toy.*again"):
@@ -374,6 +387,7 @@ def test_two_checkpoints_of_one_name_are_two_rows(capsys, tmp_path):
         (["--a", "yarn", "--b", "pi", "--task", "passkey"], "protocols differ"),
         (["--a", "yarn", "--b", "pi", "--task", "passkey.standard"], "No result here is of 'pi'"),
         (["--a", "yarn"], "Name both methods"),
+        (["--a", "yarn", "--b", "yarn,factor=4"], "both mean yarn,factor=4: name another"),
         (["--a", "yarn", "--b", "pi", "--model", "toyy"], "None of the 6 results"),
         (["--a", "yarn", "--b", "pi", "--lengths", "64k"], "None of the 6 results"),
         (["--task", "passkey"], "No two results here are of one model"),

@@ -18,7 +18,15 @@ from harness.reader import TokenReader
 from harness.train import decontaminate, mixture
 from harness.train.folder import Writer
 from harness.train.mixture import Build, Mixture, turns
-from harness.train.packing import CARD, AsClex, Carried, Packed, Read, open_sequences
+from harness.train.packing import (
+    CARD,
+    AsClex,
+    Carried,
+    Packed,
+    Read,
+    open_sequences,
+    read_card,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 BOS = 1
@@ -310,6 +318,9 @@ def test_longcorpus_has_the_published_shares():
         ("parts: {}", "wrong 'parts'"),
         ("- a", "write parts"),
         ("parts: [", "is no mixture file"),
+        ("[" * 9000, "more than 100 brackets: that is no mixture file"),
+        ("about: &a [x]\nparts: *a\n", "uses an alias, and a mixture file needs none"),
+        ("#" * 70_000, "larger than 16 kB: that is no mixture file"),
     ],
 )
 def test_a_malformed_mixture_says_what_is_wrong_and_where(tmp_path, text, why):
@@ -456,6 +467,17 @@ def test_items_that_training_has_are_dropped_and_named_by_domain(tmp_path, capsy
     assert "1 of 2 items stay" in capsys.readouterr().out
 
 
+def test_what_another_process_is_writing_stays_its_own(tmp_path):
+    others = [tmp_path / f"clean{name}.part" for name in (".jsonl", ".report.json")]
+    for other in others:
+        other.write_text("half")
+    item = decontaminate.Item({"text": "own"}, "own", "own", "all")
+    verdict = decontaminate.Verdict("own", "all", ())
+    decontaminate.write(tmp_path / "clean.jsonl", [item], [verdict], 0.5, {})
+    assert (tmp_path / "clean.jsonl").read_text() == '{"text": "own"}\n'
+    assert [other.read_text() for other in others] == ["half", "half"]
+
+
 def test_a_folder_of_sequences_is_read_as_the_text_it_was_made_of(tmp_path, capsys, tokenizer):
     train = jsonl(tmp_path / "train.jsonl", [TEXTS["copied"] * 9, "Some words to go on. " * 40])
     test = jsonl(tmp_path / "test.jsonl", [*TEXTS.values()])
@@ -505,3 +527,13 @@ def test_the_real_model_reads_what_was_built_for_it(tmp_path, capsys):
 ])  # fmt: skip
 def test_every_output_has_a_report_of_its_own(output, report):
     assert decontaminate.report_of(Path("there") / output) == Path("there") / report
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("[" * 100_000, "is no JSON: maximum rec"), ("{", "no JSON"), ("[]", "holds no")],
+)
+def test_a_card_that_is_none_is_named(tmp_path, text, why):
+    (tmp_path / CARD).write_text(text)
+    with pytest.raises(ValueError, match=rf"{CARD} .*{why}"):
+        read_card(tmp_path)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from itertools import combinations, pairwise, product
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from harness import catalog, contents
 from harness.cell import Cell, Result
 from harness.cli import main
+from harness.disk import held
 from harness.executors import chosen, local, slurm, work
 from harness.executors.queue import Queue
 from harness.executors.ray import Ray, Worker, slots
@@ -353,6 +355,18 @@ def test_an_engine_that_is_not_installed_says_what_to_install(
     with pytest.raises(ModuleNotFoundError, match=rf"context-harness\[{engine}\]") as error:
         [*chosen(engine).execute(grid, Store(tmp_path), wish, Notes())]
     assert error.value.name is None
+
+
+@pytest.mark.parametrize("engine", [Ray(address="127.0.0.1:1"), Slurm(cluster="debug", tick=0.0)])
+def test_the_second_run_on_a_folder_is_told_so_whatever_runs_its_cells(
+    tmp_path, wish, grid, engine
+):
+    pytest.importorskip("ray")
+    pytest.importorskip("submitit")
+    watch, store = Notes(), Store(tmp_path / "there")
+    with held(store.runs), suppress(LookupError):  # of a cluster that is nowhere
+        [*engine.execute(grid[:1], store, wish, watch)]
+    assert "Another harness run is filling" in watch.said[0]
 
 
 # Slurm

@@ -217,6 +217,15 @@ def test_the_whole_command_line_makes_the_cell_again(kept, capsys, tmp_path):
     }
 
 
+def test_code_that_came_with_a_model_is_asked_for_where_its_cell_is_made_again(kept):
+    plain = result(length=1024)
+    trusted = plain.model_copy(update={"provenance": {"remote_code": True}})
+    said = [explain.explained(kept, one)["command"] for one in (plain, trusted)]
+    assert ["--trust-remote-code" in shlex.split(command) for command in said] == [False, True]
+    assert "remote_code" in "\n".join(explain.readable(explain.explained(kept, trusted)))
+    assert again(trusted.cell, trusting=True).words == again(plain.cell).words  # what rerun runs
+
+
 def test_what_differs_is_said_down_to_each_dimension(kept):
     a, b = explain.find(kept, ["yarn"]), explain.find(kept, ["pi", "4k"])
     about = explain.differences(a, b)
@@ -364,6 +373,25 @@ def test_of_trials_one_may_fall_otherwise():
     b = result(n=10, value=0.6, provenance={"threads": 9})
     assert rerun.judged(a, b, "").holds
     assert not rerun.judged(a, b.model_copy(update={"value": 0.7}), "").holds
+
+
+def test_a_cell_whose_scorer_is_not_installed_fails_and_the_next_is_measured(
+    measured, monkeypatch, capsys
+):
+    real, asked = rerun._planned, []
+
+    def planned(one, words):
+        asked.append(one)
+        if len(asked) == 1:
+            raise ModuleNotFoundError("Answers are scored by rouge: pip install rouge-score")
+        return real(one, words)
+
+    monkeypatch.setattr(rerun, "_planned", planned)
+    flags = ["--results", measured, "--sample", "9", *corpus(measured)]
+    assert call("rerun", "--check", *flags) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("FAILS") and "pip install rouge-score" in said[0]
+    assert said[1].startswith("holds")
 
 
 def test_what_is_not_on_this_machine_fails_and_says_what(tmp_path):

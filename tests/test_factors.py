@@ -161,3 +161,10 @@ def test_a_file_of_factors_may_begin_with_the_mark_of_some_editors(text, tmp_pat
     assert method.found(rope(dim=4))[1]["factors"] == [1, 2]
     by_content = catalog.extended("longrope", method.by_content())
     assert catalog.load("methods", by_content).found(rope(dim=4))[1]["factors"] == [1, 2]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", '{"factors": 1}'])
+def test_a_file_that_holds_no_factors_is_named(text, tmp_path):
+    (tmp_path / "f.json").write_text(text)
+    with pytest.raises(ValueError, match=r"f\.json holds no factors: it must be"):
+        catalog.load("methods", f"longrope,factors={tmp_path / 'f.json'}").found(rope(dim=4))

@@ -13,6 +13,7 @@ from harness import catalog
 from harness.metrics.infinitebench import OFFICIAL
 from harness.stats import wilson
 from harness.task import Sample
+from harness.tasks._infinitebench_draws import WANTED
 from harness.tasks._infinitebench_prompts import BASE, CHAT
 
 PROMPTS = json.loads((Path(__file__).parent / "golden" / "prompts.json").read_text("utf-8"))
@@ -211,6 +212,33 @@ def test_published_functions_stand_in_equal_layers():
     assert [r.about["units"] for r in requests] == [4400, 4400, 4398, 4400, 4400]
 
 
+@pytest.mark.parametrize(
+    ("name", "rows", "places"),
+    [
+        ("passkey", 590, [90 * (i // 10) for i in range(590)]),
+        ("number_string", 590, [90 * (i // 10) for i in range(590)]),
+        ("kv_retrieval", 500, [5 * i for i in range(500)]),
+    ],
+)
+def test_published_answers_lie_where_they_are_published(name, rows, places):
+    """Before so many of 5,220 lines, or of 2,500 pairs."""
+    posed, units = task(name, sized="published", samples=rows), 5220
+    units = posed.published - 1 if name == "kv_retrieval" else units
+    assert [round(posed.depth(i) * units) for i in range(rows)] == places
+    few = task(name, sized="published", samples=10)
+    assert [round(few.depth(i) * units) for i in range(10)] == places[:: rows // 10]
+    assert posed.version == task(name).version + 1
+
+
+def test_published_kinds_follow_one_another():
+    find = task("math_find", sized="published", samples=350)
+    kinds = [find.turn(i, list(WANTED)) for i in range(350)]
+    assert kinds == [kind for kind in WANTED for _ in range(50)]
+    run = task("code_run", sized="published", samples=400)
+    assert [run.deep(i) for i in range(400)] == [n for n in (2, 4, 6, 8, 10) for _ in range(80)]
+    assert task("math_calc", sized="published").version == task("math_calc").version
+
+
 @pytest.mark.parametrize("name", GENERATED)
 def test_too_short_a_length_says_what_will_do(name):
     with pytest.raises(ValueError, match=r"take lengths of at least \d+ tokens"):
@@ -334,6 +362,18 @@ def test_each_model_is_asked_as_was_published(books):
 
 def test_prompts_are_the_published_ones():
     assert PROMPTS["infinitebench"] == {"base": BASE, "chat": CHAT}
+
+
+def test_limits_and_sizes_are_the_published_ones():
+    own = {}
+    for name in OFFICIAL:
+        posed = task(name)
+        questions = int(posed.size.split()[0])
+        own[name] = {"max_new_tokens": posed.max_new_tokens, "questions": questions}
+        if name in GENERATED:
+            own[name] |= {"units": posed.published}
+            assert posed.rows == questions
+    assert own == PROMPTS["limits"]["infinitebench"]
 
 
 def test_who_chats_has_room_for_a_sentence_around_the_answer(books):

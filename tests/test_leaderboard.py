@@ -23,9 +23,9 @@ from harness.lengths import label
 from harness.published import published
 from harness.report.beside import beside
 from harness.report.board import COLUMNS, board, fewer
-from harness.report.page import command, fitting, html, percent
+from harness.report.page import _made, command, fitting, html, percent
 from harness.report.ranking import ranking, refreshed, summary
-from harness.report.reach import MOST, Curve, budget, held, higher_is_better, tax
+from harness.report.reach import CLAIM, MOST, Curve, budget, held, higher_is_better, tax
 from harness.report.table import escaped
 from harness.store import Store
 from harness.trained import Trained
@@ -466,7 +466,7 @@ def test_the_same_results_make_the_same_pages_and_new_ones_make_them_stale(tmp_p
     folder(tmp_path, row("cl-scaling", [0.5]))
     capsys.readouterr()
     assert call("leaderboard", "--results", root, "--check") == 1
-    assert "behind the results" in capsys.readouterr().err
+    assert "leaderboard.html: behind. The same command without --check" in capsys.readouterr().err
     assert pages[1] == (root / "leaderboard.html").read_bytes()
 
 
@@ -501,6 +501,22 @@ def test_what_ships_trained_is_called_by_its_name_in_its_command():
         said = shlex.split(command(row))
         assert said[said.index("--model") + 1] == called
         assert said[said.index("--dtype") + 1] == dtype
+
+
+def test_what_is_claimed_is_said_alike_wherever_it_is_shown(tmp_path):
+    made = boarded(tmp_path, EXAMPLE)
+    shown = html(made, [], lambda cell: None).replace("&#39;", "'")
+    assert f"<dd>{CLAIM.capitalize()}.</dd>" in shown
+    assert f"**Claimed** is {CLAIM}. " in ranking(made)
+
+
+def test_code_that_came_with_a_model_is_in_the_row_and_in_its_command():
+    cell = Cell(model="theirs", method="none", task="passkey", length=4096)
+    found = Result(cell=cell, status="scored", value=1.0, provenance={"remote_code": True})
+    row = Mock(cell=cell, curve=Mock(lengths=[4096]))
+    assert "--trust-remote-code" in command(row, trusting=True)
+    assert "--trust-remote-code" not in command(row)
+    assert ("code of the model's own", "allowed to run") in _made(found)
 
 
 def test_a_folder_without_results_and_a_torn_file_are_told(tmp_path, capsys):

@@ -372,6 +372,15 @@ def grid(task, length="512"):
     return ["run", "-m", "none", "-t", task, "-l", length, "--dry-run"]
 
 
+@pytest.mark.parametrize("name", ["tiny_lengths", "tiny_lengths.4096"])
+def test_metrics_that_are_named_by_length_are_refused_with_what_to_take(capsys, name, tmp_path):
+    """As those of lm-eval's RULER, which asks 4,096 tokens at any length."""
+    told = "task: tiny_lengths\noutput_type: generate_until\nmetric_list: [{metric: '4096'}]\n"
+    (tmp_path / "lengths.yaml").write_text(told)
+    said = said_with_code_2(capsys, *grid(f"lm-eval:{name},data={tmp_path}"))
+    assert "names its metrics by length" in said and "as -t ruler.vt" in said
+
+
 def test_an_unknown_task_has_the_nearest_name(capsys, monkeypatch):
     monkeypatch.setattr(lmeval, "_manager", lambda place, real=lmeval._manager: real(Path(SETS)))
     lmeval.find.cache_clear()

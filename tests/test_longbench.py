@@ -206,7 +206,8 @@ ANSWERS = {
 def row(dataset, i=0, **other):
     classes = CLASSES if DATASETS[dataset].metric is metrics.classification else None
     return {
-        "input": f"What about {i}?", "context": f"It {{began}} so. {'word ' * 900}It ended so.",
+        "input": f"What about {i}?",
+        "context": f"It {{began}} so. Of {i}: {'word ' * 900}It ended so.",
         "answers": [ANSWERS.get(dataset, "in Paris"), ANSWERS.get(dataset, "Paris")],
         "length": 3999 + 2000 * i, "dataset": dataset, "language": DATASETS[dataset].language,
         "all_classes": classes, "_id": f"{dataset}{i}",
@@ -288,10 +289,36 @@ def test_the_cut_is_as_long_as_what_it_took(data):
     assert len(cut.tokens) == 3000 - 32
 
 
+PUBLISHED = json.loads((Path(__file__).parent / "golden" / "prompts.json").read_text("utf-8"))
+
+
 def test_prompts_are_the_published_ones():
-    golden = Path(__file__).parent / "golden" / "prompts.json"
-    published = json.loads(golden.read_text("utf-8"))["longbench"]
-    assert {name: form.prompt for name, form in forms().items()} == published
+    assert {name: form.prompt for name, form in forms().items()} == PUBLISHED["longbench"]
+
+
+def test_limits_and_sizes_are_the_published_ones():
+    own = {
+        name: {
+            "conversation": form.conversation,
+            "first_line": DATASETS[name].first_line,
+            "max_new_tokens": form.max_new_tokens,
+            "questions": form.questions,
+            "questions_e": form.questions_e,
+        }
+        for name, form in forms().items()
+    }
+    assert own == PUBLISHED["limits"]["longbench"]
+    assert {name for name in own if own[name]["questions_e"]} == set(metrics.EXTENDED)
+    for spec in EVERY:
+        asked, limits = catalog.load("tasks", spec), own[catalog.load("tasks", spec).dataset]
+        size = limits["questions_e" if asked.extended else "questions"]
+        assert asked.size == f"{size} questions"
+        assert asked.max_new_tokens == limits["max_new_tokens"]
+    every = [catalog.load("tasks", f"longbench.{name}").size for name in ("all", "all_e")]
+    assert every == [
+        f"{sum(limits[key] for limits in own.values()):,} questions"
+        for key in ("questions", "questions_e")
+    ]
 
 
 def test_prompts_read_as_published(data):
@@ -377,6 +404,29 @@ def test_all_of_them_are_averaged_as_on_the_leaderboard(data):
     assert score.low is score.high is None, "every answer of a dataset scores alike"
     half = outcome_of(asked, Bytes(), 2500, lambda r: right(r) * (r.id.endswith("0")))
     assert 0 <= half.low < half.value < half.high < 1
+
+
+@pytest.mark.parametrize("name", ["hotpotqa", "hotpotqa_e", "all", "all_e"])
+def test_questions_on_one_text_are_not_counted_as_if_they_were_apart(name, tmp_path):
+    """A hundred questions on ten texts are no surer than ten."""
+    widths, items = {}, {}
+    for each in (1, 10):
+        for dataset in metrics.EXTENDED if name == "all_e" else DATASETS:
+            rows = [
+                row(dataset, length=4000 * (i // each % 3), context=f"Text {i // each}.")
+                for i in range(10 * each)
+            ]
+            written(tmp_path, f"{dataset}_e" if name.endswith("_e") else dataset, rows)
+        asked = task(f"longbench.{name}", tmp_path)
+        requests = list(asked.requests(Bytes(), 3000))
+        samples = [asked.grade(r, said(r, Bytes(), right), Bytes()) for r in requests]
+        samples = [
+            replace(sample, score=float(int(sample.id.split("-")[-1]) // each % 2))
+            for sample in samples
+        ]
+        score = asked.score(samples)
+        widths[each], items[each] = score.high - score.low, len(asked.items(samples))
+    assert widths[10] >= 0.9 * widths[1] and items[1] == items[10]
 
 
 def test_all_lengths_of_all_datasets_are_averaged_or_there_is_no_average(data):
@@ -473,10 +523,36 @@ def test_data_that_is_not_there_says_how_to_point_to_it(tmp_path, monkeypatch):
 
 def test_a_length_without_room_says_which_has(data):
     asked = task("longbench.gov_report", data)
-    with pytest.raises(ValueError, match=r"gov_report needs at least (\d+) tokens") as error:
+    with pytest.raises(
+        ValueError, match=r"gov_report needs lengths of at least \d+ tokens"
+    ) as error:
         list(asked.requests(Bytes(), 512))
     enough = int(re.search(r"at least (\d+)", str(error.value))[1])
     assert all(len(r.tokens) <= enough - 512 for r in asked.requests(Bytes(), enough))
+
+
+@pytest.mark.parametrize("reader", [Bytes, Talking])
+@pytest.mark.parametrize(
+    "name", ["longbench.hotpotqa", "longbench.trec", "longbench-v2", "longbench-v2.likelihood"]
+)
+def test_no_cut_goes_through_a_question(name, reader, tmp_path):
+    asks = " ".join(f"Which{i}" for i in range(150))
+    dataset = name.partition(".")[2]
+    (tmp_path / "data.json").write_text(json.dumps([question(), question(1, question=asks)]))
+    if dataset in DATASETS:
+        written(tmp_path, dataset, [row(dataset), row(dataset, 1, input=asks)])
+    asked = task(name, tmp_path)
+    with pytest.raises(ValueError, match="a cut would go through its questions; 1,800") as error:
+        list(asked.requests(reader(), 1800))
+    enough = int(re.search(r"at least ([\d,]+)", str(error.value))[1].replace(",", ""))
+    _, second = asked.requests(reader(), enough)
+    assert asks in reader().text(second.tokens) and second.cut > 0
+
+
+def test_a_text_that_is_asked_about_may_be_cut_as_its_context_may(data):
+    written(data, "triviaqa", [row("triviaqa", input="Passage " * 500)])
+    (request,) = task("longbench.triviaqa", data).requests(Bytes(), 1800)
+    assert request.cut > 0
 
 
 def test_predictions_of_the_official_layout_are_judged():
@@ -502,7 +578,7 @@ def question(i=0, **other):
         "difficulty": ("easy", "hard")[i % 2], "length": ("short", "medium", "long")[i % 3],
         "question": f"Which of {i}? ", "choice_A": "one", "choice_B": "two", "choice_C": "three",
         "choice_D": "four", "answer": "ABCD"[i % 4],
-        "context": f" It began at $Q$. {'word ' * 900}It ended there.\n",
+        "context": f" It began at $Q$. Of {i}: {'word ' * 900}It ended there.\n",
     } | other  # fmt: skip
 
 
@@ -559,6 +635,20 @@ def test_choices_are_told_by_difficulty_length_and_domain(questions):
         "easy": 1, "hard": 0.5, "short": 0.5, "medium": 1, "long": 1,
         "Single-Document QA": 0.75, "compensated": 0.8125,
     }  # fmt: skip
+
+
+def test_choices_about_one_text_are_not_counted_as_if_they_were_apart(questions):
+    rows = [question(i, context=f"Text {i // 5}.") for i in range(20)]
+    questions.write_text(json.dumps(rows))
+    asked = task("longbench-v2", questions)
+    requests = list(asked.requests(Bytes(), 1500))
+    hits = [float(i < 10) for i in range(20)]
+    samples = [
+        replace(asked.sample(r, "", None), score=hit) for r, hit in zip(requests, hits, strict=True)
+    ]
+    score = asked.score(samples)
+    assert (score.low, score.high) == (0, 1) and score.value == 0.5 and score.n == 20
+    assert sorted(asked.items(samples).values()) == [0, 0, 1, 1]
 
 
 def test_reasoning_is_put_to_the_model_again_without_the_text(questions):

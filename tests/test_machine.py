@@ -1,9 +1,11 @@
 """What a machine lets this process have."""
 
+import hashlib
+
 import psutil
 import pytest
 
-from harness import machine
+from harness import machine, weights
 
 GB = 10**9
 
@@ -54,3 +56,19 @@ def test_a_cache_needs_no_home_where_it_is_said(monkeypatch):
     monkeypatch.setenv("CONTEXT_HARNESS_CACHE", "/somewhere")
     monkeypatch.setattr("pathlib.Path.home", lambda: 1 / 0)
     assert str(machine.cache_folder()) == "/somewhere"
+
+
+def test_a_hash_that_was_not_kept_whole_is_made_again(tmp_path, monkeypatch):
+    """Of a disk that was full once an empty note stays."""
+    monkeypatch.setenv("CONTEXT_HARNESS_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"weights")
+    said = weights.of(str(file))
+    (note,) = (tmp_path / "cache/digests").iterdir()
+    assert said == hashlib.sha256(b"weights").hexdigest() == note.read_text()
+    for torn in (b"", said[:20].encode(), b"\xff" * 64):
+        note.write_bytes(torn)
+        assert weights.of(str(file)) == said == note.read_text()
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    note.unlink()
+    assert weights.of(str(file)) == said and [*note.parent.iterdir()] == []

@@ -25,6 +25,7 @@ from harness.report.figures import (
     style,
     training,
 )
+from harness.report.paper import Inputs, _benchmarks, paper
 from harness.report.tex import escaped
 from harness.store import Store
 
@@ -410,6 +411,28 @@ def test_a_training_that_has_no_log_says_so(tmp_path):
     assert training.read(tmp_path) == [(8192, 3.5)]
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", '{"sides": 1}', "{"])
+def test_what_is_no_search_training_or_benchmark_is_named_and_the_others_are_drawn(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    (tmp_path / "training.json").write_text(text)
+    (tmp_path / "log.jsonl").write_text(text)
+    took = {"seconds": 2.0, "peak_memory": 10**9, "length": 4096}
+    good = {"script": "s", "settings": {"model": "Toy"}, "sides": {"ours": took}}
+    (tmp_path / "b.json").write_text(json.dumps(good))
+    with pytest.raises(ValueError, match=r"a\.json is no search's state"):
+        search.read(tmp_path / "a.json")
+    with pytest.raises(ValueError, match="no log of a training"):
+        training.read(tmp_path)
+    assert training.base_of(tmp_path) == ""
+    with pytest.raises(ValueError, match=r"a\.json (is no JSON|holds no benchmark)"):
+        cost.read(tmp_path / "a.json")
+    given = Inputs(results=CURVES[:1], benchmarks=[tmp_path / "a.json", tmp_path / "b.json"])
+    left_out = []
+    ((model, (side,)),) = _benchmarks(given.benchmarks, left_out)
+    assert model == "toy" and side.length == 4096 and "a.json" in left_out[0]
+    assert any("a.json" in line for line in paper(given).left_out)
+
+
 @pytest.mark.parametrize("draw", [length.draw, depth.draw])
 def test_a_picture_is_drawn_of_whatever_there_is(tmp_path, draw):
     odd = [passkey("none", 131072), result("yarn", 100, "ruler.all", 0.2, metric="accuracy")]
@@ -574,6 +597,23 @@ def test_plot_draws_each_kind(measured):
         with pytest.raises(SystemExit) as done:
             main([*words, "--results", str(measured / "results")])
         assert done.value.code == 0 and (measured / name).stat().st_size > 2000
+
+
+def test_losses_that_are_torn_are_named_and_not_drawn(measured, capsys):
+    store = Store(measured / "results")
+    results = [r for r in store.results() if r.cell.task.startswith("perplexity")]
+    for one in results:
+        store.write(one, losses={"a": np.ones(one.cell.length - 1)})
+    longest = max(results, key=lambda one: one.cell.length)
+    torn = store.path(longest.cell).with_suffix(".npz")
+    torn.write_bytes(torn.read_bytes()[:100])
+    with pytest.raises(SystemExit) as done:
+        words = ["plot", "--kind", "position", "--output", str(measured / "a.png")]
+        main([*words, "--results", str(measured / "results")])
+    plotted = capsys.readouterr().err
+    assert done.value.code == 0 and f"{torn} is skipped: it is no whole .npz file" in plotted
+    assert report(measured, "--paper", measured / "paper") == 0
+    assert f"{torn} is skipped: it is no whole .npz file" in capsys.readouterr().err
 
 
 # LaTeX

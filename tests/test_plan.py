@@ -16,6 +16,7 @@ from harness.store import Store
 
 PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
 LLAMA = ("--stand-in", "--model", "meta-llama/Llama-2-7b-hf")
+TOO_LONG = ("-m", "clex", "-t", "passkey", "-l", "128k")
 GRID = ("-m", "none,dynamic-ntk", "-t", "perplexity,passkey", "-l", "4k,8k")
 
 
@@ -61,6 +62,8 @@ def test_a_gpu_has_its_hours_by_length_and_by_number(capsys):
     [
         ((*GRID, *LLAMA, "--gpu", "h1000"), "No GPU named 'h1000'"),
         ((*GRID, *LLAMA), "which with --gpu"),
+        ((*TOO_LONG, *LLAMA, "--gpu", "h100"), "clex cannot run on meta-llama/Llama-2-7b-hf"),
+        ((*TOO_LONG, *LLAMA, "--gpu", "all", "--format", "markdown"), "clex cannot run on"),
         ((*GRID, "--gpu", "h100", "--gpus", "0"), "--gpus"),
         (("--page", "README.md"), "A page holds plans between"),
     ],

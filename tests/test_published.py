@@ -394,7 +394,7 @@ def test_memory_that_ran_out_and_an_empty_cell_are_no_numbers(tmp_path):
         ("page: A page", "page: &a A page\nbase: *a", r"uses an alias"),
         ("page: A page", "page: !!python/name:os.system x", r"mine.yaml is no table file"),
         ("page: A page", "check: ../secret.json\npage: A", r"mine.yaml, check: "),
-        (GOOD, "- 1", r"mine.yaml is no table file"),
+        (GOOD, "- 1", r"mine.yaml is no table file: write page, columns and rows"),
         (GOOD, "#" * 20_000, r"mine.yaml is larger than 16 kB: that is no table file"),
     ],
 )

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import re
+from unittest.mock import Mock, PropertyMock
 
 import pytest
 from rich.console import Console
@@ -10,7 +11,7 @@ from harness.cell import Cell, Result
 from harness.plan import Planned
 from harness.report.figures.style import groups
 from harness.report.forecast import forecast, objects
-from harness.report.live import Display, Lines, Progress, duration, size
+from harness.report.live import Display, Lines, Progress, _current, duration, size
 from harness.report.sheet import entry, number, readable, sheets
 from harness.report.table import commas, drawn, markdown, refreshed, rows
 from harness.report.where import matching
@@ -293,6 +294,19 @@ def test_the_display_shows_the_grid_as_it_fills():
     page = text(display, 90)
     assert "1 of 2 cells" in page and "50 %" in page and "1.2 GB at most" in page
     assert "note: the starting point is used" in console.file.getvalue()
+
+
+def test_what_is_drawn_lasts_though_its_cell_ends_meanwhile():
+    """The display is drawn by a thread of its own."""
+    looks = [[planned(4096).cell], []]
+    now = Mock(spec=Progress, read=1.0, tokens=2.0)
+    type(now).current = PropertyMock(side_effect=lambda: looks.pop(0))
+    assert "4k · 1 of 2 tokens" in _current(now) and _current(now) == "getting ready"
+    progress = Progress([planned(4096)])
+    progress.start([planned(4096).cell], 4096)
+    before = progress.current
+    progress.finish(result(length=4096).model_copy(update={"cell": before[0]}))
+    assert len(before) == 1 and progress.current == []
 
 
 def test_a_log_has_a_line_for_each_cell(capsys):

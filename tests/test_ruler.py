@@ -2,7 +2,8 @@
 
 import json
 import re
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, pairwise
+from pathlib import Path
 
 import pytest
 from readers import Bytes, Spaced, Talking, prompt_of, questions, toy
@@ -10,6 +11,8 @@ from readers import Bytes, Spaced, Talking, prompt_of, questions, toy
 from harness import catalog
 from harness.metrics.ruler import match_all, match_any
 from harness.show import show
+from harness.tasks import _frequency
+from harness.tasks._frequency import set_of_codes
 
 
 def task(spec):
@@ -36,6 +39,7 @@ def asked(name, reader, length=2048, **fields):
 
 
 def test_they_are_thirteen_and_the_bare_name_means_those_that_are_made_here():
+    assert tuple(name.partition(".")[2] for name in EVERY) == task("ruler.vt").averaged
     assert len(EVERY) == 13 and catalog.members("tasks", "ruler") == MADE
     assert set(EVERY) - set(MADE) == {"ruler.qa_1", "ruler.qa_2"}
     for name in ("ruler", "ruler.qa_2", "infinitebench.code_run"):
@@ -129,6 +133,66 @@ def test_a_mean_of_shares_has_an_interval():
         [ruler.grade(r, outcome, Bytes()) for r, outcome in zip(requests, said, strict=True)]
     )
     assert score.value == (0 + 1 + 2 + 3) / 16 and score.low < 0.375 < score.high
+
+
+# as published
+
+PUBLISHED = json.loads((Path(__file__).parent / "golden" / "prompts.json").read_text("utf-8"))
+
+
+def as_a_pattern(text):
+    """Whatever stands in its places; what stands in a place of one name is one."""
+    pattern, seen = "", set()
+    for piece in re.split(r"(\{\w+\})", text):
+        name = piece[1:-1]
+        if not piece.startswith("{"):
+            pattern += re.escape(piece)
+        else:
+            pattern += f"(?P={name})" if name in seen else f"(?P<{name}>.*)"
+            seen.add(name)
+    return pattern
+
+
+@pytest.mark.parametrize("name", ["vt", "cwe", "fwe", "qa_1", "qa_2"])
+def test_questions_are_put_in_the_published_words(name, data):
+    words = PUBLISHED["ruler"][name.partition("_")[0]]
+    fields = {"data": data / f"{name}.json"} if "qa" in name else {}
+    for request in asked(f"ruler.{name}", Bytes(), 3000, **fields)[1]:
+        whole = as_a_pattern(words["template"] + words["prefix"])
+        said = prompt_of(request, Bytes())
+        example = {"vt": f"{whole} (?:[A-Z]+ ?)+\n\n", "cwe": rf"{whole} 1\. .* 10\. \S+\n"}
+        if name in example:
+            said = re.sub(example[name], "", said, count=1, flags=re.S)
+        assert re.fullmatch(whole, said, re.S), said
+
+
+def test_needles_are_put_in_the_published_words():
+    words = PUBLISHED["ruler"]["niah"]
+    for name in NEEDLES:
+        request = asked(name, Bytes(), 3000, samples=1)[1][0]
+        template, prefix = words["template"], words["prefix"]
+        if len(request.about["answers"]) == 1:
+            for many, one in (("Some", "A"), ("are all", "is"), ("are", "is")):
+                template, prefix = template.replace(many, one), prefix.replace(many, one)
+        found = re.fullmatch(as_a_pattern(template + prefix), prompt_of(request, Bytes()), re.S)
+        kinds = {"numbers", "uuids"}
+        assert found["type_needle_v"] in (kinds if "are" in prefix else {k[:-1] for k in kinds})
+        needle = re.escape(words["needle"]).replace(r"\{type_needle_v\}", "(?:numbers|uuids)")
+        needle = needle.replace(r"\{key\}", re.escape(request.about["queries"][0]))
+        needle = needle.replace(r"\{value\}", re.escape(request.about["answers"][0]))
+        assert re.search(needle, found["context"])
+
+
+def test_limits_and_rules_are_the_published_ones():
+    own = {}
+    for name in EVERY:
+        half = task(name).matched("this", ["this", "that"], {})
+        rule = {0.5: "all", 1.0: "part"}[half]
+        own[name.partition(".")[2]] = {
+            "max_new_tokens": task(name).max_new_tokens,
+            "matches": rule,
+        }
+    assert own == PUBLISHED["limits"]["ruler"]
 
 
 # needles
@@ -227,20 +291,41 @@ def test_there_is_room_for_all_that_is_asked_for(spec, reader):
 
 def test_a_chain_hands_its_value_on_and_an_example_stands_before(reader):
     for request in asked("ruler.vt", reader)[1]:
-        example, prompt = prompt_of(request, reader).split("\n\n\n\n")
+        example, prompt = re.split(r"\n\n(?=Memorize)", prompt_of(request, reader))
         names, value = request.about["answers"], request.about["value"]
         links = re.findall(r"VAR (\w+) = (?:VAR )?(\w+)", prompt)
         assert links == list(zip(names, [value, *names], strict=False)) and len(links) == 5
         assert prompt.endswith(f"5 variables are assigned the value {value}, they are: ")
         assert all(prompt.count(name) == 2 for name in names[:-1]) and prompt.count(names[-1]) == 1
-        shown = example.rsplit(": ", 1)[1].split()
+        asks, shown = example.rsplit(":  ", 1)
+        shown = shown.split(" ")
         assert [a for a, _ in re.findall(r"VAR (\w+) = (?:VAR )?(\w+)", example)] == shown
-        assert all(len(name) == 3 for name in shown) and len(reader.tokens(example)) <= 500
+        assert all(len(name) == 3 for name in shown)
+        assert len(reader.tokens(asks)) <= 500 or asks.count("The grass is green.") == 5
+
+
+@pytest.mark.parametrize("length", [2048, 9000])
+def test_each_assignment_has_a_line_of_its_own_as_published(length, reader):
+    """No two before the same line of noise, and none behind the last."""
+    noise = (
+        "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+    )
+    for request in asked("ruler.vt", reader, length, samples=20)[1]:
+        prompt = prompt_of(request, reader)
+        blocks = re.findall(r"following text\.\n\n(.*?)\nQuestion: ", prompt, re.S)
+        assert len(blocks) == 2
+        for block in blocks:
+            lines = block.split("\n")
+            links = [i for i, line in enumerate(lines) if line != noise]
+            assert re.fullmatch(r"VAR [A-Z]+ = \d{5}", lines[links[0]])
+            assert all(re.fullmatch(r"VAR [A-Z]+ = VAR [A-Z]+ ", lines[i]) for i in links[1:])
+            assert all(b - a > 1 for a, b in pairwise([*links, len(lines)])) and len(links) == 5
+        assert request.about["filler"] == len(lines) - 5
 
 
 def test_examples_are_drawn_anew_for_every_sample(reader):
     for name in ("ruler.vt", "ruler.cwe"):
-        examples = {prompt_of(r, reader).split("\n\n\n\n")[0][:400] for r in asked(name, reader)[1]}
+        examples = {prompt_of(r, reader)[:700] for r in asked(name, reader)[1]}
         assert len(examples) == 3
 
 
@@ -275,6 +360,20 @@ def test_the_three_most_frequent_words_come_after_the_dots(reader):
         ranked = sorted(counts, key=counts.get, reverse=True)
         assert ranked[0] == "..." and set(ranked[1:4]) == set(request.about["answers"])
         assert counts[ranked[3]] > counts[ranked[4]]
+
+
+@pytest.mark.parametrize(("length", "words"), [(4096, 80), (4100, 81), (131_072, 2620)])
+def test_coded_words_are_of_as_many_as_published(length, words, monkeypatch):
+    """A fiftieth of the tokens that the prompt may have, as the answer has room."""
+    drawn = []
+
+    def counted(rng, n, real=set_of_codes):
+        drawn.append(n)
+        return real(rng, n)
+
+    monkeypatch.setattr(_frequency, "set_of_codes", counted)
+    next(task("ruler.fwe,samples=1").questions(Bytes(), length))
+    assert drawn == [words]
 
 
 # documents
@@ -345,17 +444,42 @@ def test_a_control_shows_no_document(name, data):
         assert "Document 1" not in text and text.endswith(f"{request.about['query']} Answer:")
 
 
-def test_a_small_dataset_is_shown_whole(data):
-    (request, *_) = asked("ruler.qa_2", Bytes(), 9000, data=data / "qa_2.json")[1]
-    assert request.about["filler"] == 80 and len(request.tokens) < 5000
+def test_questions_on_one_paragraph_are_one_item(tmp_path):
+    """The published script takes questions in the file's order, so that ten are on few texts."""
+    every = [
+        {"context": f"Paragraph {p}.", "qas": [
+            {"question": f"{p} {q}?", "answers": [{"text": str(p)}], "is_impossible": False}
+            for q in range(6)
+        ]} for p in range(2)
+    ]  # fmt: skip
+    (tmp_path / "qa_1.json").write_text(json.dumps({"data": [{"paragraphs": every}]}))
+    ruler, requests = asked("ruler.qa_1", Bytes(), 900, samples=12, data=tmp_path / "qa_1.json")
+    samples = [ruler.grade(r, Bytes().tokens("0"), Bytes()) for r in requests]
+    score = ruler.score(samples)
+    assert (score.value, score.low, score.high) == (0.5, 0, 1)
+    assert sorted(ruler.items(samples).values()) == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["qa_1", "qa_2"])
+def test_where_documents_run_out_they_come_again(name, data):
+    for request in asked(f"ruler.{name}", Bytes(), 9000, data=data / f"{name}.json")[1]:
+        prompt, every = prompt_of(request, Bytes()), {"qa_1": 60, "qa_2": 80}[name]
+        assert 9000 - 32 - 80 < len(request.tokens) <= 9000 - 32
+        pattern = r"Document (\d+):\n(.*?)(?=\n\nDocument|\n\nAnswer)"
+        numbers, shown = zip(*re.findall(pattern, prompt, re.S), strict=True)
+        assert [int(k) for k in numbers] == [*range(1, request.about["filler"] + 1)]
+        times = [shown.count(text) for text in set(shown)]
+        assert len(times) == every < len(shown) and max(times) - min(times) <= 1
 
 
 def test_data_that_is_not_there_or_another_is_named(data, tmp_path):
     (tmp_path / "other.json").write_text('{"rows": []}')
+    (tmp_path / "deep.json").write_text("[" * 100_000)
     for fields, why in (
         ({}, "download it and name the file with data=FILE"),
         ({"data": tmp_path / "none.json"}, "no file .*none.json"),
         ({"data": tmp_path / "other.json"}, "is not SQuAD 2.0"),
+        ({"data": tmp_path / "deep.json"}, "is not SQuAD 2.0"),
         ({"data": data / "qa_1.json", "samples": 1000}, "has 40 questions, and 1,000 samples"),
     ):
         with pytest.raises(LookupError, match=why):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness import catalog, cli
+from harness.judge import Judge
 from harness.metrics.longbench import DATASETS, EXTENDED, averages
 from harness.score import folder, score
 
@@ -169,6 +170,17 @@ def test_questions_without_an_answer_and_answers_that_come_twice_are_counted(
     assert (found.questions, found.unanswered, found.repeated) == (None, 0, 1)
 
 
+def test_ids_of_another_set_count_no_question_as_unanswered(questions, tmp_path, capsys):
+    """As GPT-4's of InfiniteBench, whose ids are those of a larger set; each row has its answer."""
+    path = file(tmp_path, *({"id": i, "pred": "fox", "answer": ["fox"]} for i in (4, 7)))
+    spec = f"infinitebench.longbook_qa_eng,data={questions}"
+    found = score(spec, path)
+    assert (found.value, found.questions, found.unanswered) == (100, None, 0)
+    assert run(capsys, "-t", spec, "--predictions", path)[2] == ""
+    path = file(tmp_path, {"id": 4, "pred": "fox", "answer": ["fox"]})
+    assert (score(spec, path).questions, score(spec, path).unanswered) == (2, 1)
+
+
 def choices(n):
     names = ("question", "choice_A", "choice_B", "choice_C", "choice_D", "context")
     told = dict.fromkeys((*names, "difficulty", "length", "domain"), "it")
@@ -297,6 +309,21 @@ def test_rulers_own_files_are_read_and_a_number_is_no_answer(tmp_path):
             score("ruler.niah_single_1", path)
 
 
+def test_a_folder_of_rulers_thirteen_has_its_average(tmp_path, capsys):
+    """Those that ask of a file, too: their predictions say what is right."""
+    names = [name.partition(".")[2] for name in catalog.variants("tasks", "ruler")]
+    for i, name in enumerate(names):
+        said = {"pred": "7" if i % 2 else "", "outputs": ["7"]}
+        file(tmp_path / "one", said, name=f"{name}.jsonl")
+        if name != "qa_2":
+            file(tmp_path / "two", said, name=f"{name}.jsonl")
+    *singles, whole = folder("ruler", tmp_path)
+    assert len(singles) == 25 and (whole.task, whole.model) == ("ruler", "one")
+    assert whole.value == whole.parts["average"] == pytest.approx(100 * 6 / 13)
+    code, out, _ = run(capsys, "-t", "ruler", "--predictions", tmp_path)
+    assert code == 0 and out.splitlines()[-1].split() == ["average", "46.15", "-"]
+
+
 def test_a_folder_says_whose_each_file_is_and_holds_one_of_each(tmp_path, capsys):
     right = {"pred": "x", "answers": ["x"], "length": 9}
     for name in ("pred/M/qasper.jsonl", "pred_e/M/qasper.jsonl"):
@@ -336,10 +363,23 @@ def test_a_folder_is_scored_as_a_table(tmp_path, capsys):
         list(folder("infinitebench.kv_retrieval", tmp_path))
 
 
-def test_whatever_can_judge_says_so():
-    for name in ("infinitebench.passkey", "infinitebench.longbook_sum_eng"):
-        task = catalog.load("tasks", name)
-        assert callable(task.judge) and task.metric.endswith("-official")
+def test_whatever_can_judge_is_a_judge():
+    able = {
+        name
+        for name in catalog.names("tasks")
+        for spec in catalog.variants("tasks", name)
+        if isinstance(catalog.load("tasks", spec), Judge)
+    }
+    assert able == {
+        "babilong",
+        "infinitebench",
+        "longbench",
+        "longbench-v2",
+        "needle",
+        "nolima",
+        "ruler",
+    }
+    assert not isinstance(catalog.load("tasks", "longbench-v2.likelihood"), Judge)
 
 
 # The published table

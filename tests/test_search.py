@@ -230,6 +230,13 @@ def test_a_loss_that_is_not_finite_is_kept_and_loses(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["s.json"]
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "{"])
+def test_a_file_that_holds_no_search_is_named(tmp_path, text):
+    (tmp_path / "s.json").write_text(text)
+    with pytest.raises(ValueError, match=r"s\.json does not hold a search"):
+        State.opened(tmp_path / "s.json", {})
+
+
 # What racing must not change
 
 

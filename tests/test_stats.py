@@ -110,6 +110,18 @@ def test_what_is_made_of_groups_is_drawn_group_by_group():
         stratified_interval([[1.0, 2.0], [3.0]], fmean)
 
 
+def test_what_is_made_of_groups_is_drawn_cluster_by_cluster():
+    """Ten values that are one value ten times say no more than it does."""
+    alone = [[0.1, 0.9, 0.4], [0.3, 0.2, 0.8, 0.5]]
+    tenfold = [[x for x in group for _ in range(10)] for group in alone]
+    names = [[i for i in range(len(group)) for _ in range(10)] for group in alone]
+    assert stratified_interval(tenfold, fmean, names) == pytest.approx(
+        stratified_interval(alone, fmean)
+    )
+    with pytest.raises(ValueError, match="or cluster"):
+        stratified_interval([[1.0, 2.0]], fmean, [["a", "a"]])
+
+
 @pytest.mark.parametrize("each", [2, 3, 5])
 def test_of_groups_with_few_values_the_interval_covers_as_often_as_it_says(each):
     rng = np.random.default_rng(0)

@@ -4,11 +4,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
+import harness.store
 from harness.cell import Cell, Result
+from harness.disk import held
 from harness.store import Store
 
 
@@ -16,6 +19,13 @@ def result(length=4096, *, status="scored", method="pi", **more):
     cell = Cell(model="toy", method=method, task="passkey", length=length)
     said = {"value": 0.5} if status == "scored" else {"reason": "it did not"}
     return Result(cell=cell, status=status, **{**said, **more})
+
+
+def raised(*said):
+    def fail(*_):
+        raise OSError(*said)
+
+    return fail
 
 
 def files(folder):
@@ -48,6 +58,48 @@ def test_losses_and_answers_lie_beside_and_come_back(tmp_path):
     assert store.losses(one.cell) == {} and store.samples(one.cell) == []
 
 
+def test_an_answer_may_hold_what_ends_a_line_elsewhere(tmp_path):
+    store, one = Store(tmp_path), result()
+    said = [{"id": "a", "answer": "one\u2028two\x85three\r\nfour"}]
+    store.write(one, samples=said)
+    assert store.samples(one.cell) == said and store.broken == []
+
+
+def spoiled(raw):
+    """The compressed numbers of a file of arrays, with other bytes among them."""
+    return raw[:60] + bytes(b ^ 0xFF for b in raw[60:90]) + raw[90:]
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda raw: raw[: len(raw) // 2], spoiled, lambda raw: b"", lambda raw: b"[]"]
+)
+def test_losses_that_are_torn_are_named_and_skipped(tmp_path, spoil):
+    store, one = Store(tmp_path), result()
+    store.write(one, losses={"a": np.random.default_rng(0).random(500)})
+    path = store.path(one.cell).with_suffix(".npz")
+    path.write_bytes(spoil(path.read_bytes()))
+    assert store.losses(one.cell) == {}
+    assert str(store.broken[0]).startswith(f"{path} is skipped: it is no")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda raw: raw[:-5], "line 2 is no JSON: Unterminated string"),
+        (lambda raw: raw + b"[" * 100_000, "line 3 is no JSON: maximum recursion"),
+        (lambda raw: raw + b"7\n", "line 3 is no answer"),
+        (lambda raw: b"\xff" + raw, "codec can't decode"),
+    ],
+)
+def test_answers_that_are_torn_are_named_and_skipped(tmp_path, spoil, why):
+    store, one = Store(tmp_path), result()
+    store.write(one, samples=[{"id": "one"}, {"id": "two"}])
+    path = store.path(one.cell).with_suffix(".samples.jsonl")
+    path.write_bytes(spoil(path.read_bytes()))
+    assert store.samples(one.cell) == []
+    assert str(path) in str(store.broken[0]) and why in str(store.broken[0])
+
+
 @pytest.mark.parametrize("status", ["failed", "out_of_memory", "unfit"])
 def test_what_was_scored_never_gives_way_to_what_could_not_be(tmp_path, status):
     """Two runs meet at one cell, and the second has no room beside the first."""
@@ -60,6 +112,49 @@ def test_what_was_scored_never_gives_way_to_what_could_not_be(tmp_path, status):
     better = result(8192)
     store.write(better)
     assert store.get(better.cell) == better
+
+
+def test_what_another_run_scored_meanwhile_stays_with_its_losses(tmp_path, monkeypatch):
+    """It comes between the look at the cell and the write."""
+    store, good = Store(tmp_path), result()
+    real = harness.store.held
+
+    @contextmanager
+    def late(folder, *, wait):
+        monkeypatch.setattr(harness.store, "held", real)
+        Store(tmp_path).write(good, losses={"a": np.ones(2)}, samples=[{"id": "a"}])
+        with real(folder, wait=wait) as alone:
+            yield alone
+
+    monkeypatch.setattr(harness.store, "held", late)
+    store.write(result(status="out_of_memory"))
+    assert store.get(good.cell) == good
+    assert [*store.losses(good.cell)] == ["a"] and store.samples(good.cell) == [{"id": "a"}]
+
+
+def test_of_two_runs_at_one_row_one_waits(tmp_path, monkeypatch):
+    store, one = Store(tmp_path), result()
+    seen, real = [], os.fsync
+
+    def look(handle):
+        with held(store.path(one.cell).parent) as alone:
+            seen.append(alone)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", look)
+    store.write(one, losses={"a": np.ones(2)})
+    assert seen == [False, False, True]  # the losses, the result, and their folder at the end
+
+
+def test_what_lies_beside_goes_only_when_the_result_has_come(tmp_path, monkeypatch):
+    store, one = Store(tmp_path), result(status="failed")
+    store.write(one, samples=[{"id": "a"}])
+    with monkeypatch.context() as full, pytest.raises(OSError, match="No space"):
+        full.setattr(os, "replace", raised(28, "No space left on device"))
+        store.write(one)
+    assert store.samples(one.cell) == [{"id": "a"}]
+    store.write(one)
+    assert store.samples(one.cell) == []
 
 
 def test_a_number_that_is_none_is_refused_and_leaves_nothing(tmp_path):
@@ -166,14 +261,27 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, step):
     store.write(kept, losses={"a": np.arange(2.0)})
     before = files(tmp_path)
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, step, full)
+    monkeypatch.setattr(os, step, raised(28, "No space left on device"))
     with pytest.raises(OSError, match=r"No space left on device\. Make room"):
         store.write(result(value=0.75), losses={"a": np.arange(9.0)})
     monkeypatch.undo()
     assert files(tmp_path) == before and store.get(kept.cell) == kept
+
+
+def test_what_a_killed_run_left_half_written_is_taken_away_when_nobody_writes_it(tmp_path):
+    store, kept = Store(tmp_path), result()
+    store.write(kept)
+    row, packed = store.path(kept.cell).parent, tmp_path / "packed"
+    packed.mkdir()
+    half = [place / f".{name * 32}.tmp" for name in "ab" for place in (row, packed)]
+    own = [row / ".notes.tmp", row / ("a" * 32)]
+    for file in (*half, *own):
+        file.write_text("half")
+    for file in (*half[:2], *own):
+        os.utime(file, (0, 0))
+    store.ready()
+    assert [file.exists() for file in (*half, *own)] == [False, False, True, True, True, True]
+    assert store.get(kept.cell) == kept
 
 
 WRITER = """

@@ -233,6 +233,23 @@ def test_rulers_rule_holds_a_score_against_its_own_threshold():
     assert str(kept.lines[0].held) == "≥ 8k" and str(strict.lines[0].held) == "4k"
 
 
+@pytest.mark.parametrize(("rule", "held"), [("nolima", "≥ 8k"), ("ruler", "4k"), ("0.5", "≥ 8k")])
+def test_a_score_of_ones_own_is_a_rule(rule, held, tmp_path, capsys):
+    for one in (result("none", 4096, 0.9), result("none", 8192, 0.84)):
+        Store(tmp_path).write(one)
+    words = ["table", "--results", str(tmp_path), "--rule", rule, "--format", "markdown"]
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert not left.value.code and f"| {held} |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rule", ["lamp", "0", "85", "nan"])
+def test_a_rule_that_is_none_is_refused(rule, tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["table", "--results", str(tmp_path), "--rule", rule])
+    assert left.value.code == 2 and "a score above 0 and up to 1" in capsys.readouterr().err
+
+
 TWICE = [
     *row("yarn,factor=8", [0.9, 0.8, 0.7], model="toy+mine@00000001"),
     *row("yarn,factor=8", [0.6, 0.5, 0.4], model="toy+mine@00000002"),

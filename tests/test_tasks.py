@@ -14,7 +14,8 @@ import pytest
 import harness
 from harness import catalog
 from harness.task import Choice, Document, Losses, Sample, Text, Verdict
-from harness.tasks.passkey import HAY, INTRO, QUESTION
+from harness.tasks._haystack import NOISE
+from harness.tasks.passkey import INTRO, QUESTION
 
 TOY = Path(harness.__file__).parent / "toy"
 
@@ -257,7 +258,7 @@ def test_the_whole_prompt_reads_as_published():
     intro, before, needle, after, question = text.split("\n")
     assert intro == INTRO and question == QUESTION
     assert needle == f"The pass key is {key}. Remember it. {key} is the pass key."
-    hay = " ".join([HAY] * 20)
+    hay = " ".join([NOISE] * 20)
     assert hay.startswith(before) and hay.startswith(after) and len(before) > 600 < len(after)
 
 

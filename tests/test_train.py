@@ -963,6 +963,7 @@ def test_adapters_by_themselves_are_the_model_that_they_were_merged_into(novel, 
         (alone / "adapter_config.json").write_text(json.dumps(config | {key: value}))
         with pytest.raises(LookupError, match=f"{key}={value!r}, and only plain LoRA"):
             describe(str(alone))
-    (alone / "adapter_config.json").write_text("[]")
-    with pytest.raises(LookupError, match="cannot be read"):
-        describe(str(alone))
+    for text in ("[]", "[" * 100_000):
+        (alone / "adapter_config.json").write_text(text)
+        with pytest.raises(LookupError, match="cannot be read"):
+            describe(str(alone))

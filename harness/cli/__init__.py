@@ -132,7 +132,7 @@ def _command() -> Any:
 def _words(error: Exception) -> str | None:
     """What a person can do something about, in a sentence; None: it is a fault of this program."""
     if isinstance(error, typer.TyperException):
-        return error.format_message()
+        return error.format_message().replace(": Value error, ", ": ")  # pydantic's, in typer's
     from harness.plugins import blamed
 
     if said := blamed(error):

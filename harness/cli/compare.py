@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Option
 
-from harness.cli.look import Folder, Where, existing
+from harness.cli.look import Folder, Where, existing, tell_skipped
 
 if TYPE_CHECKING:
     from harness.cell import Result
@@ -76,11 +76,15 @@ def compare(
     if (a is None) != (b is None) or (all_of_them and a is not None):
         raise ValueError("Name both methods, --a and --b, or none of them to compare them all.")
     chosen = _chosen(Store(existing(folder)), model, task, lengths, where)
-    results, stored = apart_by_name(chosen), kept(Store(folder))
+    store = Store(folder)
+    results, stored = apart_by_name(chosen), kept(store)
     real = {shown.cell: result for shown, result in zip(results, chosen, strict=True)}
 
     def items(result: "Result") -> "Scores":
-        return stored(real[result.cell])
+        known = len(store.broken)
+        scores = stored(real[result.cell])
+        tell_skipped(store.broken[known:])
+        return scores
 
     if a is None or b is None:
         made = everyone(results, items)
@@ -109,8 +113,7 @@ def _chosen(
 
     wanted = read(lengths) if lengths else None
     every = [*store.results()]
-    for broken in store.broken:
-        print(f"note: {broken}", file=sys.stderr)
+    tell_skipped(store.broken)
     found = [
         result
         for result in matching(every, where)

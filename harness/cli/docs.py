@@ -1,11 +1,12 @@
 """`harness docs`: the pages that are made from the command line and from results."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer import Option
+
+from harness.cli.settle import settle
 
 HELP = (
     "Make docs/commands.md anew from the command line itself, and the measured tables of the "
@@ -25,14 +26,4 @@ def docs(
     from harness.cli import app
     from harness.documentation import pages
 
-    behind = 0
-    for page, text in pages(folder, typer.main.get_command(app)):
-        if page.exists() and page.read_text("utf-8") == text:
-            continue
-        behind += 1
-        if check:
-            print(f"{page} is behind the code: run harness docs", file=sys.stderr)
-        else:
-            page.write_text(text, "utf-8")
-            print(page)
-    raise typer.Exit(int(check and behind > 0))
+    raise typer.Exit(settle(dict(pages(folder, typer.main.get_command(app))), check))

@@ -1,6 +1,5 @@
 """`harness leaderboard`: everything that was measured, ranked, as a page and as text."""
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +8,7 @@ import typer
 from typer import Option
 
 from harness.cli.look import Folder, existing, not_all_broken, readme_of
+from harness.cli.settle import settle
 
 if TYPE_CHECKING:
     from harness.cell import Cell, Result
@@ -34,17 +34,8 @@ def leaderboard(
     ] = False,
 ) -> None:
     """Write LEADERBOARD.md and leaderboard.html."""
-    pages = _pages(folder)
-    behind = [path for path, text in pages.items() if _text(path) != text]
-    if check and behind:
-        names = ", ".join(map(str, behind))
-        said = "behind the results. The same command without --check makes them anew."
-        print(f"{names}: {said}", file=sys.stderr)
-        raise typer.Exit(1)
-    for path in behind:
-        path.write_text(pages[path], "utf-8", newline="\n")
-    for path in pages:
-        print(f"{path}{'' if path in behind else ' is up to date'}")
+    if code := settle(_pages(folder), check):
+        raise typer.Exit(code)
 
 
 def _pages(folder: Path) -> dict[Path, str]:
@@ -86,7 +77,3 @@ def _look(store: "Store", cells: int) -> "Callable[[Cell], Result | None]":
 
 def _items(result: "Result | None") -> "Mapping[str, float]":
     return result.items if result else {}
-
-
-def _text(path: Path) -> str | None:
-    return path.read_text("utf-8") if path.is_file() else None

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer import Option
 
+from harness.cli.settle import settle
+
 if TYPE_CHECKING:
     from harness.cell import Result
     from harness.store import Broken
@@ -196,10 +198,15 @@ def not_all_broken(folder: Path, count: int, broken: "Sequence[Broken]") -> None
     Raises:
         ValueError: nothing there is a result.
     """
-    for file in broken:
-        print(f"note: {file}", file=sys.stderr)
+    tell_skipped(broken)
     if broken and not count:
         raise ValueError(f"No file in {str(folder)!r} can be read as a result.")
+
+
+def tell_skipped(broken: "Sequence[Broken]") -> None:
+    """Say on standard error what was skipped."""
+    for file in broken:
+        print(f"note: {file}", file=sys.stderr)
 
 
 def _found(folder: Path, where: str | None) -> "list[Result]":
@@ -215,8 +222,10 @@ def _found(folder: Path, where: str | None) -> "list[Result]":
 
 def readme_of(folder: Path) -> Path | None:
     """The README.md beside a folder of results, unless it shows the leaderboard of another."""
+    from harness.disk import text_of
+
     readme = folder.resolve().parent / "README.md"
-    text = readme.read_text("utf-8") if readme.is_file() else None
+    text = text_of(readme)
     if text is None:
         return None
     own = f"({folder.resolve().name}/LEADERBOARD.md)" in text
@@ -234,14 +243,7 @@ def refresh(page: Path, folder: Path, check: bool) -> int:
             return markdown(sheets(found))
         raise ValueError(f"{page} has a table of results that are not in {str(folder)!r}: {where}.")
 
-    after = refreshed(before, made)
-    if check and before != after:
-        said = "the same command without --check makes its tables anew"
-        print(f"{page} is behind {folder}: {said}", file=sys.stderr)
-        return 1
-    if before != after:
-        page.write_text(after, "utf-8")
-    return 0
+    return settle({page: refreshed(before, made)}, check)
 
 
 def _said(value: Any) -> str:

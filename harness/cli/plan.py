@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from inspect import Parameter, signature
@@ -15,6 +14,7 @@ import typer
 from typer import Option
 
 from harness.cli.run import run
+from harness.cli.settle import settle
 
 if TYPE_CHECKING:
     from harness.plan import Options, Planned
@@ -77,7 +77,7 @@ def plan(
 ) -> None:
     """Cost a grid before it runs."""
     if page:
-        raise typer.Exit(_refresh(page, check))
+        raise typer.Exit(settle({page: refreshed(page.read_text("utf-8"))}, check))
     if check:
         raise typer.BadParameter("--check is for --page")
     if not gpu and (gpus > 1 or share > 1 or offload == "auto"):
@@ -88,8 +88,10 @@ def plan(
         raise typer.BadParameter("--gpu counts in bfloat16: leave --dtype out")
     options = _options(given, stand_in or bool(gpu))
     from harness.plan import plan as planned
+    from harness.plan import see_that_some_can_run
 
     cells = planned(options, stand_in=stand_in)
+    see_that_some_can_run(cells)
     if gpu:
         _on_gpus(cells, gpu, gpus, share, offload == "auto", form)
     elif stand_in:
@@ -181,17 +183,6 @@ def _told(flags: str) -> str:
     with redirect_stdout(StringIO()) as printed:
         app(["plan", "--format", "markdown", *shlex.split(flags)], standalone_mode=False)
     return f"\n{printed.getvalue()}\n"
-
-
-def _refresh(page: Path, check: bool) -> int:
-    before = page.read_text("utf-8")
-    after = refreshed(before)
-    if check and before != after:
-        print(f"{page} is behind: run harness plan --page {page}", file=sys.stderr)
-        return 1
-    if before != after:
-        page.write_text(after, "utf-8")
-    return 0
 
 
 def _with_the_flags_of_a_run() -> None:

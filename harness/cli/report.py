@@ -12,6 +12,7 @@ from harness.cli.look import Folder, Where
 if TYPE_CHECKING:
     from harness.cell import Result
     from harness.report.paper import Inputs
+    from harness.store import Store
 
 PLOT_EXAMPLES = (
     "harness plot --output curve.png --where 'model=toy task=perplexity'\n\n"
@@ -42,7 +43,7 @@ def plot(
     folder: Folder = Path("results"),
 ) -> None:
     """Draw what was measured."""
-    from harness.cli.look import _found
+    from harness.cli.look import _found, tell_skipped
     from harness.report.figures import depth, length, position
     from harness.report.figures.saved import save
     from harness.report.sheet import apart_by_name
@@ -55,8 +56,9 @@ def plot(
     elif kind == "curve":
         figure = length.draw(shown, _windows(found, folder))
     else:
-        losses = (Store(folder).losses(result.cell) for result in found)
-        kept = list(zip(shown, losses, strict=True))
+        store = Store(folder)
+        kept = [(one, store.losses(r.cell)) for one, r in zip(shown, found, strict=True)]
+        tell_skipped(store.broken)
         figure = position.draw(kept, _windows(found, folder))
     save(figure, output)
 
@@ -86,15 +88,19 @@ def report(
     ] = Path("benchmarks/figures"),
 ) -> None:
     """Make a paper's figures and tables, or the pictures of a page, from results."""
+    from harness.cli.look import tell_skipped
     from harness.report import paper as made
+    from harness.store import Store
 
     target = paper or figures
     if target is None or (paper and figures):
         raise typer.BadParameter("give --paper DIR, or --figures DIR")
     searches = search or sorted((folder / "search").glob("*.search.json"))
     trainings = training or sorted(log.parent for log in (folder / "training").glob("*/log.jsonl"))
-    given = _inputs(folder, where, searches, trainings, benchmarks)
+    store = Store(folder)
+    given = _inputs(store, where, searches, trainings, benchmarks)
     report = made.paper(given) if paper else made.page(given)
+    tell_skipped(store.broken)
     for line in report.left_out:
         print(f"note: {line}", file=sys.stderr)
     if check:
@@ -111,14 +117,14 @@ def report(
 
 
 def _inputs(
-    folder: Path, where: str | None, searches: list[Path], trainings: list[Path], benchmarks: Path
+    store: "Store", where: str | None, searches: list[Path], trainings: list[Path], benchmarks: Path
 ) -> "Inputs":
     from harness.archive import whole
     from harness.cli.look import _found
     from harness.report.paper import Inputs
     from harness.report.sheet import apart_by_name
-    from harness.store import Store
 
+    folder = store.root
     found = _found(folder, where)
     every = whole(folder, found)
     named = apart_by_name(every)
@@ -127,7 +133,7 @@ def _inputs(
     return Inputs(
         results=[one for one in named if kept[one.cell] in shown],
         whole=named,
-        losses=lambda cell: Store(folder).losses(kept[cell]),
+        losses=lambda cell: store.losses(kept[cell]),
         windows=_windows(found, folder),
         searches=searches,
         trainings=trainings,

@@ -33,6 +33,7 @@ HELP = (
     "result cannot be read, with 2 if the command is wrong, with 130 if interrupted."
 )
 INTERRUPTED = "Interrupted before anything was measured."
+STORED = "Interrupted. What was measured is stored, and the same command shows it."
 Names = list[str] | None
 
 
@@ -275,7 +276,7 @@ def _planned(options: "Options") -> "tuple[list[Planned], bool]":
         LookupError, ValueError: what `harness.plan.plan` raises, or no model could be read.
     """
     from harness.model import Unread
-    from harness.plan import plan
+    from harness.plan import plan, see_that_some_can_run
 
     found: list[Planned] = []
     unread: list[Unread] = []
@@ -286,9 +287,7 @@ def _planned(options: "Options") -> "tuple[list[Planned], bool]":
             unread.append(error)
     if unread and not found:
         raise unread[0]
-    if found and all(planned.unfit for planned in found):
-        cell, reason = found[0].cell, str(found[0].unfit).rstrip(".")
-        raise ValueError(f"{cell.method} cannot run on {cell.model}: {reason}.")
+    see_that_some_can_run(found)
     for error in unread:
         typer.echo(f"note: {error} The other models go on.", err=True)
     return found, bool(unread)
@@ -356,9 +355,13 @@ def _measure(
             dismiss(options)
         if code and not measured:
             typer.echo(INTERRUPTED, err=True)
-        found = [result for planned in plan if (result := store.get(planned.cell))]
-        _name_broken(store)
-        _print_results(plan, found, as_json)
+        try:
+            found = [result for planned in plan if (result := store.get(planned.cell))]
+            _name_broken(store)
+            _print_results(plan, found, as_json)
+        except KeyboardInterrupt:
+            typer.echo(STORED, err=True)
+            return 130
     unread = len(found) < len(plan)
     return code or int(unread or any(result.status == "failed" for result in found))
 

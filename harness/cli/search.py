@@ -1,6 +1,5 @@
 """`harness search`: find a method's factors for a model and a length."""
 
-import json
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -173,8 +172,9 @@ def _searched(wish: "Wish", plan: bool) -> None:
 
 def _tell_how_to_run(model: str, method: str, factors: Path) -> None:
     from harness.catalog import extended
+    from harness.disk import read_json
 
-    s = float(json.loads(factors.read_text("utf-8"))["factor"])
+    s = float(read_json(factors)["factor"])
     spec = extended(method, {"factors": str(factors), "factor": s})
     typer.echo(f"harness run --model {model} --method {spec} ...")
 

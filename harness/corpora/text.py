@@ -71,6 +71,18 @@ class Corpus(ABC):
 def texts_of_rows(
     rows: Iterator[dict[str, Any]], column: str, join: str, name: str, grouped: bool = False
 ) -> Iterator[Text]:
+    """A text of each row that has one, or of all rows whose column `join` is alike.
+
+    Args:
+        rows: by column.
+        column: that of the text.
+        join: that by which rows are joined; empty: none is.
+        name: of the corpus, for messages.
+        grouped: rows to be joined stand together.
+
+    Raises:
+        ValueError: the column holds no text.
+    """
     rows = (row for row in rows if row[column] is not None)
     if join:
         texts = (("", str(row[join]), _text_of(row, column, name)) for row in rows)
@@ -79,6 +91,7 @@ def texts_of_rows(
 
 
 def as_text(row: dict[str, Any], i: int, column: str, name: str) -> Text:
+    """The i-th row's, by its title; raises ValueError where the column holds no text."""
     return Text(_title(row, i), (_text_of(row, column, name),))
 
 
@@ -99,6 +112,7 @@ def joined(rows: Iterator[tuple[str, str, str]], grouped: bool = False) -> Itera
 
 
 def require(columns: list[str], there: Iterable[str], where: object) -> None:
+    """See that all columns are there; raises LookupError, which names the one that is not."""
     there = list(there)
     for column in columns:
         if column not in there:

@@ -58,7 +58,7 @@ def attend_in_parts(
     softcap: float | None = None,
     memory: OnDevice = ON_DEVICE,
 ) -> Tensor:
-    """The same by one softmax over several views, disjoint in the keys that each query sees.
+    """As `attend`, by one softmax over several views that share no key a query sees.
 
     Args:
         views: of the block; each query sees a key in at least one of them.

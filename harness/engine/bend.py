@@ -47,7 +47,7 @@ class Attend(Protocol):
         ...
 
     def in_parts(self, views: Sequence[View], v: Tensor, *, scale: float) -> Tensor:
-        """The same by one softmax over several views; no key is seen in two of them."""
+        """As by `__call__`, by one softmax over several views; no key is seen in two of them."""
         ...
 
 

@@ -64,7 +64,7 @@ def blocks(runs: Sequence[Run], size: int) -> list[Block]:
 
 
 def wanted_only(runs: Sequence[Run], wanted: Tensor, size: int) -> list[Block]:
-    """The same for the last layer: stretches without a wanted row only store their keys."""
+    """As `blocks`, for the last layer: stretches without a wanted row only store their keys."""
     found = []
     for run in runs:
         inside = wanted[(wanted >= run.row) & (wanted < run.row + run.length)] - run.row

@@ -57,7 +57,7 @@ class Held:
     def more(
         self, tokens: Sequence[int], step: Callable[[int], None] = lambda tokens: None
     ) -> Tensor:
-        """The same after what is held and these tokens behind it."""
+        """As `read`, of what may follow what is held and these tokens behind it."""
         with engaged(self.model):
             self._make_room(len(self.tokens) + len(tokens))
             for start in range(0, len(tokens), self.block):

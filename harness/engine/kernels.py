@@ -32,18 +32,25 @@ class Kernel:
     call: Callable[[Tensor, Tensor, Tensor, bool, float], tuple[Tensor, Tensor]]
 
 
-def torch_cpu(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float):
+def torch_cpu(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    """Flash attention of torch for processors."""
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         q, k, v, 0.0, causal, scale=scale
     )
 
 
-def native_cpu(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float):
+def native_cpu(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float
+) -> tuple[Tensor, Tensor]:
+    """The kernel of `harness.engine.native`, and torch's for what it does not fit."""
     kernel = native.attention if native.fits(q, k, v, scale) else torch_cpu
     return kernel(q, k, v, causal, scale)
 
 
-def torch_cuda(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float):
+def torch_cuda(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Flash attention of torch for GPUs."""
     # Fewer key heads need no repeating: torch's own grouped attention hands them to this operator
     # as they are, and `mha_fwd` in its flash_api.cpp only asks that they divide the query heads.
     dim = q.shape[-1]
@@ -57,7 +64,8 @@ def torch_cuda(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float):
 
 def flash_attn(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float, softcap: float | None = None
-):
+) -> tuple[Tensor, Tensor]:
+    """The package of that name, which caps logits, too (Dao 2023)."""
     from flash_attn import flash_attn_func
 
     out, lse, _ = flash_attn_func(

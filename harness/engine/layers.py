@@ -92,7 +92,7 @@ class Stack:
         return self.embedding_norm(self.embedding(tokens[None]))
 
     def embedded(self, tokens: Tensor, size: int) -> Tensor:
-        """The same of many tokens, (n,) on the processor, `size` at a time, in memory's room."""
+        """As `embed`, of many tokens, (n,) on the processor, `size` at a time, in memory's room."""
         found = None
         for start in range(0, len(tokens), size):
             some = self.embed(tokens[start : start + size].to(self.device))
@@ -117,7 +117,7 @@ class Stack:
             return None
 
     def one_each(self, index: int, hidden: Tensor, positions: Tensor, keys: Any) -> Tensor:
-        """The same for a row of each of several inputs, at positions of their own, (1, n, hidden).
+        """As `run`, for a row of each of several inputs, at positions of their own, (1, n, hidden).
 
         Args:
             index: of the layer.

@@ -109,7 +109,7 @@ class OnDevice:
         return _apart(shape, like) if like.device.type == "cpu" else like.new_empty(shape)
 
     def room_for_keys(self, capacity: int, like: Tensor) -> Tensor:
-        """The same for keys or values, (1, heads, T, dim)."""
+        """As `empty`, for keys or values, (1, heads, T, dim)."""
         return self.empty((1, like.shape[1], capacity, like.shape[3]), like)
 
     def here(self, x: Tensor) -> Tensor:

@@ -1,33 +1,26 @@
 """Two runs on one results folder: harmless, and the second is told of the first."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+
+from harness.disk import held
+from harness.plan import Watch
+from harness.store import Store
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[bool]:
-    """Whether nobody else on this machine holds the folder; while in here, we do.
+def filling(store: Store, watch: Watch, how: str = "") -> Iterator[bool]:
+    """Whether no other run on this machine fills the folder, which is said else; in here, we do.
 
-    The system lets go for whoever dies, and no file is left; where it knows no such locks, every
-    run believes it is alone, as it may.
+    Args:
+        store: of the folder.
+        watch: who is told.
+        how: what this run does about it.
     """
-    try:
-        import fcntl
-    except ImportError:
-        yield True
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        alone = True
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            alone = False
-        except OSError:
-            pass  # a disk without locks
+    with held(store.runs) as alone:
+        if not alone:
+            watch.note(
+                f"Another harness run is filling {str(store.root)!r}: {how}what either has "
+                "finished is not run again."
+            )
         yield alone
-    finally:
-        os.close(handle)

@@ -10,7 +10,7 @@ from harness.corpora import label_of, place_of, reading
 from harness.engine.evaluate import BLOCK
 from harness.engine.offload import memory
 from harness.engine.parallel import ALONE, Alone, out_of_memory
-from harness.executors.holding import held
+from harness.executors.holding import filling
 from harness.executors.work import Work, units
 from harness.model import Live, load
 from harness.plan import Options, Planned, Watch
@@ -40,12 +40,8 @@ def execute(
     What another run on the same folder finishes meanwhile is not run again; of two such runs the
     second begins at the other end.
     """
-    with held(store.runs) as alone:
+    with filling(store, watch, "this one begins at the other end, and ") as alone:
         if not alone:
-            watch.note(
-                f"Another harness run is filling {str(store.root)!r}: this one begins at the other "
-                "end, and what either has finished is not run again."
-            )
             plan = [planned for unit in reversed(units(plan)) for planned in unit]
         yield from fill(plan, store, options, watch, host)
 

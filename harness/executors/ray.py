@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import machine
 from harness.cell import Result
+from harness.executors.holding import filling
 from harness.executors.queue import Queue, Unit
 from harness.executors.together import Together
 from harness.executors.work import Work, units
@@ -63,7 +64,7 @@ class Ray:
             LookupError: no cluster is at the address.
             ValueError: there are fewer GPUs than workers.
         """
-        with _connected(self.address) as ray:
+        with filling(store, watch), _connected(self.address) as ray:
             places = slots(ray.nodes(), self.workers, self.gpus, options.device)
             crew = Crew(ray, places, options)
             try:

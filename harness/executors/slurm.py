@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.cell import Cell, Result
 from harness.executors import work
+from harness.executors.holding import filling
 from harness.executors.together import Together
 from harness.plan import Options, Planned, Watch
 from harness.store import Store
@@ -51,6 +52,12 @@ class Slurm:
             ModuleNotFoundError: submitit is not installed.
             ValueError: no job can be submitted from here, or not with these words.
         """
+        with filling(store, watch):
+            yield from self._fill(plan, store, options, watch)
+
+    def _fill(
+        self, plan: Sequence[Planned], store: Store, options: Options, watch: Watch
+    ) -> Iterator[Result]:
         folder = store.root.resolve() / "jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{_short()}"
         queue = self._queue(folder, plan)
         files = work.write(plan, options, folder)

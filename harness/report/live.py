@@ -67,8 +67,7 @@ class Progress:
         self.done += 1
         self.memory = max(self.memory, result.peak_memory)
         self._spent += self._cost.get(result.cell, 0.0)
-        if result.cell in self.current:
-            self.current.remove(result.cell)
+        self.current = [cell for cell in self.current if cell != result.cell]
 
 
 class Display:
@@ -202,10 +201,10 @@ def size(count: float) -> str:
 
 
 def _current(progress: Progress) -> str:
-    if not progress.current:
+    current = progress.current  # once: cells end while another thread draws
+    if not current:
         return "getting ready"
-    cell = progress.current[-1]
-    count = len(progress.current)
+    cell, count = current[-1], len(current)
     lengths = label(cell.length) if count == 1 else f"{count} lengths to {label(cell.length)}"
     return (
         f"{named(cell)} · {readable(cell.task)} · {lengths} · "

@@ -20,6 +20,7 @@ from harness.cell import SHIPPED, Cell, Result
 from harness.lengths import label
 from harness.report.board import Board, Row, Section, fewer
 from harness.report.live import duration, size
+from harness.report.reach import CLAIM
 from harness.report.sheet import readable, told, written
 
 LARGEST = 3_000_000
@@ -49,6 +50,7 @@ def html(board: Board, printed: Sequence[Data], look: Look) -> str:
     )
     return environment.get_template("leaderboard.html.j2").render(
         board=board,
+        claim=CLAIM.capitalize(),
         published=sum(len(section["rows"]) for section in printed),
         data=htmlsafe_json_dumps(contents(board, printed, look), dumps=dumps),
         style=style,
@@ -75,11 +77,15 @@ def contents(board: Board, printed: Sequence[Data], look: Look) -> Data:
     return {"sections": [*measured, *printed]}
 
 
-def command(row: Row) -> str:
+def command(row: Row, *, trusting: bool = False) -> str:
     """What makes a row again, into another folder, for in its own the cells are done.
 
     Corpora and models of one's own are called as whoever measured them called them; `harness
     explain` finds where they are.
+
+    Args:
+        row: of a table.
+        trusting: whether code that came with the model was allowed to run.
     """
     model, settings = split(row.cell.model)
     words = {
@@ -90,7 +96,8 @@ def command(row: Row) -> str:
         "dtype": settings.get("dtype", "bfloat16"),
         "results": "again",
     }
-    return shlex.join(["harness", "run", *(w for key in words for w in (f"--{key}", words[key]))])
+    said = [w for key in words for w in (f"--{key}", words[key])]
+    return shlex.join(["harness", "run", *said, *(["--trust-remote-code"] if trusting else [])])
 
 
 @cache
@@ -124,6 +131,10 @@ def _section(section: Section, look: Look) -> Data:
 
 def _row(row: Row, section: Section, look: Look) -> Data:
     held, tax = row.held, row.tax
+    scored = [cell for cell in row.cells if cell["value"] is not None]
+    longest = scored[-1] if scored else row.cells[-1]
+    found = look(row.cell.model_copy(update={"length": longest["length"]}))
+    trusting = bool(found and found.provenance.get("remote_code"))
     return {
         "rank": row.rank,
         "ranked": f"{'≤ ' if row.open else ''}{row.rank or ''}",
@@ -145,8 +156,8 @@ def _row(row: Row, section: Section, look: Look) -> Data:
         "budget": counted(row.trained_tokens),
         "window": label(row.trained_length) if row.trained_length else "",
         "points": [_point(cell) for cell in row.cells],
-        "facts": _facts(row, section, look),
-        "command": command(row),
+        "facts": _facts(row, section, found),
+        "command": command(row, trusting=trusting),
     }
 
 
@@ -158,11 +169,9 @@ def _point(cell: Data) -> list[Any]:
     return [cell["length"], shown.text, shown.interval, *numbers]
 
 
-def _facts(row: Row, section: Section, look: Look) -> list[tuple[str, str]]:
+def _facts(row: Row, section: Section, found: Result | None) -> list[tuple[str, str]]:
     """Where a row's numbers come from, in words."""
     scored = [cell for cell in row.cells if cell["value"] is not None]
-    longest = scored[-1] if scored else row.cells[-1]
-    found = look(row.cell.model_copy(update={"length": longest["length"]}))
     facts = [
         ("items", _between([cell["n"] for cell in scored])),
         ("corpus", section.corpus),
@@ -188,6 +197,7 @@ def _made(result: Result | None) -> list[tuple[str, str | None]]:
     commit = str(facts.get("commit") or "")[:12]
     return [
         ("weights", str(facts.get("weights") or "")[:12]),
+        ("code of the model's own", "allowed to run" if facts.get("remote_code") else ""),
         ("task version", str(facts.get("task_version") or "")),
         ("kernel", kernel),
         ("device", str(facts.get("device") or "")),

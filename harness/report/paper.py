@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.catalog import Kind, split
 from harness.cell import Cell, Result
+from harness.disk import text_of, write_whole
 from harness.lengths import label
 from harness.report.bibliography import Source, bibliography, idea, source
 from harness.report.figures import (
@@ -109,7 +110,7 @@ class Report:
         """Write what is not there already or is behind; says which."""
         written = [p for p, figure in self._figures(folder) if save(figure, p)]
         for name, text in self.texts.items():
-            if _read(folder / name) != text:
+            if text_of(folder / name) != text:
                 written.append(_put(folder / name, text))
         written += [
             _put(folder / n, text) for n, text in self.once.items() if not (folder / n).exists()
@@ -124,7 +125,7 @@ class Report:
             if (why := behind(figure, path))
         ]
         for name, text in self.texts.items():
-            if _read(folder / name) != text:
+            if text_of(folder / name) != text:
                 found.append(
                     f"{folder / name} {'differs' if (folder / name).exists() else 'is missing'}"
                 )
@@ -214,13 +215,24 @@ def _pictures(given: Inputs, left_out: list[str]) -> Iterator[Picture]:
         "quality by training tokens": front.pictures(results),
         "progress of a search": search.pictures(given.searches),
         "training loss": training.pictures(given.trainings),
-        "memory and time": cost.pictures(results, given.benchmarks),
+        "memory and time": cost.pictures(results, _benchmarks(given.benchmarks, left_out)),
     }
     for kind, pictures in kinds.items():
         try:
             yield from pictures
         except ValueError as why:
             left_out.append(f"{kind} is not drawn: {why}")
+
+
+def _benchmarks(files: Iterable[Path], left_out: list[str]) -> list[cost.Benchmark]:
+    """Those that hold figures; a file that does not says so in `left_out`."""
+    found = []
+    for file in files:
+        try:
+            found.append(cost.read(file))
+        except (OSError, ValueError) as why:
+            left_out.append(f"a benchmark is not drawn: {why}")
+    return found
 
 
 def _sources(results: Sequence[Result]) -> Iterator[Cited]:
@@ -266,11 +278,7 @@ def _table(name: str, table: PaperTable) -> str:
     )
 
 
-def _read(path: Path) -> str | None:
-    return path.read_text("utf-8") if path.is_file() else None
-
-
 def _put(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")
+    write_whole(path, text)
     return path

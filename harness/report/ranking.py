@@ -9,7 +9,7 @@ from harness.catalog import split
 from harness.lengths import label
 from harness.report.board import Board, Row, Section
 from harness.report.page import between, counted, percent
-from harness.report.reach import Tax
+from harness.report.reach import CLAIM, Tax
 from harness.report.sheet import readable, told, written
 from harness.report.table import escaped
 
@@ -31,10 +31,9 @@ BRACKETS = (
     "that it reads, nothing is ranked."
 )
 COLUMNS = (
-    "**Claimed** is what a method's factor makes of the original length, or what a checkpoint's "
-    "page says; a method that takes its factor from the input claims nothing. The **short-context "
-    "tax** is what it loses within the original length, at the longest of these, as a share of "
-    "what the model as it is has there: below 0, it gains."
+    f"**Claimed** is {CLAIM}. The **short-context tax** is what it loses within the original "
+    "length, at the longest of these, as a share of what the model as it is has there: below 0, it "
+    "gains."
 )
 NOTED = r"\*"
 SETTINGS = (

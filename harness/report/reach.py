@@ -25,6 +25,11 @@ LOWER = re.compile(r"perplexity|ppl|bits_per_byte|loss|brier|^ter$", re.IGNORECA
 MOST = {"clex": 16}
 """How many times further than trained a method reads at most, where its spec does not say: the
 defaults of files that would bring torch."""
+CLAIM = (
+    "what a method's factor, or the most that it takes, makes of the original length, or what a "
+    "checkpoint's page says; a method that takes its factor from the input claims nothing"
+)
+"""Of `claimed`, for readers."""
 BUDGET = re.compile(r": (?:([\d,]+) tokens of .* updates, )?sequences of ([\d,]+)$", re.DOTALL)
 
 

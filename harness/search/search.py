@@ -13,7 +13,7 @@ from typing import Any
 from harness import catalog, machine
 from harness.corpora import label as corpus_label
 from harness.cost import shape_of
-from harness.disk import takes_files, write_whole
+from harness.disk import read_json, takes_files, write_whole
 from harness.learned import strange
 from harness.lengths import label
 from harness.model import Card, describe, tokenizer
@@ -302,12 +302,12 @@ class Search:
         """What was appended to the file before this search went on."""
         if not self.place.exists():
             return {}
-        before = json.loads(self.place.read_text("utf-8-sig"))
+        before = read_json(self.place)
         return {"short": before["short"]} if "short" in before else {}
 
     def _appended(self, found: dict[str, Any]) -> dict[str, Any]:
         """The file as it is, with this part in it."""
-        whole = json.loads(self.place.read_text("utf-8-sig"))
+        whole = read_json(self.place)
         others = [part for part in whole.get("short", []) if part["up_to"] != found["target"]]
         short = [*others, {"up_to": found["target"], **found}]
         return whole | {"short": sorted(short, key=lambda part: part["up_to"])}

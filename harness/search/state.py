@@ -10,7 +10,7 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
-from harness.disk import write_whole
+from harness.disk import read_json, write_whole
 from harness.search.evolution import Table
 from harness.search.space import Individual
 
@@ -35,7 +35,7 @@ class State:
         """
         state = cls(place, search)
         try:
-            kept = json.loads(place.read_text("utf-8"))
+            kept = read_json(place)
             then, individuals = kept["search"], kept["individuals"]
             for one in individuals:
                 it = Individual(tuple(one["hundredths"]), one["start_tokens"])

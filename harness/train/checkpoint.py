@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from harness import catalog, machine
 from harness.adapters import ADAPTER
-from harness.disk import saving, write_whole
+from harness.disk import read_json, saving, write_whole
 from harness.model import KNOWN, Card, Live, tokenizer
 from harness.train.course import Course, memory
 from harness.train.moving import save_own
@@ -84,7 +84,7 @@ def own(output: Path, facts: dict[str, Any]) -> None:
             )
         return
     try:
-        was = json.loads(plan.read_text("utf-8"))
+        was = read_json(plan)
     except ValueError:
         was = None
     if not isinstance(was, dict):
@@ -121,7 +121,7 @@ def newest(output: Path) -> Path | None:
 
 def _whole(save: Path) -> bool:
     try:
-        return bool(json.loads((save / "trainer_state.json").read_text("utf-8"))["global_step"])
+        return bool(read_json(save / "trainer_state.json")["global_step"])
     except (OSError, ValueError, KeyError):
         return False
 

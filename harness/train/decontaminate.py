@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness import corpora, nearest
+from harness import corpora, disk, nearest
 from harness.reader import TokenReader
 from harness.train.packing import open_sequences, read_card
 
@@ -262,12 +262,6 @@ def report_of(output: Path) -> Path:
 
 
 def _write_whole(path: Path, lines: Iterable[str]) -> None:
-    """Beside, then renamed into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.part")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with disk.whole(path) as file:
+        file.writelines(f"{line}\n".encode() for line in lines)

@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness import corpora, nearest
-from harness.gridfile import Loader
+from harness import corpora, gridfile, nearest
 from harness.reader import TokenReader
 from harness.train.folder import Writer
 from harness.train.packing import AsClex, Carried, Packed, Read, dtype, read
@@ -108,15 +106,10 @@ def parse(file: Path) -> Mixture:
     """Read a mixture file.
 
     Raises:
-        ValueError: it is malformed; says where.
+        ValueError: it is malformed or larger than people write; says where.
         OSError: it cannot be read.
     """
-    try:
-        words = yaml.load(file.read_text("utf-8"), Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is no mixture file: {error}.") from None
-    if not isinstance(words, dict):
-        raise ValueError(f"{file} is no mixture file: write parts, each with share and corpus.")
+    words = gridfile.read(file, "mixture", "parts, each with share and corpus")
     try:
         return Mixture.model_validate(words)
     except ValidationError as error:

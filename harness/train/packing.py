@@ -5,7 +5,6 @@ as it takes. The packer of CLEX (https://github.com/DAMO-NLP-SG/CLEX) drops what
 buffer; this one carries it on, and says at the end what was too short for one more sequence.
 """
 
-import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy as np
 
 from harness import corpora
 from harness.corpora import Text
+from harness.disk import read_json
 from harness.lengths import label as written
 from harness.reader import TokenReader
 
@@ -250,14 +250,12 @@ def read_card(folder: Path) -> dict[str, Any]:
         ValueError: it has none.
     """
     try:
-        card: dict[str, Any] = json.loads((folder / CARD).read_text("utf-8"))
+        card: dict[str, Any] = read_json(folder / CARD)
     except FileNotFoundError:
         raise ValueError(
             f"{folder} has no {CARD}: make such a folder with harness data build, or name its "
             f"texts: text:{folder}."
         ) from None
-    except ValueError as error:
-        raise ValueError(f"{folder / CARD} is no JSON: {error}.") from None
     if not isinstance(card, dict) or (lost := CARRIED - card.keys()):
         said = f"no {', '.join(sorted(lost))}" if isinstance(card, dict) else "no object"
         raise ValueError(f"{folder / CARD} holds {said}: build the folder anew.")

@@ -5,7 +5,6 @@ lengths that training can bear, and what it has learned then carries a last sear
 training, to the final length. That costs short inputs, which get factors of their own.
 """
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness import catalog
+from harness.disk import read_json
 from harness.lengths import label
 from harness.model import describe
 from harness.search.search import prepare
@@ -140,5 +140,5 @@ def _check(wish: Wish, through: Sequence[int], short: Sequence[int]) -> None:
 
 def _with(spec: str, factors: Path) -> str:
     """The method with these factors, at the s they were searched for."""
-    made_for = json.loads(factors.read_text("utf-8"))["factor"]
+    made_for = read_json(factors)["factor"]
     return catalog.extended(spec, {"factors": str(factors), "factor": float(made_for)})

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from harness.disk import read_json, whole
 from harness.library import library_files, split_of
 from harness.train.quiz import Quiz, names_in
 
@@ -169,9 +170,7 @@ def train(
     plan = plan if steps is None else plan.shrunk(steps)
     if (output / "config.json").exists() and not (output / "checkpoint.pt").exists():
         recipe = output / "recipe.json"
-        if recipe.exists() and json.loads(recipe.read_text()) == json.loads(
-            json.dumps(asdict(plan))
-        ):
+        if recipe.exists() and read_json(recipe) == json.loads(json.dumps(asdict(plan))):
             log("It is trained already.")
             return
         raise ValueError(f"{output} holds another model: give another folder with --output.")
@@ -365,9 +364,8 @@ def _resume(run: Run, checkpoint: Path, plan: Plan) -> None:
 
 
 def _write_whole(checkpoint: Path, run: Run, plan: Plan) -> None:
-    beside = checkpoint.with_suffix(".part")
-    torch.save({**run.state(), "plan": json.dumps(asdict(plan))}, beside)
-    beside.replace(checkpoint)
+    with whole(checkpoint) as file:
+        torch.save({**run.state(), "plan": json.dumps(asdict(plan))}, file)
 
 
 def _export(run: Run, plan: Plan, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:

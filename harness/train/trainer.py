@@ -19,7 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from harness import catalog, machine
-from harness.disk import saving, write_whole
+from harness.disk import parsed, saving, write_whole
 from harness.families import family_of
 from harness.method import Method, Recipe
 from harness.model import describe, load, quiet
@@ -400,7 +400,7 @@ class _Telling(TrainerCallback):
 def _step(line: str) -> int:
     """Of a line of the log; 0 of one that was not written whole."""
     try:
-        return int(json.loads(line)["step"])
+        return int(parsed(line, "it")["step"])
     except (ValueError, KeyError, TypeError):
         return 0
 

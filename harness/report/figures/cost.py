@@ -5,7 +5,6 @@ so a line is the median over methods and its band their range; what was read by 
 another device or with another kernel, is another line.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.catalog import split
 from harness.cell import Result
+from harness.disk import read_json
 from harness.report.figures.style import (
     COLOURS,
     DOUBLE,
@@ -46,22 +46,20 @@ class Point:
     """Seconds a token."""
 
 
-def pictures(results: Sequence[Result], benchmarks: Sequence[Path]) -> Iterator[Picture]:
+Benchmark = tuple[str, list[Point]]
+"""Its model in small letters, and each of its sides."""
+
+
+def pictures(results: Sequence[Result], benchmarks: Sequence[Benchmark]) -> Iterator[Picture]:
     """One for each model, with the benchmarks of that model.
 
     Raises:
         ValueError: no result says what it took at two lengths.
     """
     found = False
-    peers = [(json.loads(path.read_text("utf-8"))) for path in benchmarks]
     for base in dict.fromkeys(r.cell.base for r in results):
         mine = passes(r for r in results if r.cell.base == base)
-        beside = [
-            p
-            for kept in peers
-            if str(kept.get("settings", {}).get("model", "")).lower() == base.lower()
-            for p in sides(kept)
-        ]
+        beside = [p for model, both in benchmarks if model == base.lower() for p in both]
         if len({p.length for p in mine}) > 1:
             found = True
             where = dict.fromkeys(_device(r) for r in results if r.cell.base == base)
@@ -76,6 +74,20 @@ def pictures(results: Sequence[Result], benchmarks: Sequence[Path]) -> Iterator[
             )
     if not found:
         raise ValueError("no model's results say what passes of two lengths took")
+
+
+def read(file: Path) -> Benchmark:
+    """A benchmark's figures.
+
+    Raises:
+        ValueError: the file holds none.
+        OSError: it cannot be read.
+    """
+    kept = read_json(file)
+    try:
+        return str(kept.get("settings", {}).get("model", "")).lower(), sides(kept)
+    except (AttributeError, TypeError):
+        raise ValueError(f"{file} holds no benchmark's figures.") from None
 
 
 @styled

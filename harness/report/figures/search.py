@@ -4,13 +4,13 @@ Ding et al. 2024, https://arxiv.org/abs/2402.13753, figure 6, draw the same. A s
 state beside its factors, as NAME.search.json.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from math import exp
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.disk import read_json
 from harness.lengths import label
 from harness.report.figures.style import (
     COLOURS,
@@ -61,7 +61,7 @@ def read(place: Path) -> dict[str, Any]:
         ValueError: the file holds none, or no generation with a finite loss yet.
     """
     try:
-        kept = json.loads(place.read_text("utf-8"))
+        kept = read_json(place)
         lines = [
             (line["evaluations"], line["best"], line["worst_parent"]) for line in kept["history"]
         ]

@@ -3,12 +3,12 @@
 `harness train` keeps a line for each update in log.jsonl, and what it trains in training.json.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.disk import parsed, read_json
 from harness.report.figures.style import (
     COLOURS,
     LINES,
@@ -51,7 +51,7 @@ def pictures(places: Sequence[Path]) -> Iterator[Picture]:
 def base_of(place: Path) -> str:
     """The model that a training's folder began with, if it says."""
     try:
-        return str(json.loads((place / "training.json").read_text("utf-8"))["base"])
+        return str(read_json(place / "training.json")["base"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
@@ -64,7 +64,7 @@ def read(place: Path) -> Curve:
     """
     log = place / "log.jsonl" if place.is_dir() else place
     try:
-        entries = [json.loads(line) for line in log.read_text("utf-8").splitlines() if line]
+        entries = [parsed(line, log) for line in log.read_text("utf-8").splitlines() if line]
         curve = [(int(entry["tokens"]), float(entry["loss"])) for entry in entries]
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(
