@@ -152,7 +152,10 @@ def resolved(words):
     spec = catalog.members("tasks", task)
     assert spec == [task]
     return Cell(
-        model=named, method=settled(method, chosen, card), task=_task(task, chosen), length=length
+        model=named,
+        method=settled(method, chosen, card),
+        task=_task(task, chosen, False),
+        length=length,
     )
 
 
@@ -166,7 +169,7 @@ def test_a_cells_command_means_the_same_cell(method, task):
         cell = Cell(
             model="toy,dtype=float32",
             method=settled(method, chosen, card),
-            task=_task(task, chosen),
+            task=_task(task, chosen, False),
             length=length,
         )
         words = again(cell)
@@ -179,7 +182,7 @@ def test_a_command_survives_the_shell(tmp_path):
     (tmp_path / "my books/a.txt").write_text("some words")
     place = f"text:{tmp_path / 'my books'}"
     chosen = options({"method": "none", "task": "perplexity", "lengths": "4k", "corpus": place})
-    cell = Cell(model="toy", method="none", task=_task("perplexity", chosen), length=4096)
+    cell = Cell(model="toy", method="none", task=_task("perplexity", chosen, False), length=4096)
     lost = again(cell)
     assert "the corpus text:my books@" in lost.missing[0]
     words = again(cell, Places(corpora=(place,)))
