@@ -150,7 +150,8 @@ def _values(layers: tuple[Any, ...], key: str, text: str, spec: str) -> dict[int
     """
     having = {i: one for i, one in enumerate(layers) if key in {f.name for f in fields(one)}}
     kinds = {i: _types(type(one))[key] for i, one in having.items()}
-    found, refused = {}, None
+    found: dict[int, Any] = {}
+    refused: ValueError | None = None
     for i, kind in kinds.items():
         try:
             found[i] = _read(key, text, kind)

@@ -92,7 +92,8 @@ def one_layer(config: Any) -> Any:
 
     one = deepcopy(getattr(config, "text_config", config))
     one.num_hidden_layers = 1
-    if "frequencies" in (rope := parameters(one)):  # whose rule is code that is not run here
+    rope: Any = parameters(one)
+    if "frequencies" in rope:  # whose rule is code that is not run here
         rope["rope_type"] = "default"
     if kinds := getattr(one, "layer_types", None):
         one.layer_types = ["full_attention" if "full_attention" in kinds else kinds[0]]

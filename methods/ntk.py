@@ -20,8 +20,8 @@ PAPER = replace(
     sources={**LCEG.sources, "factor": "LCEG: rows trained at 32k, over LLaMA-2's 4,096"},
     disagreements=(
         *LCEG.disagreements,
-        "It was published without training: this is LCEG's row. There the base is raised by 29, "
-        "not 8 (dynamic, factor 4, frozen at 32k: 4 x 8 - 3): as ntk,alpha=29.",
+        "It was published without training: this is LCEG's row. There the base is raised as by a "
+        "factor of 29 (dynamic, factor 4, frozen at 32k: 4 x 8 - 3).",
     ),
 )
 
@@ -32,20 +32,11 @@ class NTKAware(RotaryMethod):
     paper = "bloc97 2023, https://www.reddit.com/r/LocalLLaMA/comments/14lz7j5/"
     recipes: ClassVar[Mapping[str, Recipe]] = {"paper": PAPER}
 
-    alpha: float | None = None
-    """What the base is raised by in the place of s; None: s."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.alpha is not None and not 1 <= self.alpha <= 1e6:
-            raise ValueError(f"alpha is a number from 1 up to 1,000,000, not {self.alpha:g}.")
-
     def frequencies(self, rope: Rope, scale: float) -> Tensor:
-        return rope.ntk_aware(self.alpha or scale)
+        return rope.ntk_aware(scale)
 
     def native(self, rope: Rope, length: int) -> dict[str, Any]:
-        base = rope.ntk_base(self.alpha or self.scale(rope, length))
-        return {"rope_type": "default", "rope_theta": base}
+        return {"rope_type": "default", "rope_theta": rope.ntk_base(self.scale(rope, length))}
 
 
 method = NTKAware()

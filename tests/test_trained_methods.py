@@ -170,13 +170,8 @@ def test_the_published_numbers_are_those():
     assert told == [[400, 16, 42], [200, 32, 31337]]
     ntk = found(catalog.load("methods", "ntk"), "paper")
     own = Rope(theta=1e4, dim=128, original_length=4096)
-    lceg = catalog.load("methods", "ntk,alpha=29")
-    base = lceg.native(own, 32768)["rope_theta"]
-    assert base == pytest.approx(305922, rel=1e-4)  # what LCEG's checkpoint froze
-    assert torch.equal(lceg.encoding(own, 32768).frequencies, own.with_base(base))
+    assert own.ntk_base(29) == pytest.approx(305922, rel=1e-4)  # what LCEG's checkpoint froze
     assert ntk.factor * 4096 == ntk.sequence_length  # how far it is trained to read
-    with pytest.raises(ValueError, match="alpha is a number from 1 up"):
-        catalog.load("methods", "ntk,alpha=0.5")
 
 
 def test_a_recipe_is_printed_with_sources_and_disagreements(capsys):
