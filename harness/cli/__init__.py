@@ -33,14 +33,14 @@ from harness.cli import (
 )
 
 ELSEWHERE = {
-    "--methods": "--method",
-    "--models": "--model",
-    "--tasks": "--task",
-    **dict.fromkeys(("--limit", "--num-samples", "--n-samples"), "--samples"),
-    **dict.fromkeys(("--max-length", "--context-length", "--max-seq-length"), "--lengths"),
-    **dict.fromkeys(("--output-path", "--output-dir", "--save-dir"), "--results"),
+    "methods": "method",
+    "models": "model",
+    "tasks": "task",
+    **dict.fromkeys(("limit", "num-samples", "n-samples"), "samples"),
+    **dict.fromkeys(("max-length", "context-length", "max-seq-length"), "lengths"),
+    **dict.fromkeys(("output-path", "output-dir", "save-dir"), "results"),
 }
-"""What other programs of the field call what a flag here is for."""
+"""Flags of other programs of the field, and what is here for the same."""
 
 
 def _dashed(name: str) -> str:
@@ -182,11 +182,10 @@ def _words(error: Exception) -> str | None:
 def _called_otherwise(error: typer.TyperException) -> str | None:
     """Of a flag that this verb has by another name than other programs do."""
     name, context = getattr(error, "option_name", ""), getattr(error, "ctx", None)
-    ours = ELSEWHERE.get(_dashed(name))
-    if not ours or context is None:
-        return None
-    there = {flag for parameter in context.command.params for flag in parameter.opts}
-    return f"No such option: {name}. Here it is {ours}." if ours in there else None
+    ours = f"--{ELSEWHERE.get(_dashed(name).lstrip('-'))}"
+    flags = (parameter.opts for parameter in context.command.params) if context else ()
+    known = any(ours in names for names in flags)
+    return f"No such option: {name}. Here it is {ours}." if known else None
 
 
 def _words_of_a_machine(error: Exception) -> str | None:
