@@ -192,7 +192,7 @@ def frame(results: "Iterable[Result]") -> "pd.DataFrame":
     """
     import pandas as pd
 
-    from harness.report.where import KNOWN
+    from harness.where import KNOWN
 
     return pd.DataFrame([result.row() for result in results], columns=list(KNOWN))
 

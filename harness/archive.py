@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from harness import nearest, packs
 from harness.cell import UNEXTENDED, Cell, Result, meaning, names_of
 from harness.disk import held
-from harness.report.where import MODELS, NUMBERS, TESTS, Condition, conditions, matching
 from harness.store import Broken, Store
+from harness.where import MODELS, NUMBERS, TESTS, Condition, conditions, matching
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,8 +14,8 @@ from math import exp
 from harness import catalog
 from harness.cell import Result
 from harness.effective import ALIKE
+from harness.metric import higher_is_better
 from harness.pairing import NATS, Items, aligned, comparable, meant, name
-from harness.report.reach import higher_is_better
 from harness.stats import enough, holm, least_p, paired, sign_flip
 
 __all__ = ["between", "comparable", "compare", "floor", "matrix"]

@@ -20,9 +20,8 @@ from harness.again import again
 from harness.cell import Cell, Result, as_folder
 from harness.disk import whole, write_whole
 from harness.lengths import label
+from harness.metric import higher_is_better, is_share
 from harness.network import pinned
-from harness.report.reach import higher_is_better
-from harness.report.sheet import is_share
 from harness.store import Broken, Store
 
 OURS = "context-harness/"

@@ -143,11 +143,18 @@ def test_the_engine_knows_no_method_no_task_and_no_report():
 def test_reports_run_nothing_and_load_no_torch():
     allowed = ("harness.report", "harness.cell", "harness.catalog", "harness.lengths")
     allowed += ("harness.nearest", "harness.published", "harness.effective", "harness.pairing")
-    allowed += ("harness.checkpoints", "harness.disk")
+    allowed += ("harness.checkpoints", "harness.disk", "harness.metric")
     for path in files("harness/report"):
         strangers = {name for name in ours(path) if not name.startswith(allowed)}
         assert strangers <= {"harness.plan", "harness.stats", "harness.machine"}, path.name
         assert not {"torch", "transformers"} & {n.split(".")[0] for n in imports(path)}, path.name
+
+
+def test_only_what_is_shown_sees_a_report():
+    """The command line, the names for Python, and the pages and queries that are printed."""
+    shown = {PACKAGE / f"{name}.py" for name in ("api", "documentation", "query")}
+    for path in sorted({*PACKAGE.glob("*.py")} - shown):
+        assert not {n for n in ours(path) if n.startswith("harness.report")}, path.name
 
 
 def test_a_run_formats_nothing():
@@ -165,7 +172,7 @@ def test_the_command_line_imports_inside_the_verb_that_needs_it():
     "code",
     [
         "import harness.cli",
-        "import harness.report.table, harness.report.live, harness.report.where",
+        "import harness.report.table, harness.report.live, harness.where",
         "import harness.report.paper",
         "import harness.published, harness.report.printed",
         "import harness.store, harness.gridfile, harness.plan",

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from harness import archive, packs
 from harness.cell import Cell, Result
 from harness.cli import main
-from harness.report.where import matching
 from harness.store import Store
+from harness.where import matching
 
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
 CELLS = st.builds(Cell, model=TEXT, method=TEXT, task=TEXT, length=st.integers(1, 2**31 - 1))

@@ -17,8 +17,8 @@ from harness.compare import (
     floor,
     matrix,
 )
+from harness.metric import higher_is_better
 from harness.pairing import kept, meant, name
-from harness.report.reach import higher_is_better
 from harness.store import Store
 from harness.task import Sample
 

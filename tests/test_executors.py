@@ -23,7 +23,7 @@ from harness.executors import chosen, local, slurm, work
 from harness.executors.queue import Queue
 from harness.executors.ray import Ray, Worker, slots
 from harness.executors.slurm import Slurm
-from harness.executors.together import Together
+from harness.executors.together import JointProgress
 from harness.plan import Options, Planned, plan
 from harness.store import Store
 
@@ -193,7 +193,7 @@ def test_a_worker_has_a_gpu_or_several_of_one_node():
 
 def test_what_many_workers_tell_is_one_pass_to_the_watch(grid):
     watch = Notes()
-    together = Together(watch)
+    together = JointProgress(watch)
     first, second = grid[0].cell, grid[1].cell
     together.started("a", [first], 100)
     together.progressed("a", 30)

@@ -20,12 +20,13 @@ from harness.catalog import canonical
 from harness.cell import Cell, Result
 from harness.cli import main
 from harness.lengths import label
+from harness.metric import higher_is_better
 from harness.published import published
 from harness.report.beside import beside
 from harness.report.board import COLUMNS, board, fewer
 from harness.report.page import _made, command, fitting, html, missing, percent
 from harness.report.ranking import ranking, refreshed, summary
-from harness.report.reach import CLAIM, MOST, Curve, budget, held, higher_is_better, tax
+from harness.report.reach import CLAIM, MOST, Curve, budget, held, tax
 from harness.report.table import escaped
 from harness.store import Store
 from harness.trained import Trained

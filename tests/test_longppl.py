@@ -10,7 +10,7 @@ import torch
 from harness import catalog, contents
 from harness.cell import Cell
 from harness.cli import main
-from harness.executors.work import Work
+from harness.executors.work import CellFile
 from harness.model import load
 from harness.plan import Options, Planned
 from harness.reader import TokenReader
@@ -159,13 +159,13 @@ def test_a_worker_finds_an_evaluators_losses_where_they_were_named(tmp_path, mon
     named = catalog.extended(spec, catalog.load("tasks", spec).by_content())
     cell = Cell(model="toy", method="none", task=named, length=8192)
     planned = Planned(cell=cell, tokens=9, seconds=1.0, bytes=1, fits=True)
-    said = Work.of([planned], Options(methods=(), tasks=(), lengths=())).model_dump_json()
+    said = CellFile.of([planned], Options(methods=(), tasks=(), lengths=())).model_dump_json()
     monkeypatch.setenv("CONTEXT_HARNESS_CACHE", str(tmp_path / "elsewhere"))
     monkeypatch.setattr(contents, "_places", {})
     with pytest.raises(LookupError, match="no file keys@"):
         catalog.load("tasks", named).evaluator({})
     monkeypatch.setattr(contents, "_places", {})
-    Work.said(said)
+    CellFile.said(said)
     assert catalog.load("tasks", named).evaluator({})["it"].tolist() == [0, 0, 0]
 
 

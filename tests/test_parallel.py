@@ -423,7 +423,7 @@ def test_a_rank_that_dies_fails_its_cells_with_the_reason(folder, tmp_path, monk
     monkeypatch.setattr(subprocess, "Popen", started)
     found, watch = [], ranks.Nobody()
     watch.cell_finished = lambda result: others[0].kill()
-    for result in ranks.Together(2).execute(plan(wish), Store(tmp_path), wish, watch):
+    for result in ranks.RankedExecutor(2).execute(plan(wish), Store(tmp_path), wish, watch):
         found.append(result)
     assert [result.status for result in found] == ["scored", "failed"]
     assert "another rank has died" in found[1].reason
@@ -436,11 +436,11 @@ def test_ranks_are_asked_for_in_words_that_fit(monkeypatch):
         chosen("ray", ranks=2)
     with pytest.raises(ValueError, match="--ranks must be at least 1"):
         chosen("local", ranks=0)
-    assert chosen("local", ranks=2) == ranks.Together(2)
+    assert chosen("local", ranks=2) == ranks.RankedExecutor(2)
     with pytest.raises(SystemExit) as left:
         main(["run", "-m", "none", "-t", "passkey", "-l", "1k", "--parallel", "tensor"])
     assert left.value.code == 2
     monkeypatch.setenv("WORLD_SIZE", "4")  # which an earlier shell may have left
     assert chosen("local").__name__ == "harness.executors.local"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
-    assert chosen("local") == ranks.Together(None)
+    assert chosen("local") == ranks.RankedExecutor(None)

@@ -306,7 +306,7 @@ def test_a_slip_is_doubted_in_its_cell_only():
 
 
 def test_a_row_has_the_names_of_a_measured_one():
-    from harness.report.where import KNOWN
+    from harness.where import KNOWN
 
     row = of("clex-infinitebench")[1].row()
     assert (row["task"], row["protocol"]) == ("infinitebench", "infinitebench.passkey")

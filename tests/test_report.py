@@ -14,7 +14,7 @@ from harness.report.forecast import forecast, objects
 from harness.report.live import Display, Lines, Progress, _current, duration, size
 from harness.report.sheet import entry, number, readable, sheets
 from harness.report.table import commas, drawn, markdown, refreshed, rows
-from harness.report.where import matching
+from harness.where import matching
 
 
 def result(method="none", length=4096, status="scored", task="passkey.standard", **more):

@@ -110,7 +110,7 @@ def _chosen(
     from harness.catalog import split
     from harness.cell import unstamped
     from harness.lengths import lengths as read
-    from harness.report.where import matching
+    from harness.where import matching
 
     wanted = read(lengths) if lengths else None
     every = [*store.results()]
@@ -186,7 +186,7 @@ def _row(c: "Comparison") -> list[str]:
 
 
 def _notes(several: "Sequence[Comparison]") -> Iterator[str]:
-    from harness.report.reach import higher_is_better
+    from harness.metric import higher_is_better
 
     less = not higher_is_better(several[0].task, several[0].metric)
     yield (

@@ -37,7 +37,7 @@ def published(
     from harness.published import published as read
     from harness.report import printed
     from harness.report.table import console
-    from harness.report.where import conditions
+    from harness.where import conditions
 
     if as_json and form != "table":
         raise BadParameter(f"--json and --format {form} are two ways to print: give one of them")

@@ -85,7 +85,7 @@ def chosen(
         raise ValueError(f"--ranks must be at least 1, and {ranks} is less.")
     torchrun = engine == "local" and launched() > 1
     if torchrun or (ranks or 1) > 1:
-        from harness.executors.ranks import Together
+        from harness.executors.ranks import RankedExecutor
 
-        return Together(None if torchrun else ranks)
+        return RankedExecutor(None if torchrun else ranks)
     return cast(Executor, import_module("harness.executors.local"))

@@ -11,7 +11,7 @@ from harness.engine.evaluate import BLOCK
 from harness.engine.offload import memory
 from harness.engine.parallel import ALONE, Alone, out_of_memory
 from harness.executors.holding import filling
-from harness.executors.work import Work, units
+from harness.executors.work import CellFile, units
 from harness.model import Live, load
 from harness.plan import Options, Planned, Watch
 from harness.plugins import blamed
@@ -62,7 +62,9 @@ def fill(
         yield finished.result
 
 
-def perform(work: Work, store: Store, watch: Watch, trust_remote_code: bool) -> Iterator[Result]:
+def perform(
+    work: CellFile, store: Store, watch: Watch, trust_remote_code: bool
+) -> Iterator[Result]:
     """Run those cells of a pass here that have no result yet."""
     left = [planned for planned in work.plan() if not store.has(planned.cell)]
     if left:

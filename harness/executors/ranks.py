@@ -22,7 +22,7 @@ from harness import machine
 from harness.cell import Cell, Result
 from harness.engine.parallel import Elsewhere, Ranks, Shards
 from harness.executors import local
-from harness.executors.work import Work, units
+from harness.executors.work import CellFile, units
 from harness.plan import Options, Planned, Watch
 from harness.run import Finished, refused
 from harness.store import Store
@@ -34,8 +34,8 @@ PATIENCE = 300
 
 
 @dataclass(frozen=True)
-class Together:
-    """An executor."""
+class RankedExecutor:
+    """Each pass is read by several processes."""
 
     ranks: int | None = None
     """None: as many as torchrun has started."""
@@ -78,7 +78,7 @@ class First(local.Host):
             if not left:
                 continue
             try:
-                self.ranks.say(Work.of(left, self.options).model_dump_json())
+                self.ranks.say(CellFile.of(left, self.options).model_dump_json())
             except Elsewhere as error:
                 yield from (refused(planned.cell, "failed", str(error)) for planned in left)
             else:
@@ -102,7 +102,7 @@ def follow(trust_remote_code: bool = False, device: str = "auto") -> None:
     with _joined(machine.device(device)) as ranks:
         host: local.Host | None = None
         while said := ranks.say():
-            work = Work.said(said)
+            work = CellFile.said(said)
             options = work.options(trust_remote_code)
             host = host or local.Host(options, Nobody(), _sharing(ranks, options))
             for _ in host.measure(work.plan()):

@@ -17,8 +17,8 @@ from harness import machine
 from harness.cell import Result
 from harness.executors.holding import filling
 from harness.executors.queue import Queue, Unit
-from harness.executors.together import Together
-from harness.executors.work import Work, units
+from harness.executors.together import JointProgress
+from harness.executors.work import CellFile, units
 from harness.plan import Options, Planned, Watch
 from harness.plugins import CODE
 from harness.store import Store
@@ -68,12 +68,12 @@ class Ray:
             places = slots(ray.nodes(), self.workers, self.gpus, options.device)
             crew = Crew(ray, places, options)
             try:
-                yield from self._run(crew, Queue(units(plan)), store, options, Together(watch))
+                yield from self._run(crew, Queue(units(plan)), store, options, JointProgress(watch))
             finally:
                 crew.dismiss()
 
     def _run(
-        self, crew: "Crew", queue: Queue, store: Store, options: Options, watch: Together
+        self, crew: "Crew", queue: Queue, store: Store, options: Options, watch: JointProgress
     ) -> Iterator[Result]:
         last = "none could be started"
         while True:
@@ -81,7 +81,7 @@ class Ray:
                 while unit := queue.take(worker, crew.holds):
                     left = [one for one in unit.planned if not store.has(one.cell)]
                     if left:  # another run may have finished it meanwhile
-                        crew.give(worker, unit, Work.of(left, options))
+                        crew.give(worker, unit, CellFile.of(left, options))
                         break
             if not crew.busy:
                 break
@@ -168,12 +168,12 @@ class Crew:
         at_work = {slot for slot, _ in self.busy.values()}
         return [slot for slot in self.holds if slot not in at_work]
 
-    def give(self, slot: Slot, unit: Unit, work: Work) -> None:
+    def give(self, slot: Slot, unit: Unit, work: CellFile) -> None:
         """Set a worker to a pass."""
         self.holds[slot] = unit.model
         self.busy[self._actors[slot].measure.remote(work.model_dump_json())] = slot, unit
 
-    def come(self, watch: Together) -> Iterator[tuple[Slot, Unit, "list[Handed] | str"]]:
+    def come(self, watch: JointProgress) -> Iterator[tuple[Slot, Unit, "list[Handed] | str"]]:
         """What came of passes that ended within a moment; or why the worker is no more."""
         ended, _ = self._ray.wait([*self.busy], num_returns=1, timeout=TICK)
         for slot, _ in self.busy.values():
@@ -199,7 +199,7 @@ class Crew:
             with suppress(Exception):
                 self._ray.kill(actor)
 
-    def _listen(self, slot: Slot, watch: Together) -> None:
+    def _listen(self, slot: Slot, watch: JointProgress) -> None:
         """Pass on what the worker told since it was asked last, and ask again."""
         asked = self._asked.get(slot)
         if asked is not None:
@@ -248,7 +248,7 @@ class Worker:
         """What came of a pass."""
         from harness.executors.local import Host
 
-        asked = Work.said(work)
+        asked = CellFile.said(work)
         if self._host is None:
             self._host = Host(asked.options(self._trust), self)
         handed = []

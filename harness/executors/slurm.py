@@ -16,7 +16,7 @@ from typing import Any
 from harness.cell import Cell, Result
 from harness.executors import work
 from harness.executors.holding import filling
-from harness.executors.together import Together
+from harness.executors.together import JointProgress
 from harness.plan import Options, Planned, Watch
 from harness.store import Store
 
@@ -63,7 +63,7 @@ class Slurm:
         files = work.write(plan, options, folder)
         left = dict(zip(files, work.longest_first(work.units(plan)), strict=True))
         before = {p.cell: _stamp(store, p.cell) for p in plan}
-        together = Together(watch)
+        together = JointProgress(watch)
         watch.note(f"{len(left)} jobs are submitted; their logs are in {folder}.")
         for _ in range(1 + self.retries):
             jobs = self._submitted(queue, [*left], store, options)
@@ -118,7 +118,7 @@ class Slurm:
         left: dict[Path, list[Planned]],
         before: dict[Cell, Any],
         store: Store,
-        watch: Together,
+        watch: JointProgress,
     ) -> Iterator[Result]:
         """Results as they come; passes of which all have come are taken out of `left`."""
         waiting, ended = dict(left), dict[Path, float]()

@@ -16,7 +16,7 @@ class Pass:
     read: float = 0.0
 
 
-class Together:
+class JointProgress:
     """The driver's side of its workers' progress."""
 
     def __init__(self, watch: Watch) -> None:

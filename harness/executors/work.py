@@ -35,8 +35,8 @@ class Share(BaseModel):
     """Why it would not fit where it was planned."""
 
 
-class Work(BaseModel):
-    """A pass."""
+class CellFile(BaseModel):
+    """A pass, as the file says that any machine may be given."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,7 +60,7 @@ class Work(BaseModel):
     schema_version: Literal[1] = 1
 
     @classmethod
-    def of(cls, unit: Sequence[Planned], options: Options) -> "Work":
+    def of(cls, unit: Sequence[Planned], options: Options) -> "CellFile":
         first = unit[0]
         shares = [Share(**{name: getattr(p, name) for name in Share.model_fields}) for p in unit]
         return cls(
@@ -87,7 +87,7 @@ class Work(BaseModel):
         )
 
     @classmethod
-    def said(cls, text: str | bytes) -> "Work":
+    def said(cls, text: str | bytes) -> "CellFile":
         """As it was written; the files that it reads by content are at hand from here on."""
         work = cls.model_validate_json(text)
         for stamped, held in work.named.items():
@@ -164,11 +164,11 @@ def write(plan: Sequence[Planned], options: Options, folder: Path) -> list[Path]
     files = []
     for i, unit in enumerate(longest_first(units(plan))):
         files.append(folder / f"{i}.json")
-        write_whole(files[-1], Work.of(unit, options).model_dump_json(indent=2) + "\n")
+        write_whole(files[-1], CellFile.of(unit, options).model_dump_json(indent=2) + "\n")
     return files
 
 
-def read(file: Path) -> Work:
+def read(file: Path) -> CellFile:
     """A cell file.
 
     Raises:
@@ -181,7 +181,7 @@ def read(file: Path) -> Work:
     if len(text) > LARGEST:
         raise ValueError(f"{file} is larger than {LARGEST // 1024} kB: that is no cell file.")
     try:
-        work = Work.said(text)
+        work = CellFile.said(text)
     except ValidationError as error:
         where, why = first(error)
         raise ValueError(

@@ -8,8 +8,8 @@ from itertools import groupby
 from typing import Any
 
 from harness.lengths import label, lengths
+from harness.metric import LOWER
 from harness.published import Published
-from harness.report.reach import LOWER
 
 Data = dict[str, Any]
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness.catalog import split
 from harness.cell import Cell, base_of
 from harness.machine import no_cycles
+from harness.metric import higher_is_better
 from harness.report.reach import (
     Curve,
     Held,
@@ -22,7 +23,6 @@ from harness.report.reach import (
     budget,
     claimed,
     held,
-    higher_is_better,
     tax,
     unextended,
 )

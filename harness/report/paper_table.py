@@ -14,6 +14,7 @@ from harness import checkpoints
 from harness.cell import Cell, Result, in_any_dtype
 from harness.effective import ALIKE
 from harness.lengths import label
+from harness.metric import higher_is_better
 from harness.pairing import NATS, aligned
 from harness.report.reach import (
     Held,
@@ -22,7 +23,6 @@ from harness.report.reach import (
     claimed,
     curve,
     held,
-    higher_is_better,
     unextended,
 )
 from harness.report.sheet import MARKS, Entry, Sheet, apart_by_name, named, sheets

@@ -11,7 +11,6 @@ reads, the row is held against itself alone.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from math import inf
 from typing import NamedTuple
 
@@ -20,8 +19,6 @@ from harness.cell import UNEXTENDED, Cell, Result, base_of, in_any_dtype
 from harness.effective import NOLIMA, SHORT, Reach, by_perplexity, by_share, by_threshold
 from harness.lengths import label
 
-LOWER = re.compile(r"perplexity|ppl|bits_per_byte|loss|brier|^ter$", re.IGNORECASE)
-"""In the names of metrics that are better where lower, if their task is not known here."""
 MOST = {"clex": 16}
 """How many times further than trained a method reads at most, where its spec does not say: the
 defaults of files that would bring torch."""
@@ -114,16 +111,6 @@ def curve(results: Sequence[Result]) -> Curve:
     parts = [[getattr(r, name) for r in found] for name in ("value", "low", "high")]
     items = {result.cell.length: result.items for result in found}
     return Curve([r.cell.length for r in found], *parts, items.__getitem__)
-
-
-@cache
-def higher_is_better(task: str, metric: str) -> bool:
-    """As the task says; of a task that is not known here, or asks elsewhere, as its metric does."""
-    try:
-        said = getattr(type(catalog.load("tasks", task.split(",")[0])), "higher_is_better", None)
-    except (LookupError, ValueError, ImportError):
-        said = None
-    return said if isinstance(said, bool) else not LOWER.search(metric)
 
 
 def held(

@@ -12,6 +12,7 @@ from itertools import groupby
 from harness.catalog import split
 from harness.cell import UNEXTENDED, Cell, Result, in_any_dtype
 from harness.lengths import label
+from harness.metric import WHOLE, is_share
 
 MARKS = {"failed": "failed", "out_of_memory": "OOM", "unfit": "n/a", "missing": "·"}
 MEANINGS = {
@@ -25,10 +26,6 @@ CUT = "†"
 STAMP = re.compile(r"@([0-9a-f]{8})")
 """A trained model's content, in its name."""
 WRITTEN_OUT = r" \1"
-WHOLE = {"accuracy", "recall", "substring match", "acc", "acc_norm", "exact_match"}
-"""Shares of so few trials that tenths of a percent say nothing."""
-SHARE = re.compile(r"accuracy|F1|ROUGE|edit similarity|right-prefix|share of|average of")
-"""How the names of metrics begin that are shares of one, too, and read best in percent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +90,6 @@ def written(
         interval = f"[{number(low, metric, unit='')}, {number(high, metric, unit='')}]"
     cut = CUT if truncated else ""
     return Entry(kind="scored", text=number(value, metric) + cut, interval=interval)
-
-
-def is_share(metric: str) -> bool:
-    """Whether it is a share of one, and reads best in percent."""
-    return metric in WHOLE or SHARE.match(metric) is not None
 
 
 def number(x: float, metric: str, *, unit: str = " %") -> str:

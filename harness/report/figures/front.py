@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from harness.cell import Result
 from harness.effective import Point, pareto
 from harness.lengths import label
+from harness.metric import higher_is_better
 from harness.report.figures.style import (
     FAINT,
     SINGLE,
@@ -24,7 +25,7 @@ from harness.report.figures.style import (
     styled,
 )
 from harness.report.page import counted
-from harness.report.reach import budget, higher_is_better
+from harness.report.reach import budget
 from harness.report.sheet import named
 
 if TYPE_CHECKING:

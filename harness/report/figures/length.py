@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness.cell import Result
 from harness.lengths import label
+from harness.metric import is_share
 from harness.report.figures.style import (
     DOUBLE,
     SINGLE,
@@ -27,7 +28,7 @@ from harness.report.figures.style import (
     slug,
     styled,
 )
-from harness.report.sheet import is_share, named
+from harness.report.sheet import named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

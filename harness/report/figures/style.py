@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from harness import catalog
 from harness.cell import UNEXTENDED, Cell, Result
 from harness.lengths import label
-from harness.report.sheet import apart, is_share, named
+from harness.metric import is_share
+from harness.report.sheet import apart, named
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
