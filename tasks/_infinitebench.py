@@ -44,6 +44,7 @@ class InfiniteBench(OnTexts, Judge):
     prompt: Literal["auto", "base", "chat"] = "auto"
     """YaRN-Mistral's for a base model, GPT-4's for one that chats; auto: as the tokenizer does."""
     scorer: Literal["official", "fixed"] = "official"
+    """official: as the published code scores, its slips included; fixed: without them."""
 
     def __post_init__(self) -> None:
         see_some(self.samples, "InfiniteBench")

@@ -207,6 +207,7 @@ class Code(LongBench):
     """The next line; its similarity depends on what the official scorer finds installed."""
 
     backend: Backend = "difflib"
+    """What measures edit similarity: as the published fuzzywuzzy without its extra, or with it."""
 
     @property
     def metric(self) -> str:  # type: ignore[override]

@@ -84,12 +84,15 @@ class Niah(Ruler):
     """Needles in a haystack: each is a value by its key, and some keys are asked for."""
 
     keys: int = 1
+    """Needles of different names that are hidden."""
     values: int = 1
     """Of each key."""
     queries: int = 1
     """Keys that are asked for."""
     key: Kind = "words"
+    """What names are: words, numbers or uuids."""
     value: Kind = "numbers"
+    """What is hidden under them: words, numbers or uuids."""
 
     @property
     def version(self) -> int:  # type: ignore[override]

@@ -35,6 +35,7 @@ class VariableTracking(Ruler):
     """
 
     hops: int = 4
+    """Assignments of one variable to the next, behind the one of a number."""
 
     @property
     def version(self) -> int:  # type: ignore[override]
