@@ -589,7 +589,7 @@ def test_a_parameter_is_for_the_part_that_takes_it(over):
     assert catalog.canonical("methods", official) == official
     both = "longrope+lm-infinite,factor=4,start=3"
     assert catalog.canonical("methods", both) == both
-    with pytest.raises(ValueError, match="start takes int, and 'far' is none"):
+    with pytest.raises(ValueError, match="start takes a whole number, and 'far' is none"):
         load(f"longrope+{over},start=far")
     assert {part.factor for part in load("yarn+self-extend,factor=4").layers} == {4}
     with pytest.raises(ValueError, match="one thing in dynamic-ntk and another in self-extend"):
