@@ -222,8 +222,10 @@ def _notes(method: Reencoding, found: dict[str, Any], length: int) -> list[str]:
 def _between(method: Reencoding, rope: Rope, found: dict[str, Any], length: int) -> list[str]:
     """What is said of lengths that have factors of their own, and no place in a configuration."""
     first, last = (method.encoding(rope, n) for n in (rope.original_length + 1, length))
-    searched = found["rope_type"] == "longrope" and "factors" in method.resolved(rope, length)
-    if not searched or equal(first.frequencies, last.frequencies):
+    if found["rope_type"] != "longrope" or equal(first.frequencies, last.frequencies):
+        return []
+    source = method.resolved(rope, length).get("factors_from")
+    if source in (None, getattr(method, "start", None)):  # none were searched
         return []
     return [
         f"`harness run` reads inputs beyond {rope.original_length:,} tokens, up to where the "
