@@ -76,7 +76,7 @@ def write_whole(place: Path, text: str) -> None:
 
 
 def write_bytes_whole(place: Path, raw: bytes) -> None:
-    """The same of what is no text.
+    """As `write_whole`, of what is no text.
 
     Raises:
         OSError: the folder does not take it; what was there stays.

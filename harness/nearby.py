@@ -37,7 +37,7 @@ def near(results: Path, cells: Iterable[Cell]) -> dict[str, str]:
 
 
 def near_here(results: Path, cells: Iterable[Cell]) -> dict[str, str]:
-    """The same, as it is named where one is."""
+    """As `near`, from the folder one is in."""
     above, here = results.resolve().parent, Path.cwd()
     whole = {name: above / place for name, place in near(results, cells).items()}
     return {

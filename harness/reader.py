@@ -163,7 +163,8 @@ class TokenReader:
         found: list[Document] = []
         longest: Text | None = None
         there = 0
-        for there, text in enumerate(source.texts(first), 1):  # noqa: B007 - counted
+        for text in source.texts(first):
+            there += 1
             if longest is None or text.bytes > longest.bytes:
                 longest = text
             if text.bytes < reach:

@@ -11,10 +11,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness import catalog, contents
+from harness import catalog, contents, mistakes
 from harness.cell import Cell
 from harness.disk import write_whole
-from harness.mistakes import first
 from harness.plan import Options, Planned
 
 LARGEST = 2**20
@@ -183,7 +182,7 @@ def read(file: Path) -> CellFile:
     try:
         work = CellFile.said(text)
     except ValidationError as error:
-        where, why = first(error)
+        where, why = mistakes.first(error)
         raise ValueError(
             f"{file} is no cell file{where and f', at {where}'}: {why}. "
             "Make some with: harness run ... --write-cells DIR"
