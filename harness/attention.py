@@ -20,7 +20,7 @@ from harness.engine.biased import Biased as Biased
 from harness.engine.biased import slopes as slopes
 from harness.families import apart, attention_layers, family_of, farthest
 from harness.method import Method
-from harness.rope import Encoding, Rope, text_config
+from harness.rope import Encoding, Rope
 from harness.rotation import standing, turned, unturned
 
 INTERFACE = "context-harness-bent"
@@ -108,7 +108,7 @@ class InParts(Method):
         return len({part.key for part in self.parts(Rope.of(model), length)})
 
     def notice(self, model: nn.Module, length: int) -> str | None:
-        widest = farthest(text_config(model))
+        widest = farthest(model.config.get_text_config())
         if widest is None or widest >= length:
             return None
         last = torch.tensor([length - 1])
@@ -264,7 +264,7 @@ def biased(model: nn.Module) -> bool:
 
 def bendable(model: nn.Module) -> list[nn.Module]:
     """Attention layers but for those of a type that keeps the checkpoint's own encoding."""
-    kept = apart(text_config(model))
+    kept = apart(model.config.get_text_config())
     layers = attention_layers(model.get_decoder())
     return [layer for layer in layers if layer.layer_idx not in kept]
 

@@ -63,7 +63,7 @@ class Shape:
         """Read from the configuration; the weights are counted, not read."""
         from harness.families import windows
 
-        s, text = card.shape, getattr(card.config, "text_config", card.config)
+        s, text = card.shape, card.config.get_text_config()
         layer = _parameters(text)
         experts = sum(n for name, n in layer.items() if "experts" in name)
         keyed = sum(n for name, n in layer.items() if any(k in name for k in KEYED))
@@ -90,7 +90,7 @@ def one_layer(config: Any) -> Any:
 
     from harness.rope import parameters
 
-    one = deepcopy(getattr(config, "text_config", config))
+    one = deepcopy(config.get_text_config())
     one.num_hidden_layers = 1
     rope: Any = parameters(one)
     if "frequencies" in rope:  # whose rule is code that is not run here

@@ -100,7 +100,7 @@ def family_of(config: Any) -> Family:
     Raises:
         LookupError: it is not supported; the message lists those that are.
     """
-    config = getattr(config, "text_config", config)
+    config = config.get_text_config()
     kind = config.model_type
     if kind not in FAMILIES or getattr(config, "alibi", False):
         what = f"{kind} with ALiBi" if kind in FAMILIES else kind

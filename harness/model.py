@@ -124,7 +124,7 @@ class Card:
 
     @property
     def _text(self) -> Any:
-        return getattr(self.config, "text_config", self.config)
+        return self.config.get_text_config()
 
     @property
     def shape(self) -> dict[str, int]:
@@ -269,7 +269,7 @@ def sharing(card: Card, shards: int, device_map: str | None) -> dict[str, Any]:
     """
     from transformers.distributed import DistributedConfig
 
-    shape, text = card.shape, getattr(card.config, "text_config", card.config)
+    shape, text = card.shape, card.config.get_text_config()
     why = None
     if not getattr(text, "base_model_tp_plan", None):
         why = f"transformers has no plan for a {text.model_type}"
@@ -400,7 +400,7 @@ def _config(name: str, place: str, trust_remote_code: bool) -> Any:
 
 def _plain_where_weighed(config: Any) -> None:
     """Let transformers build the trained window; the type stays under `type`, for a method."""
-    rope = getattr(getattr(config, "text_config", config), "rope_parameters", None) or {}
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
     if rope.get("rope_type") in WEIGHED:
         rope["type"], rope["rope_type"] = rope["rope_type"], "default"
 

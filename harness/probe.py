@@ -22,7 +22,7 @@ from harness.engine.tree import Tree
 from harness.families import attention_layers, layer_types
 from harness.method import Method
 from harness.model import Live
-from harness.rope import Encoding, Rope, original_length, text_config
+from harness.rope import Encoding, Rope, original_length
 from harness.rotation import rotated
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
@@ -48,7 +48,7 @@ def read_encoding(model: nn.Module, length: int) -> Probe:
     Where attention is bent, the digest is also of what its layers see and are taken to stand at,
     and of what they turn by.
     """
-    trained = original_length(text_config(model))
+    trained = original_length(model.config.get_text_config())
     doubling = {2**i for i in range(length.bit_length())}
     at = sorted(doubling | {0, 3, trained - 1, trained, length // 2, length - 1})
     positions = torch.tensor(at, device=model.device)[None]
@@ -177,7 +177,7 @@ def check_engine(model: nn.Module) -> None:
     Raises:
         LookupError: they differ; says by how much.
     """
-    window = min(48, original_length(text_config(model)))
+    window = min(48, original_length(model.config.get_text_config()))
     vocabulary = model.get_input_embeddings().weight.shape[0]
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(vocabulary, (1, window), generator=generator).to(model.device)

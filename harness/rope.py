@@ -129,7 +129,7 @@ class Rope:
         Raises:
             LookupError: the model has no rotary embedding.
         """
-        config = text_config(model)
+        config = model.config.get_text_config()
         rope = parameters(config, layer_type)
         if not rope.get("rope_theta") or getattr(config, "alibi", False):
             with_alibi = config.model_type in ("bloom", "mpt")
@@ -162,11 +162,6 @@ def _divisors(config: Any, rope: Mapping[str, Any]) -> Divisors | None:
         factor = sqrt(1 + log(scale) / log(original)) if scale > 1 else 1.0
     long, short = (tuple(map(float, rope[f"{kind}_factor"])) for kind in ("long", "short"))
     return Divisors(long, short, scale, float(factor))
-
-
-def text_config(model: nn.Module) -> Any:
-    """The configuration of the part that reads text."""
-    return getattr(model.config, "text_config", model.config)
 
 
 def parameters(config: Any, layer_type: str = "full_attention") -> Mapping[str, Any]:
@@ -230,7 +225,7 @@ class Encoding:
         """
         from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-        rope, config = Rope.of(model, layer_type), text_config(model)
+        rope, config = Rope.of(model, layer_type), model.config.get_text_config()
         said = parameters(config, layer_type)
         if rope.scaling == "default":
             return cls(frequencies=rope.frequencies)

@@ -16,7 +16,6 @@ from harness.rope import (
     Rope,
     original_said,
     parameters,
-    text_config,
     yarn_attention_factor,
 )
 from harness.rotation import rotated
@@ -72,7 +71,7 @@ class Reencoding(Method):
             self.encoding(rope, length)
         except LookupError as error:
             return str(error)
-        if rope.scaling == "linear" and original_said(text_config(model)) is None:
+        if rope.scaling == "linear" and original_said(model.config.get_text_config()) is None:
             return (
                 "This checkpoint slows all positions by itself (linear), and does not say how far "
                 "it read before: write original_max_position_embeddings into its rope_parameters."
@@ -85,7 +84,7 @@ class Reencoding(Method):
 
     def unseen(self, model: nn.Module, length: int) -> str | None:
         """That no distance as long as the input is ever seen, where layers have a window."""
-        return unseen(text_config(model), length)
+        return unseen(model.config.get_text_config(), length)
 
     def provenance(self, model: nn.Module, length: int) -> dict[str, Any]:
         return self.resolved(Rope.of(model), length)
@@ -116,14 +115,14 @@ class Unchanged(Reencoding):
 
     def notice(self, model: nn.Module, length: int) -> str | None:
         scaling = Rope.of(model).scaling
-        by_length = "lengths" in parameters(text_config(model))
+        by_length = "lengths" in parameters(model.config.get_text_config())
         if scaling not in ("dynamic", "longrope") and not by_length:
             return None
         return f"The checkpoint's {scaling} scaling is held at what it is for {length} tokens."
 
     def provenance(self, model: nn.Module, length: int) -> dict[str, Any]:
         own, rope = Encoding.of(model, length), Rope.of(model)
-        reads = getattr(text_config(model), "max_position_embeddings", None) or 0
+        reads = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
         further = reads / rope.original_length
         return {
             "factor": further if further > 1 else None,

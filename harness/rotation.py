@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from harness.rope import Encoding, Rope, text_config
+from harness.rope import Encoding, Rope
 
 
 def rotated(model: nn.Module, encoding: Encoding) -> AbstractContextManager[None]:
@@ -71,7 +71,7 @@ def placed(model: nn.Module, rotary: nn.Module) -> Iterator[None]:
 
 def untouched(model: nn.Module) -> dict[str, Encoding]:
     """The checkpoint's own encodings of the layer types that no method bends: sliding windows."""
-    config = text_config(model)
+    config = model.config.get_text_config()
     nested = (getattr(config, "rope_parameters", None) or {}).keys()
     others = set(getattr(config, "layer_types", None) or ()) & nested - {"full_attention"}
     return {t: Encoding.of(model, None, t) for t in others}

@@ -288,7 +288,7 @@ def _provenance(
     live: Live, reader: Any, method: Method, task: Task, facts: dict[str, Any]
 ) -> dict[str, Any]:
     model = live.model
-    config = getattr(model.config, "text_config", model.config)
+    config = model.config.get_text_config()
     kernel = kernel_for(
         live.device,
         model.dtype,

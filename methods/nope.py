@@ -15,7 +15,7 @@ from torch import nn
 
 from harness.attention import Bend, Part, Turned, bendable, bent, straight
 from harness.method import Method
-from harness.rope import Encoding, text_config
+from harness.rope import Encoding
 from harness.rotation import standing, unturned
 
 
@@ -66,7 +66,7 @@ class NoPE(Method):
             "frequencies": (kept * own.frequencies).tolist(),
         }
         if self.every > 1:
-            layers = text_config(model).num_hidden_layers
+            layers = model.config.get_text_config().num_hidden_layers
             facts["still"] = [*range(self.every - 1, layers, self.every)]
         return facts
 

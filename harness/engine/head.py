@@ -18,7 +18,7 @@ class Head:
         self.norm, self.output = norm, model.get_output_embeddings()
         self.weight = _whole(self.output.weight).float()
         self.bias = None if self.output.bias is None else _whole(self.output.bias).float()
-        config = getattr(model.config, "text_config", model.config)
+        config = model.config.get_text_config()
         self.softcap = getattr(config, "final_logit_softcapping", None)
 
     def logits(self, hidden: Tensor) -> Tensor:

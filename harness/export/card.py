@@ -24,7 +24,7 @@ def facts_of(order: "Order", carry: "Carried", live: "Live") -> dict[str, Any]:
     from harness import machine
 
     method, trained = order.method, order.card.trained
-    text = getattr(carry.config, "text_config", carry.config)
+    text = carry.config.get_text_config()
     notice = noticed(order.spec, live, order.length)
     return {
         "source": order.card.spec,

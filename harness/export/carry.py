@@ -93,7 +93,7 @@ def carried(model: nn.Module, method: Reencoding, name: str, length: int) -> Car
     if native == {}:
         return _unchanged(config, rope, length)
     found = _listed(model, method, name, length) if native is None else native
-    text = getattr(config, "text_config", config)
+    text = config.get_text_config()
     text.max_position_embeddings = rope.original_length  # also for dynamic, whose rule reads it
     # Families with a field of this name put it above their rope parameters, and llama.cpp looks
     # nowhere else for the window that Llama 3's rule is about.
@@ -126,7 +126,7 @@ def carried(model: nn.Module, method: Reencoding, name: str, length: int) -> Car
 
 def _unchanged(config: Any, rope: Rope, length: int) -> Carried:
     """As it is; only a checkpoint without a scaling may say that it reads further."""
-    text = getattr(config, "text_config", config)
+    text = config.get_text_config()
     if rope.scaling == "default" and length > text.max_position_embeddings:
         text.original_max_position_embeddings = rope.original_length
         text.max_position_embeddings = length
@@ -145,7 +145,7 @@ def _accepted(config: Any, text: Any, found: dict[str, Any]) -> bool:
     except (ValueError, KeyError, StrictDataclassError):  # Phi-3's knows LongRoPE alone
         text.rope_parameters = own
         return False
-    return parameters(getattr(back, "text_config", back)) == put
+    return parameters(back.get_text_config()) == put
 
 
 def _divided(model: nn.Module, method: Reencoding, length: int) -> dict[str, Any]:

@@ -167,10 +167,10 @@ def settle(
 
 def _needless(method: Method, follows: dict[str, Any], card: "Card") -> bool:
     """Whether it learns the same, however far it is to read."""
-    from harness.rope import parameters, text_config
+    from harness.rope import parameters
 
     plain = type(method).in_training is Method.in_training
-    own = parameters(text_config(SimpleNamespace(config=card.config))).get("rope_type")
+    own = parameters(card.config.get_text_config()).get("rope_type")
     moves = own in ("dynamic", "longrope")  # a scaling that the checkpoint has by itself
     return plain and not follows and not method.depends_on_length and not moves
 
