@@ -717,7 +717,16 @@ def test_a_flag_may_have_underscores(capsys):
     assert "no_context=true" in cell["task"]
 
 
-def test_a_closed_pipe_is_no_error():
-    command = f"{sys.executable} -P -m harness list methods | head -1"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True)
-    assert done.returncode == 0 and "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["list", "methods"],
+        ["run", *"-m none -t passkey -l 1k --dry-run --json".split()],
+        ["--help"],
+    ],
+)
+def test_a_closed_pipe_is_neither_a_mistake_nor_a_cell_that_failed(words):
+    command = [sys.executable, "-P", "-m", "harness", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.wait(60) == 141 and process.stderr.read() == b""

@@ -124,13 +124,20 @@ def _harness(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command line, and exit: 0 done, 1 a cell failed, 2 a mistake, 130 interrupted."""
+    """Run the command line, and exit.
+
+    0: done; 1: a cell failed; 2: a mistake; 130: interrupted; 141: who read its output left.
+    """
     sys.exit(_code(sys.argv[1:] if argv is None else argv))
 
 
 def _code(argv: list[str]) -> int:
     try:
         return command()(argv or ["--help"], prog_name="harness", standalone_mode=False) or 0
+    except SystemExit as left:
+        if isinstance(left.__context__, BrokenPipeError):
+            return 141  # as the system has it, and not 1: no cell failed
+        raise
     except Exception as error:
         message = _words(error)
         if not message:
