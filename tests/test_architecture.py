@@ -90,14 +90,23 @@ def files(place):
     return [where] if where.is_file() else sorted(where.rglob("*.py"))
 
 
+def named(path, node):
+    """The module that a `from` means, in full, where it begins with dots."""
+    if not node.level:
+        return node.module
+    inside = path.relative_to(ROOT).parts[:-1]
+    inside = inside if inside[0] == "harness" else ("harness", *inside)  # where it is installed
+    return ".".join(filter(None, [*inside[: len(inside) + 1 - node.level], node.module]))
+
+
 def imports(path, *, everywhere=True):
     """Modules a file names, `from harness import catalog` as `harness.catalog`."""
     tree = ast.parse(path.read_text("utf-8"))
     for node in ast.walk(tree) if everywhere else tree.body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            module = node.module or ""
+        elif isinstance(node, ast.ImportFrom) and node.level != 1:  # what lies beside it is free
+            module = named(path, node)
             plain = module != "harness"
             yield from [module] if plain else (f"harness.{a.name}" for a in node.names)
 

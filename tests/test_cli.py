@@ -721,7 +721,7 @@ def test_a_flag_may_have_underscores(capsys):
     "words",
     [
         ["list", "methods"],
-        ["run", *"-m none -t passkey -l 1k --dry-run --json".split()],
+        ["run", "-m", "none", "-t", "passkey", "-l", "1k", "--dry-run"],
         ["--help"],
     ],
 )

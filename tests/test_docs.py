@@ -185,12 +185,26 @@ def test_links_lead_somewhere(page):
             assert (page.parent / link).exists(), link
 
 
+def commands(page):
+    """Each line of a page's shell blocks that calls the command."""
+    found, language = [], None
+    for line in page.read_text("utf-8").replace("\\\n", " ").splitlines():
+        if line.startswith("```"):
+            language = line[3:] if language is None else None
+        elif language in ("", "bash", "sh") and re.match(r"(.*&& )?harness ", line):
+            found.append(re.split(r" {3,}| \.\.\.", line)[0])
+    return found
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_on_a_page_are_ones_there_are(page):
-    for block in re.findall(r"^```(?:bash|sh)?\n(.*?)^```", page.read_text("utf-8"), re.M | re.S):
-        for line in block.replace("\\\n", " ").splitlines():
-            if re.match(r"(.*&& )?harness ", line):
-                parsed(re.split(r" {3,}| \.\.\.", line)[0])
+    for line in commands(page):
+        parsed(line)
+
+
+def test_the_readmes_blocks_are_read_to_its_end():
+    said = commands(ROOT / "README.md")
+    assert len(said) >= 22 and any("harness search" in line for line in said)
 
 
 SHORT = {"4k-16k": "512,1k", "4k,8k": "512,1k", "length>=8k": "length>=1k", " 16k ": " 1k "}
@@ -306,14 +320,21 @@ def test_a_run_is_recorded_as_a_picture_that_needs_nothing_else(tmp_path, monkey
 
 
 def test_the_readmes_picture_shows_what_was_measured():
+    from html import unescape
+
     from harness.report.sheet import entry
     from harness.store import Store
 
-    picture = (ROOT / "results/figures/terminal.svg").read_text("utf-8").replace("&#160;", " ")
+    picture = (ROOT / "results/figures/terminal.svg").read_text("utf-8")
+    drawn = re.findall(r"<text[^>]* y=\"([\d.]+)\"[^>]*>([^<]*)</text>", picture)
+    lines = {}
+    for y, text in drawn:
+        lines[y] = lines.get(y, "") + unescape(text).replace("\N{NO-BREAK SPACE}", " ")
     store = Store(ROOT / "results")
     shown = [r for r in store.results() if r.cell.task == "passkey.standard,samples=4"]
     mine = [r for r in shown if r.cell.base == r.cell.model == "toy" and r.cell.length <= 16384]
     for method in ("none", "pi,factor=8", "ntk,factor=8", "yarn,factor=8", "longrope,factor=8"):
-        row = [r for r in mine if r.cell.method == method]
-        assert len(row) == 3
-        assert all(entry(result).interval in picture for result in row), method
+        row = sorted((r for r in mine if r.cell.method == method), key=lambda r: r.cell.length)
+        name = method.split(",")[0]
+        (line,) = (text for text in lines.values() if text.split()[:1] == [name] and "%" in text)
+        assert re.findall(r"\d+ % \[\d+, \d+\]", line) == [str(entry(r)) for r in row], method

@@ -10,6 +10,7 @@ import pytest
 from harness.cli import main
 from harness.cli.plan import MARK, SHARED, plan, refreshed
 from harness.cli.run import run
+from harness.gridfile import Grid
 from harness.plan import ENCODING, Options, missing
 from harness.plan import plan as planned
 from harness.store import Store
@@ -29,6 +30,7 @@ def call(*words):
 def test_it_knows_every_flag_of_a_grid_as_a_run_does():
     theirs, ours = signature(run).parameters, signature(plan).parameters
     assert all(ours[name].annotation == theirs[name].annotation for name in SHARED)
+    assert set(Grid.model_fields) <= set(ours)
     assert not set(ours) & {"dry_run", "retry", "given"}
 
 
