@@ -723,3 +723,13 @@ def test_keys_of_a_layer_are_kept_as_its_bend_has_them():
     with load("rerope").applied_to(model, LENGTH):
         assert len(Stack(model, LENGTH).bends) == 2 and all(Stack(model, LENGTH).bends)
     assert not any(Stack(model, LENGTH).bends)
+
+
+@pytest.mark.parametrize(("family", "spec"), EVERYWHERE)
+def test_every_family_comes_back_as_it_was_its_configuration_too(family, spec):
+    model = built(family)
+    before, said = logits(model), json.dumps(model.config.to_dict(), default=str)
+    with load(spec).applied_to(model, LENGTH):
+        logits(model)
+    assert torch.equal(logits(model), before)
+    assert json.dumps(model.config.to_dict(), default=str) == said

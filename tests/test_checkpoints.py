@@ -17,8 +17,10 @@ from harness.gridfile import options
 from harness.learned import noticed
 from harness.pairing import comparable
 from harness.plan import settled
+from harness.reader import TokenReader
 from harness.report.reach import budget, claimed, unextended
 from harness.rope import Rope
+from harness.run import run
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published"
 
@@ -200,3 +202,24 @@ def test_they_are_listed(capsys):
     assert call("models", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
     assert rows[0]["model"] == "clex-llama-2-7b-16k" and rows[0]["tested"] == 65536
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_code_that_comes_with_a_model_runs_only_where_allowed_and_is_told(
+    folder, tmp_path, monkeypatch, trusted
+):
+    modules = str(tmp_path / "modules")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", modules)
+    theirs, ran = shutil.copytree(folder, tmp_path / "theirs"), tmp_path / "ran"
+    (theirs / "theirs.py").write_text(
+        f"open({str(ran)!r}, 'w').close()\nfrom transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class C(LlamaConfig): ...\nclass M(LlamaForCausalLM):\n    config_class = C\n"
+    )
+    config = json.loads((theirs / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "theirs.C", "AutoModelForCausalLM": "theirs.M"}
+    (theirs / "config.json").write_text(json.dumps(config))
+    live = model.load(str(theirs), device="cpu", dtype="float32", trust_remote_code=trusted)
+    cell = Cell(model="m", method="none", task="passkey,samples=1,depths=0.5", length=400)
+    (done,) = run(live, TokenReader(live.tokenizer), [cell], keep=False)
+    assert ran.exists() == trusted
+    assert done.result.provenance.get("remote_code", False) is trusted

@@ -730,3 +730,21 @@ def test_a_closed_pipe_is_neither_a_mistake_nor_a_cell_that_failed(words):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert process.wait(60) == 141 and process.stderr.read() == b""
+
+
+@pytest.mark.parametrize(("verb", "more"), [("run", ["--dry-run"]), ("plan", [])])
+def test_offline_is_told_to_the_network(verb, more, monkeypatch, tmp_path):
+    told = []
+    monkeypatch.setattr("harness.network.offline", lambda: told.append(verb))
+    words = (verb, "-m", "none", "-t", "passkey", "-l", "1k", "--results", tmp_path, *more)
+    assert call(*words) == 0 and told == []
+    assert call(*words, "--offline") == 0 and told == [verb]
+
+
+def test_doctor_names_the_kernel_that_a_run_uses(capsys, tmp_path):
+    assert call("doctor", "--json") == 0
+    said = {check["name"]: check["found"] for check in json.loads(capsys.readouterr().out)}
+    words = ("-m", "none", "-t", "passkey", "-l", "512", "--depths", "0.5", "--results", tmp_path)
+    assert call("run", *words) == 0
+    (result,) = Store(tmp_path).results()
+    assert said["kernel"].startswith(f"{result.provenance['kernel']},")

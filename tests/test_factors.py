@@ -4,18 +4,20 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
 from harness import catalog
 from harness.methods.longrope import PACKAGED, _packaged
+from harness.model import load
 from harness.rope import Rope
 from harness.show import show
 
 FILES = {
     name: json.loads((PACKAGED / f"{name}.json").read_text())
     for name in _packaged()
-    if not name.startswith("toy")
+    if not name.startswith(("toy", "smollm2"))
 }
 BASES = ("llama-2-7b", "mistral-7b")
 FURTHER = {"128k": ("256k", "512k", "1024k", "2048k"), "256k": ("512k", "1024k", "2048k")}
@@ -168,3 +170,15 @@ def test_a_file_that_holds_no_factors_is_named(text, tmp_path):
     (tmp_path / "f.json").write_text(text)
     with pytest.raises(ValueError, match=r"f\.json holds no factors: it must be"):
         catalog.load("methods", f"longrope,factors={tmp_path / 'f.json'}").found(rope(dim=4))
+
+
+def test_the_toys_are_those_of_a_search_and_beyond_it_stretched_as_yarn_does():
+    held = json.loads((PACKAGED / "toy-longrope.json").read_text("utf-8"))
+    (short,) = held["short"]
+    model = load("toy-longrope", device="cpu", dtype="float32").model
+    method = catalog.load("methods", "longrope,factor=512")
+    for length, part in ((4096, short), (16384, short), (16385, held), (2**21, held)):
+        assert method.provenance(model, length)["factors"] == part["factors"]
+    searched = replace(Rope.of(model), original_length=65536)
+    stretched = (searched.frequencies / searched.by_parts(32)).numpy()
+    assert np.allclose(np.array(held["factors"]) / short["factors"], stretched, rtol=0.01)

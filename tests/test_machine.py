@@ -1,6 +1,7 @@
 """What a machine lets this process have."""
 
 import hashlib
+import subprocess
 
 import psutil
 import pytest
@@ -72,3 +73,21 @@ def test_a_hash_that_was_not_kept_whole_is_made_again(tmp_path, monkeypatch):
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     note.unlink()
     assert weights.of(str(file)) == said and [*note.parent.iterdir()] == []
+
+
+def test_a_result_says_which_commit_and_whether_it_was_changed(tmp_path, monkeypatch):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
+    file = tmp_path / "harness" / "machine.py"
+    file.parent.mkdir()
+    file.write_text("1")
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "m"]):
+        subprocess.run([*git, *words], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    monkeypatch.setattr(machine, "__file__", str(file))
+    told = []
+    for text in "12":
+        file.write_text(text)
+        machine.commit.cache_clear()
+        told.append(machine.commit())
+    machine.commit.cache_clear()
+    assert told == [{"commit": head.strip(), "dirty": changed} for changed in (False, True)]

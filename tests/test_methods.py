@@ -111,12 +111,14 @@ def encoding(name, length, **rope):
 @every_method
 def test_the_model_comes_back_as_it_was(llama, name):
     before, rotary, state = logits(llama, 128), llama.model.rotary_emb, repr(llama)
+    said = json.dumps(llama.config.to_dict(), default=str)
     with catalog.load("methods", name).applied_to(llama, 512):
         logits(llama, 128)
     with pytest.raises(KeyError), catalog.load("methods", name).applied_to(llama, 512):
         raise KeyError
     assert llama.model.rotary_emb is rotary
     assert repr(llama) == state
+    assert json.dumps(llama.config.to_dict(), default=str) == said
     assert torch.equal(logits(llama, 128), before)
 
 

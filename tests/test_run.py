@@ -673,3 +673,14 @@ def test_a_cell_larger_than_the_machine_is_not_begun(wish, tmp_path):
     (result,) = local.execute([huge], Store(tmp_path), options, Notes())
     assert result.status == "out_of_memory" and "931322.6 GiB" in result.reason
     assert result.metric == "perplexity"
+
+
+def test_a_row_reads_the_documents_that_reach_its_longest_length(folder, tmp_path):
+    books = [{"text": f"{c} " * n, "title": c} for c, n in (("a", 350), ("b", 700), ("c", 700))]
+    (tmp_path / "books.jsonl").write_text("\n".join(map(json.dumps, books)))
+    wish = Options(
+        models=(str(folder),), methods=("none",), tasks=("perplexity",), lengths=(600, 1200),
+        corpus=f"jsonl:{tmp_path / 'books.jsonl'}", samples=2, device="cpu", dtype="float32",
+    )  # fmt: skip
+    found = [*local.execute(plan(wish), Store(tmp_path / "results"), wish, Mock())]
+    assert [[*result.items] for result in found] == [["b", "c"]] * 2

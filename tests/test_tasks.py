@@ -1,5 +1,7 @@
 """Every task keeps these promises, whoever reads."""
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -511,3 +513,39 @@ def test_items_average_to_the_value():
     assert task.score(losses).value == pytest.approx(exp(2.25))
     trials = [Sample(id=str(i), score=float(i > 0)) for i in range(4)]
     assert catalog.load("tasks", "ruler.vt").items(trials) == {"0": 0, "1": 1, "2": 1, "3": 1}
+
+
+ASKED = """
+import hashlib, sys
+
+sys.path.insert(0, {tests!r})
+import test_tasks as law
+
+for name in law.EVERY:
+    asked = law.task(name)
+    said = law.questions(asked, law.Bytes(), 3000)[0]
+    said = [(r.id, r.tokens.tolist(), repr(r.ask), repr(r.about)) for r in said]
+    print(name, asked.version, hashlib.sha256(repr(said).encode()).hexdigest()[:16])
+"""
+
+
+def asked_elsewhere(seed):
+    """Of each task, what another process asks, in short."""
+    code = ASKED.format(tests=str(Path(__file__).parent))
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        env=os.environ | {"PYTHONHASHSEED": seed},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+
+
+def test_every_process_asks_the_same_and_what_moves_has_another_version():
+    """Resuming, pairs and `harness rerun` rest on it."""
+    one, other = (asked_elsewhere(seed) for seed in "12")
+    assert one == other and len(one) > 20
+    asked = {name: [int(version), said] for name, version, said in map(str.split, one)}
+    kept = json.loads((Path(__file__).parent / "golden" / "questions.json").read_text("utf-8"))
+    moved = {name for name in kept if asked.get(name) != kept[name]}
+    assert asked.keys() == kept.keys() and not moved, "raise `version`, and write the file anew"
