@@ -1,11 +1,17 @@
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes, each with a core of its own
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "CONTEXT_HARNESS_CACHE" not in os.environ:  # nobody's own is read or written
+    os.environ["CONTEXT_HARNESS_CACHE"] = cache = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
 # A shell has what it starts in the background ignore Ctrl-C, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -226,6 +227,7 @@ def test_nothing_is_written_outside_the_folder_whatever_a_model_is_called(model,
 def test_flat_parquet_has_the_columns_and_nothing_nested(kept, tmp_path):
     exchange.parquet(meant(kept), tmp_path / "flat.parquet")
     assert pq.read_table(tmp_path / "flat.parquet").equals(archive.columns(kept))
+    assert not any(pa.types.is_nested(f.type) for f in pq.read_schema(tmp_path / "flat.parquet"))
     exchange.parquet(meant(kept), tmp_path / "new" / "flat.parquet")
     assert (tmp_path / "new" / "flat.parquet").exists()
     with pytest.raises(ValueError, match="is a folder: name a file"):

@@ -321,7 +321,10 @@ def test_sql_sees_the_results_and_nothing_else(kept, capsys):
     ):
         with pytest.raises(ValueError, match=why):
             query.ask(sql, kept)
-    assert call("query", "select 1.5 as x, 'nan'::double as y", "--format", "json") == 0
+    assert (
+        call("query", "select 1.5 as x, 'nan'::double as y", "--format", "json", "--results", kept)
+        == 0
+    )
     assert json.loads(capsys.readouterr().out) == [{"x": "1.5", "y": None}]
     assert (
         call("query", "select method from results order by 1", "--format", "csv", "--results", kept)

@@ -516,7 +516,8 @@ def holds(law, about, count):
         max_examples=count,
         deadline=10_000,
         database=None,
-        derandomize=True,
+        derandomize=not THOROUGH,
+        print_blob=True,
         suppress_health_check=[*HealthCheck],
     )
     how(given(about)(law))()

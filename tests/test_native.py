@@ -245,6 +245,7 @@ def elsewhere(tmp_path, monkeypatch):
     chosen.cache_clear()
 
 
+@here
 @pytest.mark.parametrize("missing", ["compiler", "source", "folder", "wish"])
 def test_without_it_torchs_kernel_serves(missing, elsewhere, monkeypatch):
     if missing == "compiler":

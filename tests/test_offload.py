@@ -377,11 +377,18 @@ def test_what_is_no_size_is_said(size):
 # Weights that transformers places
 
 
-def test_a_device_map_changes_nothing_but_where_weights_lie(folder):
+def test_a_device_map_changes_nothing_but_where_weights_lie(folder, monkeypatch):
+    asked, real = [], AutoModelForCausalLM.from_pretrained
+    monkeypatch.setattr(
+        AutoModelForCausalLM,
+        "from_pretrained",
+        lambda *a, **words: asked.append(words.get("device_map")) or real(*a, **words),
+    )
     plainly, placed = (
         load(str(folder), device="cpu", dtype="float32", device_map=name).model
         for name in (None, "auto")
     )
+    assert asked == [None, "auto"]
     assert evaluated(placed) == evaluated(plainly)
 
 

@@ -430,7 +430,7 @@ def test_a_rank_that_dies_fails_its_cells_with_the_reason(folder, tmp_path, monk
     assert len(others) == 1 and others[0].returncode and not dist.is_initialized()
 
 
-def test_ranks_are_asked_for_in_words_that_fit(monkeypatch):
+def test_ranks_are_asked_for_in_words_that_fit(monkeypatch, tmp_path):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with pytest.raises(ValueError, match="--ranks is for --engine local, not for ray"):
         chosen("ray", ranks=2)
@@ -438,7 +438,8 @@ def test_ranks_are_asked_for_in_words_that_fit(monkeypatch):
         chosen("local", ranks=0)
     assert chosen("local", ranks=2) == ranks.RankedExecutor(2)
     with pytest.raises(SystemExit) as left:
-        main(["run", "-m", "none", "-t", "passkey", "-l", "1k", "--parallel", "tensor"])
+        main(["run", "-m", "none", "-t", "passkey", "-l", "1k", "--parallel", "tensor",
+              "--results", str(tmp_path)])  # fmt: skip
     assert left.value.code == 2
     monkeypatch.setenv("WORLD_SIZE", "4")  # which an earlier shell may have left
     assert chosen("local").__name__ == "harness.executors.local"

@@ -648,7 +648,8 @@ def test_a_grid_of_which_nothing_can_run_is_a_mistake(folder, tmp_path, capsys):
     for file in folder.glob("tokenizer*"):
         shutil.copy(file, place)
     with pytest.raises(SystemExit) as left:
-        main(["run", "--model", str(place), "-m", "yarn,pi", "-t", "passkey", "-l", "1k"])
+        main(["run", "--model", str(place), "-m", "yarn,pi", "-t", "passkey", "-l", "1k",
+              "--results", str(tmp_path / "results")])  # fmt: skip
     assert left.value.code == 2
     assert "yarn,factor=2 cannot run on" in (said := capsys.readouterr().err)
     assert "A bloom has no rotary embedding" in said

@@ -308,6 +308,7 @@ def test_killed_at_any_moment_two_writers_leave_whole_files_only(tmp_path):
         command = [sys.executable, "-P", "-c", WRITER, str(tmp_path), str(value)]
         return subprocess.Popen(command, stdout=subprocess.PIPE)
 
+    seen = 0
     for round_ in range(5):
         two = [writer(1.0), writer(2.0)]
         for process in two:
@@ -319,8 +320,10 @@ def test_killed_at_any_moment_two_writers_leave_whole_files_only(tmp_path):
             process.stdout.close()
         store = Store(tmp_path)
         for found in store.results():
+            seen += 1
             assert found.value in (1.0, 2.0) and len(found.reason) == 50_000
             assert set(store.losses(found.cell)["a"]) <= {1.0, 2.0}
             assert len(store.samples(found.cell)) == 50
         assert store.broken == []
+    assert seen
     assert [*store.results()]

@@ -511,7 +511,7 @@ def test_a_family_without_rope_is_refused_before_its_weights_are_read(
 def test_another_method_than_it_learned_is_refused(novel, tmp_path, capsys):
     follow(course(novel, spec="pi,factor=3"), tmp_path / "mine")
     with pytest.raises(SystemExit) as left:
-        main(f"run --model {tmp_path}/mine -m yarn -t passkey -l 1k".split())
+        main(f"run --model {tmp_path}/mine -m yarn -t passkey -l 1k --results {tmp_path}".split())
     assert left.value.code == 2
     assert "was trained with pi,factor=3" in capsys.readouterr().err
 
@@ -771,7 +771,7 @@ def test_two_processes_share_the_weights(novel, tmp_path):
     script.write_text(WATCHED)
     words = ["train", "-m", "yarn,factor=2", "--corpus", novel, "--steps", "3", "--device", "cpu",
              "--sequence-length", "256", "--batch-tokens", "512", "--dtype", "float32"]  # fmt: skip
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29511"]
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     for folder, how in (("one", []), ("two", launch)):
         shared = ["--distributed", "fsdp2"] if how else []
         command = [sys.executable, *how, script, *words, *shared, "--output", tmp_path / folder]
