@@ -529,15 +529,15 @@ def test_a_slip_is_said_in_a_sentence(flags, changes, said, capsys, monkeypatch,
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_model_without_rope_is_refused(tmp_path, capsys):
-    from transformers import GPTNeoXConfig
+def test_a_model_without_rope_is_refused(folder, tmp_path, capsys):
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    GPTNeoXConfig(rope_parameters={"rope_type": "default"}).save_pretrained(tmp_path / "m")
-    config = json.loads((tmp_path / "m/config.json").read_text())
-    config |= {"model_type": "bloom", "architectures": ["BloomForCausalLM"]}
-    (tmp_path / "m/config.json").write_text(json.dumps(config))
+    config = AutoConfig.for_model("bloom", hidden_size=32, n_head=2, n_layer=1, vocab_size=258)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "m")
+    for file in folder.glob("tokenizer*"):
+        shutil.copy(file, tmp_path / "m")
     assert command("search", "--model", tmp_path / "m", "--target", "8k") == 2
-    assert "harness: " in capsys.readouterr().err
+    assert "rotary" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -681,23 +681,24 @@ def test_stages_that_do_not_rise_are_refused(staged, through):
 
 
 @pytest.mark.parametrize(
-    "more",
+    ("more", "why"),
     [
-        ["--progressive", "600"],
-        ["--short", "600"],
-        ["--progressive", "600", "--output", "x", "--plan"],
-        ["--progressive", "2k", "--output", "x"],
-        ["--progressive", "600", "--output", "nowhere/x"],
-        ["--progressive", "600", "--output", "a,b"],
-        ["--progressive", "600", "--output", "x", "--short", "300"],
-        ["--train", "--recipe quick"],
-        ["--output", "a,b.json"],
+        ("--progressive 600", "takes an --output folder"),
+        ("--short 600", "--short belongs to --progressive"),
+        ("--progressive 600 --output x --plan", "no --plan"),
+        ("--progressive 2k --output x", "below the target of 1,024: 2048 do not"),
+        ("--progressive 600 --output nowhere/x", "There is no folder nowhere"),
+        ("--progressive 600 --output a,b", "Commas are not allowed"),
+        ("--progressive 600 --output x --short 300", "a search for 300 would not extend it"),
+        ("--train yarn", "--train belongs to --progressive"),
+        ("--output a,b.json", "Commas are not allowed"),
     ],
 )
-def test_stages_that_cannot_be_are_said(flags, more, monkeypatch, tmp_path, capsys):
+def test_stages_that_cannot_be_are_said(flags, more, why, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    assert command(*flags(*more)) == 2
-    assert capsys.readouterr().err.startswith("harness: ")
+    assert command(*flags(*more.split())) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("harness: ") and why in said
     assert not [*tmp_path.iterdir()]
 
 
