@@ -167,10 +167,11 @@ def _searched(wish: "Wish", plan: bool) -> None:
             err=True,
         )
         raise typer.Exit(130) from None
+    documents = "1 document" if wish.samples == 1 else f"{wish.samples} documents"
     part = f" for inputs up to {wish.target:,} tokens" if wish.append else ""
     typer.echo(
         f"{search.place} has the factors{part}: perplexity {found['perplexity']:.4f} over "
-        f"{wish.samples} documents of {wish.target:,} tokens, the best of "
+        f"{documents} of {wish.target:,} tokens, the best of "
         f"{found['evaluations']:,} individuals; racing left {found['documents_saved']:,} of "
         f"{found['documents_read'] + found['documents_saved']:,} documents unread."
     )
