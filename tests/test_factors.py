@@ -17,7 +17,7 @@ from harness.show import show
 FILES = {
     name: json.loads((PACKAGED / f"{name}.json").read_text())
     for name in _packaged()
-    if not name.startswith(("toy", "smollm2"))
+    if not name.startswith("toy")
 }
 BASES = ("llama-2-7b", "mistral-7b")
 FURTHER = {"128k": ("256k", "512k", "1024k", "2048k"), "256k": ("512k", "1024k", "2048k")}
