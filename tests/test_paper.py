@@ -384,6 +384,11 @@ def test_a_search_is_drawn_as_perplexity(tmp_path):
         [exp(3), exp(2.5)]
     )
     assert worst.get_xdata().tolist() == [96]
+    place.write_text(json.dumps({"search": {"model": "toy"}, "history": history[1:]}))
+    (picture,) = search.pictures([place])  # of one generation: two marks, and whole individuals
+    (axes,) = picture.figure.axes
+    assert all(line.get_marker() not in (None, "None", "") for line in axes.lines)
+    assert axes.get_xlim()[0] == 0 and all(at == round(at) for at in axes.get_xticks())
     place.write_text("{}")
     with pytest.raises(ValueError, match="no search's state"):
         search.read(place)

@@ -84,17 +84,21 @@ def read(place: Path) -> dict[str, Any]:
 @styled
 def draw(searches: Mapping[str, dict[str, Any]]) -> "Figure":
     """Perplexity by individuals; a colour for each search, the last parent thin."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, (axes,) = panels(1, SINGLE, 1.9)
     for i, (name, state) in enumerate(searches.items()):
         look = {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % 4]}
         for column, said, more in (
             (1, name, {"marker": MARKERS[i % len(MARKERS)]}),
-            (2, f"{name}, last parent", {"linewidth": 0.6, "alpha": 0.8}),
+            (2, f"{name}, last parent", {"linewidth": 0.6, "alpha": 0.8, "marker": "."}),
         ):
             points = [(line[0], exp(line[column])) for line in state["history"] if line[column]]
             if points:
                 every = max(1, len(points) // 8)
                 axes.plot(*zip(*points, strict=True), label=said, markevery=every, **look, **more)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("individuals looked at")
     axes.set_ylabel("perplexity")
     axes.grid(axis="y")
