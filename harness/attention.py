@@ -19,7 +19,7 @@ from harness.engine.bend import Attend, Bend, View
 from harness.engine.biased import Biased as Biased
 from harness.engine.biased import slopes as slopes
 from harness.families import apart, attention_layers, family_of, farthest
-from harness.method import Method
+from harness.method import Keys, Method
 from harness.rope import Encoding, Rope
 from harness.rotation import standing, turned, unturned
 
@@ -104,8 +104,8 @@ class InParts(Method):
             return str(error)
         return straight(model)
 
-    def key_places(self, model: nn.Module, length: int) -> int:
-        return len({part.key for part in self.parts(Rope.of(model), length)})
+    def keys(self, model: nn.Module, length: int) -> Keys:
+        return Keys(places=len({part.key for part in self.parts(Rope.of(model), length)}))
 
     def notice(self, model: nn.Module, length: int) -> str | None:
         widest = farthest(model.config.get_text_config())

@@ -249,13 +249,9 @@ class Chat:
         held, written, passed = self._held, list[int](), 0
         self.stats = stats = Stats(read=len(turn.tokens) - self.shared(turn))
         started = time.perf_counter()
-        logits = held.read(turn.tokens, step)
+        logits = self._finite(held.read(turn.tokens, step))
         stats.reading = time.perf_counter() - started
         while True:
-            if not logits.isfinite().all():
-                raise FloatingPointError(
-                    f"the logits after {len(held.tokens)} tokens are not finite"
-                )
             token = self.sampling.chosen(logits, generator)
             last = token in self._ends or len(written) + 1 == self.sampling.max_new_tokens
             written += [token] if token not in self._ends else []
@@ -267,7 +263,14 @@ class Chat:
                 passed = len(text)
             if last or self._turn is not turn:  # another has begun, and the keys are its own
                 return
-            logits = held.more([token])
+            logits = self._finite(held.more([token]))
+
+    def _finite(self, logits: Tensor) -> Tensor:
+        """These, once they are there: a GPU is asked, and not yet done."""
+        if not logits.isfinite().all():
+            read = len(self._held.tokens)
+            raise FloatingPointError(f"the logits after {read} tokens are not finite")
+        return logits
 
     def shared(self, turn: Turn) -> int:
         """How many of the turn's tokens are read already, and need not be again."""

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from harness.method import PLAIN, Keys
+
 if TYPE_CHECKING:
     from harness.engine.tree import Tree
     from harness.model import Card
@@ -221,17 +223,18 @@ class Work:
             if len(self.steps)
         )
 
-    def bytes(self, shape: Shape, number: int, *, places: int = 1, process: int = OVERHEAD) -> int:
+    def bytes(
+        self, shape: Shape, number: int, *, keys: Keys = PLAIN, process: int = OVERHEAD
+    ) -> int:
         """Peak memory: what lives at once.
 
         Args:
             shape: of the model.
             number: bytes of a weight.
-            places: how often a method keeps each key.
+            keys: how they lie under a method.
             process: what is there before the model.
         """
-        key = (1 + places) * shape.key_heads * shape.head_dim * number
-        keys = key * (self.depth + shape.layers * (self.room + self.beside))
+        held = sum(self.keys(shape, number, keys))
         table = max(self.depth, self.room) * 2 * shape.head_dim * number
         rows = self.kept * shape.hidden * number + self.kept * 3 * 8
         asked = self.told * 6 * 8 + min(self.asked * shape.vocabulary, LOGITS) * 3 * 4
@@ -240,8 +243,18 @@ class Work:
         block = int(max((b[:, 0].max() for b in (self.inner, self.last) if len(b)), default=0))
         inside = block * (3 * shape.intermediate + 6 * shape.hidden) * number
         return (
-            process + shape.weights * number + rows + keys + table + asked + head + rounded + inside
+            process + shape.weights * number + rows + held + table + asked + head + rounded + inside
         )
+
+    def keys(self, shape: Shape, number: int, keys: Keys) -> tuple[int, int]:
+        """Bytes of keys and values: those that are kept, and those a block writes side by side."""
+        channel = shape.key_heads * number
+        each = (1 + keys.places) * shape.head_dim * channel
+        kept = each * (self.depth + shape.layers * self.room)
+        if keys.widened:
+            copied = 2 * (shape.head_dim + keys.widened) * channel
+            kept += copied * max(self.depth, self.room)
+        return kept, each * shape.layers * self.beside
 
 
 class Speed(Protocol):

@@ -12,6 +12,7 @@ import numpy as np
 
 from harness import nearest
 from harness.cost import LOGITS, Blocks, Shape, Work, pairs, seen
+from harness.method import Keys
 from harness.plan import Planned
 
 PRODUCTS = 0.6
@@ -202,32 +203,29 @@ def passes(plan: Sequence[Planned], gpu: Gpu, *, offload: bool = False) -> list[
     """
     from harness.executors.work import units
 
-    known: dict[tuple[int, Shape], Pass] = {}
+    known: dict[tuple[int, Shape, Keys], Pass] = {}
     found = []
     for unit in units([planned for planned in plan if not planned.unfit]):
-        work, shape = max(((p.work, p.shape) for p in unit), key=lambda both: both[0].tokens)
-        key = id(work), shape
-        whole = known.get(key) or known.setdefault(key, _pass(work, shape, gpu, offload))
+        longest = max(unit, key=lambda planned: planned.work.tokens)
+        key = id(longest.work), longest.shape, longest.keys
+        whole = known.get(key) or known.setdefault(key, _pass(longest, gpu, offload))
         share = sum(planned.share for planned in unit)
         found.append(replace(whole, cells=tuple(unit), seconds=whole.seconds * share))
     return found
 
 
-def _pass(work: Work, shape: Shape, gpu: Gpu, offload: bool) -> Pass:
+def _pass(planned: Planned, gpu: Gpu, offload: bool) -> Pass:
+    work, shape, keys = planned.work, planned.shape, planned.keys
     seconds = work.seconds(shape, Roofline(gpu, shape))
-    needs, room, host = work.bytes(shape, BFLOAT16, process=0), gpu.memory - RESERVED, 0.0
+    needs, host = work.bytes(shape, BFLOAT16, keys=keys, process=0), 0.0
+    room = gpu.memory - RESERVED
     if offload and needs > room:
-        host = _streamed(work, shape)
+        kept, _ = work.keys(shape, BFLOAT16, keys)
+        host = work.kept * shape.hidden * BFLOAT16 + kept
         needs += _on_its_way(shape) - host
         seconds = max(seconds, _keys_read(work, shape) / gpu.host)  # the one while the other
         seconds += 2 * shape.layers * work.scored * shape.hidden * BFLOAT16 / gpu.host
     return Pass(cells=(), seconds=seconds, bytes=needs, host=host, runs=needs <= room)
-
-
-def _streamed(work: Work, shape: Shape) -> float:
-    """Bytes that host memory can hold: hidden states, and the keys of the layer in work."""
-    key = 2 * shape.key_heads * shape.head_dim * BFLOAT16
-    return work.kept * shape.hidden * BFLOAT16 + key * (work.depth + shape.layers * work.room)
 
 
 def _on_its_way(shape: Shape) -> float:

@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 
@@ -34,6 +35,22 @@ MOST = 2**19
 def _own(card: Card) -> str:
     """What a checkpoint is read by where nothing is said."""
     return OWN if card.own_method else UNEXTENDED
+
+
+def _device(asked: Any, flag: Any) -> str:
+    """`cuda:3` of the arguments or of lm-eval's flag is made the one that is used.
+
+    Raises:
+        ValueError: there is no such GPU.
+    """
+    kind, _, number = str(asked or flag or "auto").partition(":")
+    if torch.cuda.is_available() and number.isdecimal():
+        there = torch.cuda.device_count()
+        if int(number) >= there:
+            raise ValueError(f"There is no {kind}:{number} here, of {there} GPUs.")
+        torch.cuda.set_device(int(number))
+    # The flag says cuda:0 if nobody says anything.
+    return kind if asked or kind == "cpu" else "auto"
 
 
 class Parsing(TokenReader):
@@ -93,14 +110,12 @@ class HarnessLM(TemplateLM):
         from harness.lengths import lengths
 
         given = {key: value for key, value in arg_dict.items() if value is not None}
-        # Its flag --device says cuda:0 if nobody says anything.
-        flag = "cpu" if (additional_config or {}).get("device") == "cpu" else "auto"
         if "length" not in given:
             raise ValueError("Say how long inputs may be: --model_args model=toy,length=32k.")
         length = lengths(str(given.pop("length")))[-1]
         live = load(
             str(given.pop("model", "toy")),
-            device=str(given.pop("device", flag)).partition(":")[0],
+            device=_device(given.pop("device", None), (additional_config or {}).get("device")),
             dtype=str(given.pop("dtype", "auto")),
         )
         start = str(given.pop("start_token", "true")).lower() != "false"

@@ -5,6 +5,7 @@ import gc
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -88,11 +89,11 @@ def free_memory(on: str) -> int:
 
 
 def taken_memory(on: str) -> int:
-    """Bytes that this process has now: its resident set, or what the GPU allocator gave out."""
+    """Bytes that this process has now: its resident set, or what the GPUs' allocator gave out."""
     if on == "cuda":
         import torch
 
-        return torch.cuda.memory_allocated()
+        return sum(map(torch.cuda.memory_allocated, range(torch.cuda.device_count())))
     import psutil
 
     return psutil.Process().memory_info().rss
@@ -159,7 +160,8 @@ def forget_peak(on: str) -> None:
     if on == "cuda":
         import torch
 
-        torch.cuda.reset_peak_memory_stats()
+        for gpu in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(gpu)
     else:
         try:
             _REFS.write_text("5")
@@ -168,11 +170,14 @@ def forget_peak(on: str) -> None:
 
 
 def peak_memory(on: str) -> int:
-    """Bytes at most since `forget_peak`: the process's resident set, or the GPU allocator's."""
+    """Bytes at most since `forget_peak`: the process's resident set, or of all its GPUs together.
+
+    Each GPU's own peak, which need not fall into one moment.
+    """
     if on == "cuda":
         import torch
 
-        return torch.cuda.max_memory_allocated()
+        return sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
     if _STATUS.exists():
         lines = _STATUS.read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
@@ -226,6 +231,18 @@ def cache_folder() -> Path:
 
 def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def let_go() -> None:
+    """Give back what nobody refers to any more: a model's, before the next one is read.
+
+    Its layers refer to one another, which only a search for cycles finds, and a GPU's allocator
+    keeps what it has been given.
+    """
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 @contextmanager

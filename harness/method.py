@@ -5,10 +5,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+class Keys(NamedTuple):
+    """How a method has a layer's keys lie; memory is planned by it."""
+
+    places: int = 1
+    """Where a key may be taken to stand: it is kept once for each."""
+    widened: int = 0
+    """Channels that keys and values get while a block attends to them, in a copy."""
+
+
+PLAIN = Keys()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,9 +160,9 @@ class Method(ABC):
         """Why this method cannot run here, in a phrase; None if it can."""
         return None
 
-    def key_places(self, model: "nn.Module", length: int) -> int:
-        """Where a key may be taken to stand: it is kept once for each. Memory is planned by it."""
-        return 1
+    def keys(self, model: "nn.Module", length: int) -> Keys:
+        """How they lie, under it."""
+        return PLAIN
 
     def notice(self, model: "nn.Module", length: int) -> str | None:
         """What a reader of the number must know (an assumption, a default); None if nothing."""
@@ -238,8 +250,9 @@ class Layered(Method):
     def unfit(self, model: "nn.Module", length: int) -> str | None:
         return next(filter(None, (layer.unfit(model, length) for layer in self.layers)), None)
 
-    def key_places(self, model: "nn.Module", length: int) -> int:
-        return max(layer.key_places(model, length) for layer in self.layers)
+    def keys(self, model: "nn.Module", length: int) -> Keys:
+        each = [layer.keys(model, length) for layer in self.layers]
+        return Keys(*(max(column) for column in zip(*each, strict=True)))
 
     def notice(self, model: "nn.Module", length: int) -> str | None:
         said = (layer.notice(model, length) for layer in self.layers)

@@ -206,7 +206,11 @@ def load(
         LookupError: there is no such model, or its family is not supported.
         ValueError: no such device or dtype.
     """
+    import torch
+
     on = machine.device(device)
+    if on == "cuda":  # NVIDIA's containers have float32 products rounded to 10 bits
+        torch.set_float32_matmul_precision("highest")
     card = describe(name, trust_remote_code=trust_remote_code)
     model = _read(
         card,

@@ -11,6 +11,7 @@ from harness import catalog
 from harness.cell import OWN, Cell, Result, grid
 from harness.learned import as_trained
 from harness.machine import no_cycles
+from harness.method import PLAIN, Keys
 
 if TYPE_CHECKING:
     from harness.cost import Shape, Speed, Work
@@ -91,6 +92,8 @@ class Planned:
     """Of the pass, as in the results: a row that is read in one pass shares it."""
     shape: "Shape | None" = None
     """Of the model."""
+    keys: Keys = PLAIN
+    """How they lie under the method."""
 
 
 class Watch(Protocol):
@@ -240,12 +243,12 @@ def _plan_model(options: Options, name: str, stand_in: bool) -> list[Planned]:
     for cell in grid([named], methods, list(corpora), list(options.lengths)):
         together = _reads_beginnings(cell.task) and made_of.alike(cell.method)
         unfit = made_of.unfit(cell.method, cell.length)
-        places = 1 if unfit else made_of.key_places(cell.method, cell.length)
+        keys = PLAIN if unfit else made_of.keys(cell.method, cell.length)
         never = {"fits": False, "why": unfit, "seconds": 0.0} if unfit else {}
         found.append(
             Planned(
                 cell=cell,
-                **costs.of(cell.task, corpora[cell.task], cell.length, together, places) | never,
+                **costs.of(cell.task, corpora[cell.task], cell.length, together, keys) | never,
                 model=spec,
                 dtype=exact,
                 corpus=corpora[cell.task],
@@ -288,13 +291,13 @@ class _Costs:
         self.of, self._pass = cache(self._of), cache(self._pass)
 
     def _of(
-        self, task: str, corpus: str | None, length: int, together: bool, places: int
+        self, task: str, corpus: str | None, length: int, together: bool, keys: Keys
     ) -> dict[str, Any]:
         """The numbers of a `Planned`."""
         own = self._pass(task, corpus, length)
         row = self._pass(task, corpus, max(self.lengths)) if together else own
         share = length / sum(set(self.lengths)) if together else 1.0
-        needs, whole = (w.bytes(self.shape, self.number, places=places) for w in (own, row))
+        needs, whole = (w.bytes(self.shape, self.number, keys=keys) for w in (own, row))
         why = f"needs {needs / 2**30:.1f} GiB, and {self.free / 2**30:.1f} are free"
         return {
             "tokens": own.tokens,
@@ -306,6 +309,7 @@ class _Costs:
             "work": row,
             "share": share,
             "shape": self.shape,
+            "keys": keys,
         }
 
     def _pass(self, task: str, corpus: str | None, length: int) -> "Work":
@@ -329,7 +333,7 @@ class _MadeOf:
         self._facts, self.alike = cache(self._facts), cache(self._alike)
         self._task = cache(self._task)
         self.unfit, self._method = cache(self._unfit), cache(self._method)
-        self.key_places = cache(lambda spec, n: self._method(spec).key_places(self.model, n))
+        self.keys = cache(lambda spec, n: self._method(spec).keys(self.model, n))
 
     def __call__(self, cell: Cell) -> dict[str, Any]:
         at = self.longest if self.alike(cell.method) else cell.length

@@ -97,7 +97,7 @@ def run(
             spells = {"text": reader.text, "ends": reader.ends, "marks": reader.marks}
             ask = partial(evaluate, live.model, **ways, step=step, **spells)
             provenance = (
-                _provenance(live, reader, method, task, facts)
+                _provenance(live, reader, method, task, facts, longest)
                 | catalog.brought(methods=cells[0].method, tasks=cells[0].task)
                 | {"encoding": encoding, "block": block, "pass_length": longest}
                 | {"offload": memory.offloads, "ranks": ranks.size}
@@ -285,14 +285,14 @@ def _of_task(cell: Cell, task: Task) -> dict[str, Any]:
 
 
 def _provenance(
-    live: Live, reader: Any, method: Method, task: Task, facts: dict[str, Any]
+    live: Live, reader: Any, method: Method, task: Task, facts: dict[str, Any], length: int
 ) -> dict[str, Any]:
     model = live.model
     config = model.config.get_text_config()
     kernel = kernel_for(
         live.device,
         model.dtype,
-        live.card.shape["head_dim"],
+        live.card.shape["head_dim"] + method.keys(model, length).widened,
         getattr(config, "attn_logit_softcapping", None),
     )
     return {

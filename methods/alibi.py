@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from harness.attention import Biased, bent, biased, slopes, straight
-from harness.method import Method, Recipe
+from harness.method import Keys, Method, Recipe
 from harness.recipes import COMPARISON_4K
 from harness.rope import Rope
 from harness.rotation import unturned
@@ -64,6 +64,9 @@ class ALiBi(Method):
         if getattr(config, "attn_logit_softcapping", None):
             return f"A {config.model_type} caps its scores, and would cap the bias with them."
         return straight(model)
+
+    def keys(self, model: nn.Module, length: int) -> Keys:
+        return Keys(widened=Biased.WIDTH)
 
     def provenance(self, model: nn.Module, length: int) -> dict[str, Any]:
         facts = {"factor": None, "slopes": slopes(_heads(model))}

@@ -10,6 +10,7 @@ from harness import catalog
 from harness.cost import OVERHEAD, Work, pairs, shape_of
 from harness.engine.evaluate import evaluate, together, tree_of
 from harness.engine.layers import Stack
+from harness.engine.offload import memory
 from harness.model import Card, describe, load
 from harness.speed import Measured, _along, measured
 from harness.standin import describe as published
@@ -161,6 +162,21 @@ def test_a_token_more_takes_its_hidden_state_its_keys_and_its_rotation():
     token = 2 * (256 + 2 * 32 + 2 * 32)  # bfloat16: hidden, one layer's keys and values, cos, sin
     assert (at(60_000) - at(20_000)) / 40_000 == pytest.approx(token + 3 * 8)
     assert at(20_000) > OVERHEAD + 2 * shape.weights
+
+
+@pytest.mark.parametrize("spec", ["none", "rerope,window=64", "alibi"])
+def test_memory_grows_with_an_input_as_is_planned_of_a_method(live, spec):
+    """Of one that keeps keys twice, and of one that copies them for each block, too."""
+    method, shape, peaks, planned = catalog.load("methods", spec), shape_of(live.card), [], []
+    for n in (3000, 6000):
+        tokens = np.random.default_rng(0).integers(3, 250, n)
+        request = Request(id="", tokens=tokens, ask=Losses(start=n - 9, stop=n))
+        room = memory(live.model, offload=False, limit=10**12)
+        with method.applied_to(live.model, n):
+            evaluate(live.model, [request], block=512, memory=room)
+        peaks.append(room.budget.peak)
+        planned.append(Work.of([request]).bytes(shape, 4, keys=method.keys(live.model, n)))
+    assert np.diff(peaks) == pytest.approx(np.diff(planned), rel=0.15)
 
 
 def test_written_text_keeps_the_keys_of_all_layers():

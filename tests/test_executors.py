@@ -183,6 +183,8 @@ def test_a_worker_has_a_gpu_or_several_of_one_node():
     assert dealt(two) == [("a", 8, 1), ("b", 16, 1), ("a", 8, 1)]
     assert dealt(two, gpus=2) == [("a", 16, 2)]
     assert dealt(two, device="cpu") == [("a", 16, 0), ("b", 16, 0), ("c", 64, 0)]
+    with pytest.raises(LookupError, match="No machine of the cluster has 3 GPUs"):
+        dealt(two, gpus=3)  # and not the processors, in silence
     with pytest.raises(ValueError, match="--workers 4: the cluster has GPUs for 3"):
         dealt(two, 4)
     with pytest.raises(LookupError, match="--device cpu"):

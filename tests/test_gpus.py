@@ -45,6 +45,22 @@ def test_no_gpu_beats_its_data_sheet(gpu, asked):
     assert seconds > len(asked.steps) * 2 * shape.weights / gpu.bandwidth
 
 
+def test_how_a_method_has_keys_lie_is_counted():
+    """Twice, where they may stand at two places; and a copy, where each block makes one."""
+    options = Options(
+        models=(LLAMA,), methods=("none", "rerope", "alibi"), tasks=("perplexity.whole,samples=1",),
+        lengths=(2**21,), device="cpu", dtype="bfloat16",
+    )  # fmt: skip
+    found = plan(options, stand_in=True)
+    key = (2**21 - 1) * 4096 * 2  # of the last token nothing is asked
+    plain, twice, copied = passes(found, GPUS["h100"])
+    assert (plain.runs, twice.runs, copied.runs) == (True, False, False)
+    assert twice.bytes - plain.bytes == key
+    assert copied.bytes - plain.bytes == 2 * key * (128 + 16) / 128
+    _, twice, copied = passes(found, GPUS["h100"], offload=True)
+    assert twice.runs and copied.runs and copied.host - twice.host == key * (2 * 144 / 128 - 1)
+
+
 @pytest.mark.parametrize("gpu", GPUS.values(), ids=GPUS)
 def test_every_number_of_a_gpu_is_plausible_and_has_a_source(gpu):
     assert 20e9 <= gpu.memory <= 300e9 and 1e12 <= gpu.bandwidth <= 10e12

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from harness import catalog, lmeval, network
 from harness.asking import Asking, answered
@@ -519,6 +520,23 @@ def test_as_a_model_of_lm_eval_it_is_read_as_it_learned():
     with pytest.raises(ValueError, match=r"was trained with longrope.* Give --method longrope"):
         HarnessLM.create_from_arg_string(f"{given},method=none")
     assert HarnessLM(load("toy", device="cpu", dtype="float32"), length=256).max_length == 256
+
+
+def test_the_gpu_that_is_named_is_the_one_that_reads(monkeypatch):
+    from harness.lmeval_model import _device
+
+    used = []
+    assert (_device("cuda:3", None), _device(None, "cuda:0")) == ("cuda", "auto")
+    assert (_device(None, "cpu"), _device("cpu", "cuda:0"), _device(None, None)) == (
+        "cpu", "cpu", "auto",
+    )  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    assert (_device("cuda:3", "cuda:0"), _device(None, "cuda:1")) == ("cuda", "auto")
+    assert used == [3, 1]
+    with pytest.raises(ValueError, match="There is no cuda:4 here, of 4 GPUs"):
+        _device("cuda:4", None)
 
 
 def test_sampling_is_refused():

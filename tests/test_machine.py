@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+from weakref import finalize
 
 import psutil
 import pytest
@@ -91,3 +92,28 @@ def test_a_result_says_which_commit_and_whether_it_was_changed(tmp_path, monkeyp
         told.append(machine.commit())
     machine.commit.cache_clear()
     assert told == [{"commit": head.strip(), "dirty": changed} for changed in (False, True)]
+
+
+def test_a_model_over_several_gpus_takes_what_all_of_them_give_out(monkeypatch):
+    import torch
+
+    given, peaks, anew = [3, 5], [7, 11], []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", given.__getitem__)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", peaks.__getitem__)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", anew.append)
+    machine.forget_peak("cuda")
+    assert (machine.taken_memory("cuda"), machine.peak_memory("cuda"), anew) == (8, 18, [0, 1])
+
+
+def test_what_only_refers_to_itself_is_let_go():
+    class Model:
+        def __init__(self):
+            self.layer = self
+
+    gone = []
+    finalize(Model(), gone.append, True)
+    with machine.no_cycles():
+        assert not gone
+        machine.let_go()
+    assert gone

@@ -23,7 +23,7 @@ from harness.engine import parallel
 from harness.engine.cut import Block
 from harness.engine.evaluate import evaluate, tree_of
 from harness.engine.offload import OnHost
-from harness.engine.parallel import ALONE, Elsewhere, Ranks, Shards, even
+from harness.engine.parallel import ALONE, Elsewhere, Ranks, Shards, even, out_of_memory
 from harness.engine.tree import Tree
 from harness.executors import chosen, ranks
 from harness.model import describe, load, sharing
@@ -288,6 +288,72 @@ def test_what_goes_wrong_on_one_rank_goes_wrong_on_all_and_they_can_go_on(where,
     assert isinstance(second, MemoryError)
     expected = evaluate(small("llama"), tree()[:1], block=BLOCK)
     same(one, expected), same(two, expected)
+
+
+def test_a_rank_without_room_for_what_comes_says_so_before_anything_is_sent(tmp_path):
+    """Else the others would wait for its message, and what it says next be taken for that."""
+
+    def work(ranks):
+        model, tries = small("llama"), []
+        real = torch.Tensor.new_zeros
+
+        def tight(x, *shape, **more):
+            tries.append(1)
+            if ranks.rank == 1 and len(tries) == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return real(x, *shape, **more)
+
+        torch.Tensor.new_zeros = tight
+        try:
+            evaluate(model, tree(), block=BLOCK, ranks=ranks)
+        except (RuntimeError, Elsewhere) as error:
+            said = error
+        finally:
+            torch.Tensor.new_zeros = real
+        return said, evaluate(model, tree()[:1], block=BLOCK, ranks=ranks)
+
+    (first, one), (second, two) = together(2, tmp_path, work)
+    assert isinstance(first, Elsewhere) and "another rank is out of memory" in str(first)
+    assert out_of_memory(second) and not isinstance(second, Elsewhere)
+    expected = evaluate(small("llama"), tree()[:1], block=BLOCK)
+    same(one, expected), same(two, expected)
+
+
+def test_a_message_for_which_there_is_no_room_is_not_taken_for_a_death():
+    with pytest.raises(torch.OutOfMemoryError), parallel._message():
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    with (
+        pytest.raises(Elsewhere, match="another rank has died: Connection closed"),
+        parallel._message(),
+    ):
+        raise RuntimeError("Connection closed by peer\nmore")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA out of memory. Tried to allocate 20.00 MiB.",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory",
+    ],
+)
+def test_libraries_say_in_many_ways_that_there_is_no_memory(said):
+    assert out_of_memory(RuntimeError(said))
+    assert not out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+
+
+def test_no_network_hears_where_ranks_meet():
+    store = ranks._store(2)
+    port = f"{store.port:04X}"
+    lines = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path("/proc/net", name).read_text().splitlines()[1:]
+    ]
+    heard = {at for _, at, _, state, *_ in lines if state == "0A" and at.endswith(f":{port}")}
+    assert heard == {f"0100007F:{port}"}
 
 
 def test_the_first_rank_is_heard_by_all(tmp_path):

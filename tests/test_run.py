@@ -17,7 +17,7 @@ from harness.cell import Cell
 from harness.cli import main
 from harness.engine import evaluate, generate
 from harness.executors import local
-from harness.model import load
+from harness.model import Live, load
 from harness.plan import Options, missing, plan
 from harness.probe import reads_alike
 from harness.reader import TokenReader
@@ -459,6 +459,26 @@ def test_out_of_memory_is_tried_in_smaller_blocks_then_cell_by_cell_then_said(
     assert short.status == "scored" and long.status == "out_of_memory"
     assert blocks[:3] == [(2, 2048), (2, 512), (2, 128)] and "blocks of 512" in watch.said[0]
     assert "128 tokens" in long.reason
+
+
+def test_a_gpu_that_answers_nothing_more_fails_one_pass_and_no_other(wish, tmp_path, monkeypatch):
+    """A fault in one of its programs spoils the process's context: all that is left would fail."""
+
+    def faulty(*_, **__):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+
+    monkeypatch.setattr(Live, "device", "cuda")
+    monkeypatch.setattr(local, "memory", lambda *_, **__: None)
+    monkeypatch.setattr(local.machine, "whole_memory", lambda device: 10**12)
+    monkeypatch.setattr(local, "run", faulty)
+    monkeypatch.setattr(torch.cuda, "synchronize", faulty)
+    store, planned = Store(tmp_path), plan(wish)
+    found = local.execute(planned, store, wish, Notes())
+    failed = [next(found)]
+    with pytest.raises(ChildProcessError, match="GPU has stopped: CUDA error: an illegal"):
+        failed += found
+    assert {r.status for r in failed} == {"failed"} and "illegal memory" in failed[0].reason
+    assert sum(store.get(p.cell) is not None for p in planned) == len(failed) < len(planned)
 
 
 def test_any_other_error_fails_the_cell_and_the_grid_goes_on(wish, tmp_path, monkeypatch):

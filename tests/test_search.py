@@ -14,6 +14,7 @@ from itertools import pairwise, permutations
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
+from weakref import ref
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +24,7 @@ from transformers import LlamaConfig
 from harness import catalog
 from harness.cli import main
 from harness.rope import Rope
+from harness.search import objective
 from harness.search.evolution import Race, Settings, evolve
 from harness.search.search import prepare
 from harness.search.space import SCHEMES, START_TOKENS, Individual, Space
@@ -652,10 +654,19 @@ def staged(wish, tmp_path):
 
 
 @pytest.mark.slow
-def test_stages_follow_one_another_and_none_is_made_twice(staged, folder, tmp_path):
+def test_stages_follow_one_another_and_none_is_made_twice(staged, folder, tmp_path, monkeypatch):
     stages, asked = staged
-    with pytest.raises(KeyboardInterrupt):
+    read, real = [], objective.load
+
+    def load(*words, **more):
+        live = real(*words, **more)
+        read.append(ref(live.model))
+        return live
+
+    monkeypatch.setattr(objective, "load", load)
+    with pytest.raises(KeyboardInterrupt):  # of the training, which has all the room
         stages()
+    assert [it() for it in read] == [None]
     place = tmp_path / "all"
     middle = (place / "1k.json").read_text()
     model, factors = stages()

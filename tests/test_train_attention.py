@@ -132,6 +132,22 @@ def test_in_float32_it_is_torchs_attention(key_heads, tokens):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("dtype", "key_heads"), [(torch.float32, 4), (torch.bfloat16, 2)], ids=str)
+def test_on_a_gpu_no_kernel_is_asked_for_that_keeps_every_score(dtype, key_heads, monkeypatch):
+    """Grouped heads have none but torch's plain one where flash has no such dtype."""
+    asked = []
+
+    def asked_for(q, k, v, *, is_causal, scale, enable_gqa):
+        asked.append((k.shape[1], enable_gqa))
+        return scaled_dot_product_attention(q, k, v, is_causal=is_causal, enable_gqa=enable_gqa)
+
+    monkeypatch.setattr("harness.train.attention.scaled_dot_product_attention", asked_for)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)
+    q, k, v = (torch.empty(1, n, 9, 16, dtype=dtype, device="meta") for n in (4, 2, 2))
+    assert attention(q, k, v, 0.3).shape == q.shape
+    assert asked == [(key_heads, key_heads != 4)]
+
+
 def test_a_gradient_that_is_one_number_spread_out_is_read_right():
     qkv = inputs(torch.bfloat16, tokens=50)
     spread = torch.autograd.grad(attention(*qkv, 0.25).sum(), qkv)

@@ -217,6 +217,8 @@ def run(
             raise ValueError("--write-cells is for one process a cell: leave out --ranks.")
         if device_map and offload == "on":
             raise ValueError("--device-map has several devices, and --offload on needs one device.")
+        if device_map and (ranks or launched() > 1):
+            raise ValueError("--device-map has several devices, and each of --ranks has one.")
         executor = chosen(
             engine, workers=workers, address=address, job=_words(job), ranks=ranks,
             gpus=gpus_per_worker,

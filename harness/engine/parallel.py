@@ -29,9 +29,11 @@ Read = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Rows of the hidden state that lie here, and their targets -> losses and argmaxes."""
 FINE, NO_MEMORY, OTHER = range(3)
 OUT_OF_MEMORY = re.compile(
-    r"out of memory|not enough memory|(can't|cannot) allocate memory", re.IGNORECASE
+    r"out of memory|not enough memory|(can't|cannot) allocate memory|_STATUS_ALLOC_FAILED"
+    r"|CUBLAS_STATUS_NOT_INITIALIZED",
+    re.IGNORECASE,
 )
-"""Words of the errors that say so."""
+"""Words of the errors that say so; the last is what cuBLAS says where its handle has no room."""
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -130,14 +132,14 @@ class Ranks(Alone):
         if not shares:  # everybody has computed all of them
             yield start, keys, values
             return
-        self._tell(FINE)
         start -= sum(shares[: self.rank])
         # A message a rank, of one size: token by token, keys beside values, as bytes, for of those
-        # every backend knows how to send them.
+        # every backend knows how to send them. There is room for all before any is sent.
         mine = torch.cat([x.transpose(1, 2).flatten(2) for x in (keys, values)], -1)[0]
         sent = mine.new_zeros(max(shares), mine.shape[1])
         sent[: len(mine)] = mine
         came = [torch.empty_like(sent) for _ in shares]
+        self._tell(FINE)
         with _message():
             dist.all_gather([x.view(torch.uint8) for x in came], sent.view(torch.uint8))
         width = keys.shape[1] * keys.shape[3]
@@ -224,10 +226,15 @@ class Shards(Ranks):
 
 @contextmanager
 def _message() -> Iterator[None]:
-    """A message that does not come through: whoever should have heard it is gone."""
+    """A message that does not come through: whoever should have heard it is gone.
+
+    Unless there was no room for it here.
+    """
     try:
         yield
     except RuntimeError as error:
+        if out_of_memory(error):
+            raise
         raise Elsewhere(f"another rank has died: {str(error).splitlines()[0]}") from error
 
 

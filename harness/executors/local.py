@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import groupby
 
+import torch
+
 from harness import catalog, machine
 from harness.cell import Cell, Result, Status
 from harness.corpora import label_of, place_of, reading
@@ -117,6 +119,7 @@ class Host:
         if name == self._name:
             return
         self._name, self._held, self._fault = name, None, None
+        machine.let_go()
         try:
             with self.ranks.in_step():
                 live = _loaded(planned, self.options)
@@ -173,6 +176,7 @@ class Host:
                     reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
                     reason = blamed(error) or reason
                     yield from (refused(cell, "failed", reason) for cell in cells)
+                    _see_that_it_answers(live.device)
                     return
         if len(planned) > 1:
             for one in planned:
@@ -187,9 +191,9 @@ class Host:
         cell, shape = planned.cell, shape_of(live.card).shared(self.options.shards)
         task = reading(catalog.load("tasks", cell.task), planned.corpus)
         number = live.model.dtype.itemsize
-        places = catalog.load("methods", cell.method).key_places(live.model, cell.length)
+        keys = catalog.load("methods", cell.method).keys(live.model, cell.length)
         most = max(
-            Work.of([request], follows=task.follows).bytes(shape, number, places=places)
+            Work.of([request], follows=task.follows).bytes(shape, number, keys=keys)
             for request in task.requests(reader, cell.length)
         )
         return most <= _memory(live.device, self.options)
@@ -242,6 +246,23 @@ def _loaded(planned: Planned, options: Options) -> Live:
 def _memory(device: str, options: Options) -> int:
     """Bytes that a process may take; those that share weights share what is not a device's."""
     return machine.whole_memory(device) // (options.shards if device == "cpu" else 1)
+
+
+def _see_that_it_answers(device: str) -> None:
+    """After a fault in one of its programs, a GPU answers this process nothing any more.
+
+    Raises:
+        ChildProcessError: so it is.
+    """
+    if device != "cuda":
+        return
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError as error:
+        raise ChildProcessError(
+            f"The GPU has stopped: {_first_line(error).rstrip('.')}. What was measured is kept; "
+            "the same command goes on with the cells that are left."
+        ) from error
 
 
 def steps(device: str, options: Options, needed: int) -> list[tuple[int, bool]]:

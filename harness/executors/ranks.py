@@ -6,6 +6,7 @@ heard by nobody else, or they are torchrun's: `torchrun ... -m harness run ...`.
 """
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -135,7 +136,7 @@ def _started(count: int, options: Options) -> Iterator[Ranks]:
     if on == "cuda" and count > torch.cuda.device_count():  # each rank has its own
         there = torch.cuda.device_count()
         raise ValueError(f"--ranks {count} needs as many GPUs, and there are {there}.")
-    store = dist.TCPStore(LOOPBACK, 0, count, is_master=True, wait_for_workers=False)
+    store = _store(count)
     each, before = max(1, machine.cores() // count), torch.get_num_threads()
     shared = {
         "WORLD_SIZE": str(count),
@@ -174,6 +175,20 @@ def _started(count: int, options: Options) -> Iterator[Ranks]:
             for other in others:
                 other.kill()
                 other.wait()
+
+
+def _store(count: int) -> dist.TCPStore:
+    """Where ranks meet: torch itself would listen to every network of this machine."""
+    heard = socket.create_server((LOOPBACK, 0))
+    port = heard.getsockname()[1]
+    return dist.TCPStore(
+        LOOPBACK,
+        port,
+        count,
+        is_master=True,
+        wait_for_workers=False,
+        master_listen_fd=heard.detach(),  # which is the store's to close
+    )
 
 
 def _wait(store: dist.TCPStore, others: list[subprocess.Popen[bytes]], said: IO[bytes]) -> None:

@@ -130,7 +130,7 @@ def slots(
     alive = {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}
     room = {name: int(has.get("GPU", 0)) // gpus for name, has in alive.items()}
     if device == "cpu" or not any(room.values()):
-        if device == "cuda":
+        if device == "cuda" or (device != "cpu" and any(has.get("GPU") for has in alive.values())):
             raise LookupError(f"No machine of the cluster has {gpus} GPUs. Use --device cpu.")
         gpus = 0
         cores = {name: int(has.get("CPU", 0)) for name, has in alive.items()}

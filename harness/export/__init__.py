@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from harness import catalog
+from harness import catalog, machine
 from harness.learned import as_trained
 from harness.plugins import named
 
@@ -122,14 +122,12 @@ def _write(
     order: Order, folder: Path, check_length: int | None, corpus: str
 ) -> "tuple[Parity, dict[str, Any]]":
     """The checkpoint, and its parity card; checked as it lies there."""
-    import gc
-
     from harness.corpora import label
     from harness.export.card import write
     from harness.export.parity import by_transformers, parity
 
     ours, tokens, facts = _put(order, folder, check_length, corpus)
-    gc.collect()  # the model's memory, before it is read again
+    machine.let_go()  # before it is read again
     theirs = by_transformers(folder, tokens, code=facts["code"] is not None)
     found = parity(ours, theirs)
     facts |= {"text": label(corpus), "parity": found.json()}

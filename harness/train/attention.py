@@ -36,6 +36,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """
     q, k, v = _as_autocast_would(q, k, v)
     if q.device.type != "cpu":
+        groups = q.shape[1] // k.shape[1]
+        if groups > 1 and q.dtype is torch.float32:  # else every score is kept: flash has halves
+            k, v = (x.repeat_interleave(groups, 1) for x in (k, v))
         return scaled_dot_product_attention(
             q, k, v, is_causal=True, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
         )

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import catalog
+from harness import catalog, machine
 from harness.disk import read_json
 from harness.lengths import label
 from harness.model import describe
@@ -70,6 +70,7 @@ def extend(
         note(f"searching factors of {asked.model} for {said}{asked.target:,} tokens")
         with watching() as watch:
             prepare(asked).run(watch)
+        machine.let_go()  # the model is read again in the training's own process
 
     model, method = wish.model, wish.method
     for length in through:
