@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from harness.engine.bend import Attend, Bend, View
+from harness.engine.bend import Attend, Bend, View, widened
 from harness.engine.biased import Biased as Biased
 from harness.engine.biased import slopes as slopes
 from harness.families import apart, attention_layers, family_of, farthest
@@ -315,9 +315,13 @@ class _Learning:
     module: nn.Module
     ways: Mapping[str, Any]
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, more: Tensor | None = None
+    ) -> Tensor:
         from harness.train.attention import of_a_layer
 
+        if more is not None:
+            k, v = widened(k, v, more)
         return of_a_layer(self.module, q, k, v, scaling=scale, **self.ways)[0].transpose(1, 2)
 
     def in_parts(self, views: Sequence[View], v: Tensor, *, scale: float) -> Tensor:

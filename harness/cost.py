@@ -23,6 +23,8 @@ OVERHEAD = 440 * 2**20
 """Bytes of a process before any model: Python, torch, transformers, a tokenizer."""
 LOGITS = 2**22
 """Most logits alive at a time, as `harness.engine.head` has it."""
+PIECE = 2**14
+"""Keys that are read together where they are copied, as `harness.engine.offload` has it."""
 Blocks = np.ndarray
 """(b, 2): the tokens of each block, and how many stand before it."""
 
@@ -234,7 +236,11 @@ class Work:
             keys: how they lie under a method.
             process: what is there before the model.
         """
-        held = sum(self.keys(shape, number, keys))
+        held = sum(self.keys(shape, number, keys.places))
+        if keys.widened:
+            most = max(self.depth, self.room)
+            copied = 2 * shape.key_heads * (shape.head_dim + keys.widened) * min(PIECE, most)
+            held += (copied + keys.widened * 2 ** most.bit_length()) * number
         table = max(self.depth, self.room) * 2 * shape.head_dim * number
         rows = self.kept * shape.hidden * number + self.kept * 3 * 8
         asked = self.told * 6 * 8 + min(self.asked * shape.vocabulary, LOGITS) * 3 * 4
@@ -246,14 +252,10 @@ class Work:
             process + shape.weights * number + rows + held + table + asked + head + rounded + inside
         )
 
-    def keys(self, shape: Shape, number: int, keys: Keys) -> tuple[int, int]:
+    def keys(self, shape: Shape, number: int, places: int) -> tuple[int, int]:
         """Bytes of keys and values: those that are kept, and those a block writes side by side."""
-        channel = shape.key_heads * number
-        each = (1 + keys.places) * shape.head_dim * channel
+        each = (1 + places) * shape.key_heads * shape.head_dim * number
         kept = each * (self.depth + shape.layers * self.room)
-        if keys.widened:
-            copied = 2 * (shape.head_dim + keys.widened) * channel
-            kept += copied * max(self.depth, self.room)
         return kept, each * shape.layers * self.beside
 
 

@@ -11,7 +11,7 @@ from math import inf
 import numpy as np
 
 from harness import nearest
-from harness.cost import LOGITS, Blocks, Shape, Work, pairs, seen
+from harness.cost import LOGITS, PIECE, Blocks, Shape, Work, pairs, seen
 from harness.method import Keys
 from harness.plan import Planned
 
@@ -28,9 +28,9 @@ SHARED = 0.9
 WITHIN = 1.05
 """A split is as cheap as the cheapest up to here: what is left is noise."""
 BFLOAT16 = 2
-BLOCK, LARGER, PIECE = 2048, 4, 16384
-"""Rows of a block, how many times more they are where keys lie in host memory, and how many keys
-come from there together: as `harness.executors.local` and `harness.engine.offload` have it."""
+BLOCK, LARGER = 2048, 4
+"""Rows of a block, and how many times more they are where keys lie in host memory: as
+`harness.executors.local` has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +220,7 @@ def _pass(planned: Planned, gpu: Gpu, offload: bool) -> Pass:
     needs, host = work.bytes(shape, BFLOAT16, keys=keys, process=0), 0.0
     room = gpu.memory - RESERVED
     if offload and needs > room:
-        kept, _ = work.keys(shape, BFLOAT16, keys)
+        kept, _ = work.keys(shape, BFLOAT16, keys.places)
         host = work.kept * shape.hidden * BFLOAT16 + kept
         needs += _on_its_way(shape) - host
         seconds = max(seconds, _keys_read(work, shape) / gpu.host)  # the one while the other

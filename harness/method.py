@@ -17,7 +17,7 @@ class Keys(NamedTuple):
     places: int = 1
     """Where a key may be taken to stand: it is kept once for each."""
     widened: int = 0
-    """Channels that keys and values get while a block attends to them, in a copy."""
+    """Channels that keys and values get while a block attends to them, a piece at a time."""
 
 
 PLAIN = Keys()

@@ -264,7 +264,7 @@ def test_any_stretches_attend_as_a_mask_would(seed, window):
         for ends in stretches(draw, queries, keys)
     ]
     scores, at, own = [], torch.arange(keys), torch.arange(keys - queries, keys)[:, None]
-    for q, k, first, stop in views:
+    for q, k, first, stop, _ in views:
         seen = (at >= first[:, None]) & (at < stop[:, None]) & (at > own - (window or keys))
         scores.append((q @ k.repeat_interleave(2, 1).mT * 0.3).masked_fill(~seen, -torch.inf))
     values = v.repeat_interleave(2, 1)

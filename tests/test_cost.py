@@ -166,9 +166,9 @@ def test_a_token_more_takes_its_hidden_state_its_keys_and_its_rotation():
 
 @pytest.mark.parametrize("spec", ["none", "rerope,window=64", "alibi"])
 def test_memory_grows_with_an_input_as_is_planned_of_a_method(live, spec):
-    """Of one that keeps keys twice, and of one that copies them for each block, too."""
+    """Of one that keeps keys twice, and of one that has each block copy them, too."""
     method, shape, peaks, planned = catalog.load("methods", spec), shape_of(live.card), [], []
-    for n in (3000, 6000):
+    for n in (20_000, 40_000):
         tokens = np.random.default_rng(0).integers(3, 250, n)
         request = Request(id="", tokens=tokens, ask=Losses(start=n - 9, stop=n))
         room = memory(live.model, offload=False, limit=10**12)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from harness.engine.bend import View
 from harness.engine.kernels import Kernel, kernel_for
-from harness.engine.offload import ON_DEVICE, OnDevice
+from harness.engine.offload import ON_DEVICE, PIECE, OnDevice
 
 BAND = 1024
 """Most queries that are read together where a stretch moves at both of its ends."""
@@ -32,6 +32,7 @@ def attend(
     window: int | None = None,
     softcap: float | None = None,
     memory: OnDevice = ON_DEVICE,
+    more: Tensor | None = None,
 ) -> Tensor:
     """The block's attention output, (1, heads, T, dim).
 
@@ -43,9 +44,10 @@ def attend(
         window: each query sees so many last keys, itself included; None: all.
         softcap: scores are capped at this by tanh; None: not.
         memory: where keys and values lie.
+        more: further channels of each key, as a `View` has them.
     """
     own = torch.arange(k.shape[2] - q.shape[2], k.shape[2])
-    whole = View(q, k, torch.zeros_like(own), own + 1)
+    whole = View(q, k, torch.zeros_like(own), own + 1, more)
     return attend_in_parts([whole], v, scale=scale, window=window, softcap=softcap, memory=memory)
 
 
@@ -77,8 +79,8 @@ def attend_in_parts(
         for view, sees in zip(views, ends, strict=True):
             first, after = (end[start:stop] for end in sees)
             if after[0] > first[0]:
-                rows = view.q[:, :, start:stop]
-                part = _strip(kernel, rows, view.k, v, (first, after), scale, memory)
+                rows = view._replace(q=view.q[:, :, start:stop])
+                part = _strip(kernel, rows, v, (first, after), scale, memory)
                 found = part if found is None else merged(part, found)
         assert found is not None, "a query sees no key"
         outs.append(found[0].to(q.dtype))
@@ -122,16 +124,11 @@ def _even(ends: Sequence[Ends]) -> Iterator[tuple[int, int]]:
 
 
 def _strip(
-    kernel: Kernel,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    sees: Ends,
-    scale: float,
-    memory: OnDevice,
+    kernel: Kernel, view: View, v: Tensor, sees: Ends, scale: float, memory: OnDevice
 ) -> tuple[Tensor, Tensor]:
     """Queries of one tile, all of which see something."""
-    (first, after), rows = sees, q.shape[2]
+    (first, after), q, k = sees, view.q, view.k
+    rows = q.shape[2]
     low, high = int(first[0]), int(after[0])
     falls, grows = (rows > 1 and bool(end[1] > end[0]) for end in sees)
     edge = low + rows - 1 if falls else low  # from here on, every query sees every key
@@ -139,18 +136,20 @@ def _strip(
     if grows:
         high -= 1
         new = slice(high, high + rows)
-        own = (memory.here(x[:, :, new]) for x in (k, v))
+        own = view.widened(*(memory.here(x[:, :, new]) for x in (k, v)), high)
         found = kernel.call(q, *own, True, scale)
     if edge < high:
-        for piece in memory.pieces(k[:, :, edge:high], v[:, :, edge:high]):
-            middle = kernel.call(q, *piece, False, scale)
+        at, most = edge, None if view.more is None else PIECE  # what is widened is a copy
+        for piece in memory.pieces(k[:, :, edge:high], v[:, :, edge:high], most):
+            middle = kernel.call(q, *view.widened(*piece, at), False, scale)
             found = middle if found is None else merged(middle, found)
+            at += piece[0].shape[2]
     assert found is not None
     if not falls:
         return found
     # Of the keys before the edge each query sees one less than the query before it. Read
     # backwards, that is a square causal block, which every kernel has.
-    ending = (memory.here(x[:, :, low:edge]) for x in (k, v))
+    ending = view.widened(*(memory.here(x[:, :, low:edge]) for x in (k, v)), low)
     back = (x.flip(2) for x in (q[:, :, :-1], *ending))
     tail = tuple(x.flip(2) for x in kernel.call(*back, True, scale))
     ahead = merged(tail, tuple(x[:, :, :-1] for x in found))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 class View(NamedTuple):
@@ -23,6 +24,9 @@ class View(NamedTuple):
     """By query, the first key it sees; (T,), int64, on the CPU, never falling."""
     stop: Tensor
     """By query, the key after the last it sees; the same. No later than its own is ever seen."""
+    more: Tensor | None = None
+    """Channels that each key has behind its own, (S, c), where the queries are; values have zeros
+    there. Queries have them already."""
 
     def seen(self, window: int | None) -> tuple[Tensor, Tensor]:
         """`first` and `stop` within the keys that there are, and within a layer's window."""
@@ -31,11 +35,24 @@ class View(NamedTuple):
         least = torch.zeros_like(own) if window is None else (own - window + 1).clamp(min=0)
         return torch.maximum(self.first, least), torch.minimum(self.stop, own + 1)
 
+    def widened(self, k: Tensor, v: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """A stretch of keys and values from position `start` on, with all their channels."""
+        if self.more is None:
+            return k, v
+        return widened(k, v, self.more[start : start + k.shape[2]])
+
+
+def widened(k: Tensor, v: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys with these channels behind their own, (n, c), and values with zeros there."""
+    return torch.cat([k, more.expand(*k.shape[:3], -1)], -1), pad(v, (0, more.shape[1]))
+
 
 class Attend(Protocol):
     """Causal attention as a layer does it, its sliding window included."""
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, more: Tensor | None = None
+    ) -> Tensor:
         """The output of the last T of S positions, (batch, heads, T, dim).
 
         Args:
@@ -43,6 +60,7 @@ class Attend(Protocol):
             k: keys, (batch, key heads, S, dim); key heads divide heads.
             v: values, of the same shape.
             scale: what scores are multiplied by.
+            more: further channels of each key, as a `View` has them.
         """
         ...
 

@@ -50,9 +50,8 @@ class Biased(Bend):
         self, attend: Attend, q: Tensor, k: Tensor, v: Tensor, *, scale: float, training: bool
     ) -> Tensor:
         toward = _here(self._of_heads(scale), q.shape[1]).to(q)[:, None].expand(*q.shape[:3], -1)
-        away = self._of_keys(k).expand(*k.shape[:3], -1)
-        q, k = torch.cat([q, toward], -1), torch.cat([k, away], -1)
-        return attend(q, k, pad(v, (0, self.WIDTH)), scale=scale)[..., : v.shape[-1]]
+        wide, away = torch.cat([q, toward], -1), self._of_keys(k.shape[2], q)
+        return attend(wide, k, v, scale=scale, more=away)[..., : v.shape[-1]]
 
     def _of_heads(self, scale: float) -> Tensor:
         """Parts of -m_h / scale, each times 1, 16 and 256; (heads, WIDTH)."""
@@ -63,18 +62,19 @@ class Biased(Bend):
             rest = rest - part
         return pad(torch.stack(parts, -1), (0, self.WIDTH - len(parts)))
 
-    def _of_keys(self, k: Tensor) -> Tensor:
+    def _of_keys(self, keys: int, q: Tensor) -> Tensor:
         """Digits of S - 1 - j: 1, 16 and 256 of their 1, 256 and 65536; (S, WIDTH).
 
         Those of many keys end in those of fewer, so they are made once for many blocks.
         """
-        keys, kept = k.shape[2], self._away
-        if len(kept) < keys or (kept.dtype, kept.device) != (k.dtype, k.device):
+        kept = self._away
+        if len(kept) < keys or (kept.dtype, kept.device) != (q.dtype, q.device):
             with torch.inference_mode(False):  # for training may follow
-                back = torch.arange(2 ** keys.bit_length() - 1, -1, -1, device=k.device)
-                digits = [back % 256, back // 256 % 256 * 16, back // 65536 * 256]
-                columns = torch.stack([digit.to(k.dtype) for digit in digits] * 3, -1)
-                self._away = pad(columns, (0, self.WIDTH - columns.shape[1]))
+                back = torch.arange(2 ** keys.bit_length() - 1, -1, -1, device=q.device)
+                self._away = q.new_zeros(len(back), self.WIDTH)
+                digits = back % 256, back // 256 % 256 * 16, back // 65536 * 256
+                for i, digit in enumerate(digits):
+                    self._away[:, i:9:3] = digit[:, None]
         return self._away[-keys:]
 
 

@@ -255,8 +255,10 @@ class Plain:
     softcap: float | None
     memory: OnDevice = ON_DEVICE
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
-        return attend(q, k, v, scale=scale, **vars(self))
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, *, scale: float, more: Tensor | None = None
+    ) -> Tensor:
+        return attend(q, k, v, scale=scale, more=more, **vars(self))
 
     def in_parts(self, views: Sequence[View], v: Tensor, *, scale: float) -> Tensor:
         return attend_in_parts(views, v, scale=scale, **vars(self))

@@ -127,9 +127,15 @@ class OnDevice:
         """Of (n, width) in such room, some rows, on the device."""
         return x[at]
 
-    def pieces(self, k: Tensor, v: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Keys and values in stretches that are on the device, one after the other."""
-        yield k, v
+    def pieces(self, k: Tensor, v: Tensor, most: int | None = None) -> Iterator[tuple[Tensor, ...]]:
+        """Keys and values in stretches that are on the device, one after the other.
+
+        Args:
+            k: (1, key heads, n, dim).
+            v: the same.
+            most: keys of a stretch; None: as many as lie there together.
+        """
+        yield from zip(*(x.split(most or k.shape[2], 2) for x in (k, v)), strict=True)
 
 
 class OnHost(OnDevice):
@@ -173,10 +179,10 @@ class OnHost(OnDevice):
             picked = x[at.cpu()]
         return self.here(picked)
 
-    def pieces(self, k: Tensor, v: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        coming = None
-        for start in range(0, k.shape[2], self.piece):
-            stretch = slice(start, start + self.piece)
+    def pieces(self, k: Tensor, v: Tensor, most: int | None = None) -> Iterator[tuple[Tensor, ...]]:
+        coming, size = None, min(self.piece, most or self.piece)
+        for start in range(0, k.shape[2], size):
+            stretch = slice(start, start + size)
             sent = self._sent(k[:, :, stretch], v[:, :, stretch])
             if coming is not None:
                 yield self._come(*coming)
