@@ -9,6 +9,7 @@ from itertools import takewhile
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import pad
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
@@ -18,6 +19,7 @@ from harness.engine import attention as engine
 from harness.engine.bend import View
 from harness.engine.evaluate import evaluate
 from harness.engine.layers import Stack
+from harness.engine.offload import ON_DEVICE, OnHost
 from harness.families import attention_layers
 from harness.plan import takes
 from harness.probe import (
@@ -274,6 +276,20 @@ def test_any_stretches_attend_as_a_mask_would(seed, window):
         in_parts_of_a_layer(views, v, None, scaling=0.3, sliding_window=window),
     ):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("memory", [ON_DEVICE, OnHost("cpu", piece=33)], ids=["here", "host"])
+@pytest.mark.parametrize("window", [None, 70])
+def test_channels_added_to_a_piece_at_a_time_are_those_of_the_whole(memory, window, monkeypatch):
+    """As ALiBi's are, so that no layer's keys are copied at once."""
+    torch.manual_seed(0)
+    q, k, v = torch.randn(1, 4, 30, 24), torch.randn(1, 2, 200, 16), torch.randn(1, 2, 200, 16)
+    more = torch.randn(200, 8)
+    wide = torch.cat([k, more.expand(1, 2, -1, -1)], -1), pad(v, (0, 8))
+    whole = engine.attend(q, *wide, scale=0.3, window=window)
+    monkeypatch.setattr(engine, "PIECE", 50)
+    found = engine.attend(q, k, v, scale=0.3, window=window, more=more, memory=memory)
+    torch.testing.assert_close(found, whole, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("spec", ["self-extend", "dca", "lm-infinite"])

@@ -621,6 +621,15 @@ def test_on_cpus_the_processes_of_a_machine_share_its_memory(novel, monkeypatch)
             checkpoint.afford(it, card, device, sharing)
 
 
+def test_products_are_kept_where_memory_is_ample(novel, monkeypatch):
+    it, card = course(novel), describe("toy")
+    least, most = (memory(it, card, products=kept) for kept in (False, True))
+    assert least < most < memory(replace(it, checkpointing=False), card)
+    for free, ample in ((least, False), (most, False), (2 * most, True)):
+        monkeypatch.setattr(machine, "free_memory", lambda on, free=free: free)
+        assert checkpoint.afford(it, card, "cpu") is ample
+
+
 def test_a_plan_is_of_the_processes_that_are_asked_for(monkeypatch, capsys):
     words = "train --method pi --model toy --plan --sequence-length 128k"
     said = []

@@ -45,12 +45,18 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     return torch.ops.context_harness.attention(q, k, v, scale)[0]
 
 
-def checkpoint_context() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+def checkpoint_context(
+    products: bool = False,
+) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
     """What `torch.utils.checkpoint` takes as `context_fn`: attention is kept, the rest recomputed.
 
     In transformers, `gradient_checkpointing_kwargs={"use_reentrant": False, "context_fn": ...}`.
+
+    Args:
+        products: what weights are multiplied to is kept, too: where there is room for it, nothing
+            is recomputed that takes long.
     """
-    return create_selective_checkpoint_contexts(_KEPT)
+    return create_selective_checkpoint_contexts([*_KEPT, *_PRODUCTS] if products else _KEPT)
 
 
 @torch.library.custom_op("context_harness::attention", mutates_args=())
@@ -110,6 +116,7 @@ _KEPT = [
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
 ]
+_PRODUCTS = [torch.ops.aten.mm.default, torch.ops.aten.addmm.default]
 
 
 def _as_autocast_would(*tensors: Tensor) -> tuple[Tensor, ...]:

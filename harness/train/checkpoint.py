@@ -23,6 +23,8 @@ from harness.trained import FILE, Trained, read, write
 
 PLAN = "course.json"
 SAVES = "saves"
+AMPLE = 0.6
+"""Share of the free memory that may be planned to be taken to save time: a plan is rough."""
 SAFE = "What was saved before is there still: make room, and the same command goes on from it."
 
 
@@ -37,8 +39,11 @@ class Rows(Protocol):
     def __getitem__(self, index: int) -> dict[str, Tensor]: ...
 
 
-def afford(course: Course, card: Card, device: str, sharing: Sharing = ALONE) -> None:
+def afford(course: Course, card: Card, device: str, sharing: Sharing = ALONE) -> bool:
     """See that memory allows it, before any weight is read; on CPUs processes share it.
+
+    Returns:
+        Whether there is so much that layers' products can be kept, too.
 
     Raises:
         ValueError: it does not; says by how much.
@@ -54,6 +59,7 @@ def afford(course: Course, card: Card, device: str, sharing: Sharing = ALONE) ->
             f"{taken / 2**30:.1f} GiB, and {free / 2**30:.1f} are free{each}. "
             "Give a smaller --sequence-length, or train adapters with --trains lora."
         )
+    return memory(course, card, sharing, products=True) <= AMPLE * free
 
 
 def facts(course: Course, rows: Rows, card: Card, seed: int) -> dict[str, Any]:

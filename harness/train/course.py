@@ -199,11 +199,19 @@ def _check(numbers: Recipe) -> None:
             raise ValueError(f"{name.replace('_', ' ')} must be at least {least}, not {value:g}.")
 
 
-def memory(course: Course, card: "Card", sharing: Sharing = ALONE) -> int:
+def memory(
+    course: Course, card: "Card", sharing: Sharing = ALONE, *, products: bool = False
+) -> int:
     """A rough peak of one process in bytes: weights, what moves them, what a sequence leaves.
 
-    Weights, gradients and AdamW's two averages are float32; products run in bfloat16 beside them.
+    Weights, gradients and AdamW's two averages are float32; products mostly run in bfloat16.
     Processes share what moves the weights; each has read them whole before it keeps its part.
+
+    Args:
+        course: what is trained.
+        card: of the model.
+        sharing: with other processes.
+        products: those of each layer are kept, where the rest is made again on the way back.
     """
     from harness.cost import OVERHEAD, shape_of
     from harness.families import family_of
@@ -215,10 +223,16 @@ def memory(course: Course, card: "Card", sharing: Sharing = ALONE) -> int:
     moved = 4 * s["layers"] * course.numbers.rank * 2 * s["hidden"] if adapters else whole
     if course.numbers.trains == "encoding":
         moved = 0
-    kept = 6 * n * s["hidden"]  # a layer's input in float32, its attention's output in bfloat16
-    inside = n * (12 * s["hidden"] + 6 * s["intermediate"] + 8 * s["heads"] * s["head_dim"]) * 2
+    number = 4 if course.dtype == "float32" else 2
+    kept = n * s["hidden"] * (4 + number)  # a layer's input in float32, its attention's output
+    inside = 12 * s["hidden"] + 6 * s["intermediate"] + 8 * s["heads"] * s["head_dim"]
+    inside *= n * number
     if family_of(card.config).biased:  # its own forward writes out scores, biased and as shares
         inside += 16 * s["heads"] * n * n
+    if products:
+        channels = 2 * (s["heads"] + s["key_heads"]) * s["head_dim"] + s["hidden"]
+        channels += s["experts"] * (2 * s["intermediate"] + s["hidden"])
+        kept += n * channels * number
     activations = s["layers"] * (kept if course.checkpointing else inside) + inside
     logits = PIECE * s["vocabulary"] * 4 * 3
     return OVERHEAD + 6 * whole + 12 * moved // sharing.weights + activations + logits

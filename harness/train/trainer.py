@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -86,7 +87,7 @@ def train(
     card = describe(course.model, trust_remote_code=trust_remote_code)
     processes = _processes(on)
     sharing = Sharing.of(distributed or {}, processes.num_processes)
-    checkpoint.afford(course, card, on, sharing)
+    ample = checkpoint.afford(course, card, on, sharing)
     facts = checkpoint.facts(course, rows, card, seed)
     checkpoint.own(output, facts)
     method = catalog.load("methods", course.method)
@@ -111,7 +112,7 @@ def train(
             _check_shared(live.model, course.method)
         own = {name for name, _ in live.model.named_parameters()} - base
         learner = thawed(live.model, course.numbers, own)
-        arguments = _arguments(course, output, on, seed, save_every, distributed or {})
+        arguments = _arguments(course, output, on, seed, save_every, ample, distributed or {})
         processes.wait_for_everyone()  # all have seen that the folder is free
         if processes.is_main_process:
             checkpoint.begin(output, facts, course, card)
@@ -227,11 +228,13 @@ def _arguments(
     on: str,
     seed: int,
     save_every: int,
+    ample: bool,
     distributed: dict[str, Any],
 ) -> TrainingArguments:
     numbers = course.numbers
     turns, distributed = shared(course.rows, _processes(on).num_processes, distributed)
-    keep = {"use_reentrant": False, "context_fn": attention.checkpoint_context}
+    kept = partial(attention.checkpoint_context, products=ample)
+    keep = {"use_reentrant": False, "context_fn": kept}
     arguments = TrainingArguments(
         output_dir=str(output / SAVES),
         max_steps=numbers.steps,
