@@ -230,7 +230,7 @@ def memory(
     if family_of(card.config).biased:  # its own forward writes out scores, biased and as shares
         inside += 16 * s["heads"] * n * n
     if products:
-        channels = 2 * (s["heads"] + s["key_heads"]) * s["head_dim"] + s["hidden"]
+        channels = (s["heads"] + 2 * s["key_heads"]) * s["head_dim"] + s["hidden"]
         channels += s["experts"] * (2 * s["intermediate"] + s["hidden"])
         kept += n * channels * number
     activations = s["layers"] * (kept if course.checkpointing else inside) + inside
