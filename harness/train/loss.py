@@ -1,11 +1,11 @@
 """Cross-entropy in pieces: the logits of a long sequence never exist at once.
 
 8k tokens times 49k words are 1.6 GB of float32 logits, and as much again for their gradient. Here a
-piece's logits are made, reduced to a loss, dropped, and made again on the way back (Chen et al.
-2016, https://arxiv.org/abs/1604.06174).
+piece's logits are made, reduced to a loss and, while they are there, to its gradient: on the way
+back nothing need be made again (Hsu et al. 2024, section 3.2, https://arxiv.org/abs/2410.10989).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import MethodType
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 PIECE = 1024
 IGNORED = -100
@@ -72,7 +71,40 @@ def summed(
         logits = logits if cap is None else cap * torch.tanh(logits / cap)
         return functional.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
 
-    total = flat.new_zeros((), dtype=torch.float32)
-    for part, target in zip(flat.split(piece), wanted.split(piece), strict=True):
-        total = total + checkpoint(loss, part, target, use_reentrant=False)
+    learning = torch.is_grad_enabled()
+    weights = [w for w in head.parameters() if w.requires_grad and learning]
+    total = _Summed.apply(loss, piece, learning, flat, wanted, *weights)
     return total, (wanted != IGNORED).sum()
+
+
+class _Summed(torch.autograd.Function):
+    """A sum of losses, whose gradient is made with it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        piece: int,
+        learning: bool,
+        flat: Tensor,
+        wanted: Tensor,
+        *weights: Tensor,
+    ) -> Tensor:
+        total = flat.new_zeros((), dtype=torch.float32)
+        ctx.made = [torch.zeros_like(x) for x in (flat, *weights)] if learning else []
+        for start in range(0, len(flat), piece):
+            rows = slice(start, start + piece)
+            with torch.set_grad_enabled(learning):
+                part = flat[rows].detach().requires_grad_(learning)
+                one = loss(part, wanted[rows])
+            total += one.detach()
+            if learning:
+                own, *others = torch.autograd.grad(one, [part, *weights])
+                ctx.made[0][rows] = own
+                for whole, more in zip(ctx.made[1:], others, strict=True):
+                    whole += more
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, share: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, None, ctx.made[0] * share, None, *(x * share for x in ctx.made[1:])
