@@ -9,7 +9,7 @@ shown, Card et al. 2020, https://aclanthology.org/2020.emnlp-main.745.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from math import exp
+from math import exp, log
 
 from harness import catalog
 from harness.cell import Result
@@ -174,7 +174,8 @@ def _compared(a: Result, b: Result, items: Items, together: int) -> Comparison:
     caveats = []
     if points and abs(it.mean - ((a.value or 0.0) - (b.value or 0.0))) > ALIKE:
         caveats.append("compared item by item, all alike, where their values average groups")
-    if nats and it.mean * ((a.value or 0.0) - (b.value or 0.0)) < 0:
+    whole = log((a.value or 1.0) / (b.value or 1.0)) if nats else it.mean
+    if abs(it.mean - whole) > ALIKE * (1 + abs(it.mean)):
         caveats.append("compared document by document, all alike, where their values weigh them")
     dtypes = [result.provenance.get("dtype") for result in (a, b)]
     if dtypes[0] != dtypes[1]:

@@ -5,7 +5,11 @@ from functools import cache
 
 from harness import catalog
 
-LOWER = re.compile(r"perplexity|ppl|bits_per_byte|loss|brier|^ter$", re.IGNORECASE)
+LOWER = re.compile(
+    r"perplexity|ppl|bits_per_byte|loss|brier|^ter$|^wer$|_bias|pct_stereotype|likelihood_diff"
+    r"|toxicity",
+    re.IGNORECASE,
+)
 """In the names of metrics that are better where lower, if their task is not known here."""
 WHOLE = {"accuracy", "recall", "substring match", "acc", "acc_norm", "exact_match"}
 """Shares of so few trials that tenths of a percent say nothing."""

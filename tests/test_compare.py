@@ -64,6 +64,15 @@ PAIRS = [
 ]
 
 
+def test_a_ratio_that_is_not_that_of_the_values_is_said():
+    """As where one long document weighs more than seven short ones."""
+    a, b = books("yarn"), books("pi", 0.1)
+    (found,) = compare([(a, b)])
+    assert found.caveat is None
+    (found,) = compare([(a.model_copy(update={"value": a.value * 1.05}), b)])
+    assert "document by document, all alike" in found.caveat
+
+
 @pytest.mark.parametrize(("a", "b"), PAIRS)
 def test_swapping_two_methods_flips_the_sign_and_keeps_who_is_better(a, b):
     one, other = compare([(a, b)])[0], compare([(b, a)])[0]

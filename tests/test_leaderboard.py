@@ -287,6 +287,8 @@ def test_the_task_says_which_way_is_better():
     assert higher_is_better("passkey.standard", "perplexity")
     assert not higher_is_better("gone.away", "word_perplexity")
     assert higher_is_better("gone.away,x=1", "exact match")
+    for metric in ("pct_stereotype", "likelihood_diff", "wer", "gender_bias_score"):  # lm-eval's
+        assert not higher_is_better(f"lm-eval:gone.{metric}", metric)
 
 
 def test_the_budget_is_read_from_what_a_checkpoint_says_of_itself():

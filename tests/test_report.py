@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import re
+from math import isnan
 from unittest.mock import Mock, PropertyMock
 
 import pytest
@@ -9,7 +10,8 @@ from rich.console import Console
 
 from harness.cell import Cell, Result
 from harness.plan import Planned
-from harness.report.figures.style import groups
+from harness.report.figures import length
+from harness.report.figures.style import groups, slug
 from harness.report.forecast import forecast, objects
 from harness.report.live import Display, Lines, Progress, _current, duration, size
 from harness.report.sheet import entry, number, readable, sheets
@@ -334,3 +336,24 @@ def test_times_and_sizes_are_said_as_people_say_them():
         "4.2 s", "1 min 00 s", "3 min 20 s", "2 h 05 min",
     ]  # fmt: skip
     assert [size(b) for b in (640e6, 1.25e9)] == ["640 MB", "1.2 GB"]
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [(0, "0 %"), (4e-5, "0.004 %"), (2e-4, "0.02 %"), (0.99996, "99.996 %")]
+)
+def test_a_share_is_nothing_or_all_only_where_it_is(share, said):
+    assert number(share, "accuracy") == said
+
+
+def test_a_line_is_broken_at_a_length_that_has_no_value():
+    row = [result("yarn", n) for n in (1024, 4096, 65536)]
+    figure = length.draw([*row, result("yarn", 16384, "out_of_memory")])
+    (line,) = figure.axes[0].get_lines()[:1]
+    assert [bool(isnan(y)) for y in line.get_ydata()] == [False, False, True, False]
+    assert line.get_xdata()[2] / line.get_xdata()[0] == pytest.approx(16)
+
+
+def test_words_in_any_script_have_a_file_of_their_own():
+    names = [slug(f"perplexity {book}.txt") for book in ("红楼梦", "西游记", "emma")]
+    assert len({*names}) == 3 and all(name.isascii() for name in names)
+    assert names[2] == "perplexity-emma-txt"

@@ -72,8 +72,9 @@ def test_methods_stand_down_lengths_across_and_before_them_what_was_claimed_and_
         "pi ×8              ·       32k        < 4k      10 %       OOM     failed\n"  # noqa: RUF001
         "yarn ×8            ·       32k       ≥ 16k    90 % ≈    90 % ^     85 % ^\n"  # noqa: RUF001
         "^  the best of its column; higher is better\n"
-        "≈  cannot be told from it: the interval of the paired difference has 0 in it; where items "
-        "were not kept, or the value is\nnot their mean, the two intervals overlap\n"
+        "≈  cannot be told from it, each row by itself: the interval of the paired difference has 0"
+        " in it; where items were not\n"
+        "kept, or the value is not their mean, the two intervals overlap\n"
         "claimed  the original length times the factor\n"
         "effective  the longest length that holds: 85 % of what the model as it is scores on short "
         "inputs\n"
@@ -192,7 +193,35 @@ def test_comma_separated_values_are_numbers_and_marks():
     assert (pi["4k"], pi["8k"], pi["16k"], pi["8k_low"]) == ("0.1", "OOM", "failed", "")
     assert (yarn["effective"], yarn["effective_low"], yarn["claimed"]) == ("16384", "0", "32768")
     assert float(yarn["16k_low"]) == pytest.approx(0.75) and rows[4]["8k"] == ""
-    assert "_low" not in commas(tables())
+    least = "effective_at_least"
+    assert (yarn[least], pi["effective"], pi[least], rows[4][least]) == ("1", "0", "0", "1")
+    assert "_low" not in commas(tables()) and least in commas(tables())
+
+
+def test_rows_of_another_version_of_a_task_are_not_held_against_one_another():
+    about = [{"provenance": {"task_version": n, "dtype": "float32"}} for n in (1, 2)]
+    old, new = result("pi,factor=8", 4096, 0.85, **about[0]), result("yarn", 4096, 0.9, **about[1])
+    (table,) = tables([old, new])
+    assert marks(table) == {"pi ×8": [""], "yarn": ["best"]}  # noqa: RUF001
+    assert "unlike versions  asked by versions 1 and 2" in "\n".join(table.notes)
+    (table,) = tables([old, result("yarn", 4096, 0.9, **about[0])])
+    assert marks(table)["pi ×8"] == ["tied"] and "unlike" not in "\n".join(table.notes)  # noqa: RUF001
+
+
+def test_a_value_without_an_interval_is_not_taken_for_told_apart():
+    one = {"low": None, "high": None, "n": 1}
+    some = [result(m, 4096, x, "perplexity.whole", **one) for m, x in (("none", 10), ("pi", 10.01))]
+    (table,) = tables(some)
+    assert marks(table)["pi"] == [""] and any(note.startswith("no sign") for note in table.notes)
+    assert not any(note.startswith("no sign") for note in tables()[0].notes)
+
+
+def test_a_row_that_was_measured_beyond_the_window_alone_is_not_held_against_itself():
+    """Where the model as it is was not measured, either."""
+    (line,) = tables([result("pi,factor=8", 16384, 0.05)])[0].lines
+    assert line.held is None
+    (line,) = tables([result("pi,factor=8", 16384, 13.3, "perplexity.whole")])[0].lines
+    assert line.held is None
 
 
 def test_latex_is_booktabs_with_the_best_in_bold():

@@ -198,7 +198,8 @@ def _notes(several: "Sequence[Comparison]") -> Iterator[str]:
 
 
 def _signed(x: float, unit: str) -> str:
-    return f"{x:+.1f}" if unit == "points" else f"{x:+.3g}" if x else "+0"
+    tenths = unit == "points" and (not x or abs(x) >= 0.05)
+    return f"{x:+.1f}" if tenths else f"{x:+.3g}" if x else "+0"
 
 
 def _p(x: float) -> str:

@@ -11,7 +11,7 @@ HELP = (
     "Print tables as papers do: methods down, lengths across, the length trained at, claimed and "
     "effectively read before them.\n\n"
     "The best of each column is bold, in a file or a pipe ^; ≈ marks what cannot be told from it, "
-    "item by item. "
+    "item by item and each by itself: harness compare corrects for many. "
     "LaTeX needs booktabs."
 )
 EXAMPLES = (

@@ -95,7 +95,11 @@ def train(
         str, Option(metavar="NAME", help="Of products: auto, bfloat16 or float32.")
     ] = "auto",
     checkpointing: Annotated[
-        bool, Option(help="Make activations again on the way back: less memory, more time.")
+        bool,
+        Option(
+            help="Make activations again on the way back, products only where memory is short: "
+            "less memory, more time."
+        ),
     ] = True,
     save_every: Annotated[int, Option(min=1, metavar="N", help="Updates from save to save.")] = 10,
     distributed: Annotated[

@@ -15,7 +15,7 @@ from harness.cell import Cell, Result, in_any_dtype
 from harness.effective import ALIKE
 from harness.lengths import label
 from harness.metric import higher_is_better
-from harness.pairing import NATS, aligned
+from harness.pairing import NATS, aligned, comparable
 from harness.report.reach import (
     Held,
     against,
@@ -33,7 +33,10 @@ TIED = "≈"
 SCORE = "85 % of what {} scores on short inputs"
 PERPLEXITY = "perplexity not significantly worse than the row's own at the original length"
 AS_GOOD = ", and at most 1 / 0.85 times that of the model as it is there"
-PAIRED = "cannot be told from it: the interval of the paired difference has 0 in it"
+PAIRED = (
+    "cannot be told from it, each row by itself: the interval of the paired difference has 0 in it"
+)
+UNSURE = "no sign  where a value has no interval, nothing says whether it differs from the best"
 OVERLAP = "; where items were not kept, or the value is not their mean, the two intervals overlap"
 LEADS = ("method", "trained at", "claimed", "effective")
 NOTHING = MARKS["missing"]
@@ -189,6 +192,8 @@ def _marked(
 def _mark(result: Result, best: Result) -> Mark:
     if result.value == best.value:
         return "best"
+    if comparable(result, best):
+        return ""
     return "tied" if alike(result, best) else ""
 
 
@@ -218,6 +223,12 @@ def _paired(a: Result, b: Result) -> tuple[float, float] | None:
     return (found.low, found.high) if same else None
 
 
+def _unsure(line: Line) -> bool:
+    """Whether one of its numbers has no mark because nothing is known of how sure it is."""
+    pairs = zip(line.results, line.marks, strict=True)
+    return any(r and r.value is not None and r.low is None and not mark for r, mark in pairs)
+
+
 def _ties(lines: Sequence[Line]) -> Iterator[tuple[Result, Result]]:
     """Each that cannot be told from the best of its column, and that best."""
     for column in zip(*(zip(x.marks, x.results, strict=True) for x in lines), strict=True):
@@ -237,6 +248,8 @@ def _explained(
     if "tied" in marks:
         kept = all(_paired(*tie) for tie in _ties(lines))
         yield f"{TIED}  {PAIRED}{'' if kept else OVERLAP}"
+    if any(_unsure(line) for line in lines):
+        yield UNSURE
     if any(line.claimed for line in lines):
         ours = [r.cell.model for line in lines for r in line.results if r]
         said = any(checkpoints.find(in_any_dtype(model)) for model in ours)

@@ -39,7 +39,8 @@ def commas(tables: Sequence[PaperTable], *, intervals: bool = False) -> str:
     out, every = io.StringIO(), sorted({n for table in tables for n in table.lengths})
     ends = ("", "_low", "_high") if intervals else ("",)
     writer = csv.writer(out, lineterminator="\n")
-    reach = ("effective", "effective_low", "effective_high") if intervals else ("effective",)
+    reach = ("effective", "effective_at_least", "effective_low", "effective_high")
+    reach = reach if intervals else reach[:2]
     leads = ("model", "task", "metric", "method", "train_length", "claimed", *reach)
     writer.writerow([*leads, *(f"{label(n)}{end}" for n in every for end in ends)])
     for table in tables:
@@ -130,10 +131,13 @@ def _cells(line: Line, intervals: bool) -> list[str]:
 
 
 def _facts(table: PaperTable, line: Line, intervals: bool) -> list[object]:
-    """What stands before the numbers; a length that does not hold anywhere is 0."""
+    """What stands before the numbers; a length that does not hold anywhere is 0.
+
+    Whether it holds at the longest that was measured, and may hold further, is 1 or 0.
+    """
     held = line.held
-    ends = (held.length, held.low, held.high) if held else (None, None, None)
-    reach = [("" if held is None else n or 0) for n in (ends if intervals else ends[:1])]
+    facts = (held.length, held.censored, held.low, held.high) if held else (None,) * 4
+    reach = ["" if held is None else int(n or 0) for n in facts[: 4 if intervals else 2]]
     lengths = ["" if n is None else n for n in (line.train_length, line.claimed)]
     return [table.base, table.task, table.metric, line.name.removesuffix("*"), *lengths, *reach]
 

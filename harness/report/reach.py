@@ -132,6 +132,8 @@ def held(
     first = row.up_to(None)
     if first is None:
         return None
+    if plain is None and threshold is None and original and row.lengths[first] > original:
+        return None  # nothing short to hold it against: it would hold against itself
     try:
         if not higher:
             return _no_worse(row, plain, original)

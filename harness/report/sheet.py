@@ -104,7 +104,7 @@ def number(x: float, metric: str, *, unit: str = " %") -> str:
 
 
 def _percent(x: float, places: int) -> str:
-    said = (f"{x:.{n}f}" for n in range(places, 3))
+    said = (f"{x:.{n}f}" for n in range(places, 7))
     return next((text for text in said if float(text) not in (0.0, 100.0)), f"{x:.0f}")
 
 
@@ -234,6 +234,12 @@ def _notes(rows: dict[str, list[Entry]], results: list[Result]) -> list[str]:
     if cut := sorted({r.truncated for r in results if r.truncated}):
         shares = dict.fromkeys(f"{100 * share:.3g}" for share in (cut[0], cut[-1]))
         notes.append(f"{CUT}  cut to fit: {' to '.join(shares)} % of inputs")
+    versions = sorted({str(v) for r in results if (v := r.provenance.get("task_version"))})
+    if len(versions) > 1:
+        notes.append(
+            f"unlike versions  asked by versions {' and '.join(versions)} of the task, whose "
+            "numbers do not compare: measure the older rows again"
+        )
     for kind in (k for k in MARKS if k in kinds):
         why = "; ".join(_reasons(kind, results))
         notes.append(f"{MARKS[kind]}  {MEANINGS[kind]}{why and ': '}{why}")

@@ -4,9 +4,9 @@ Where a few values are far above all others, the vertical axis is cut in two, so
 can be told apart; a line that leaves the lower part goes on in the upper one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from math import log2, sqrt
+from math import log2, nan, sqrt
 from typing import TYPE_CHECKING
 
 from harness.cell import Result
@@ -47,12 +47,13 @@ Windows = Mapping[str, int]
 def pictures(results: Sequence[Result], windows: Windows) -> Iterator[Picture]:
     """One for each model and task that was scored at two lengths or more."""
     found = False
-    for title, group in groups(r for r in results if r.value is not None).items():
-        if len({r.cell.length for r in group}) > 1 and not _by_depth(group):
+    for title, group in groups(results).items():
+        scored = _scored(group)
+        if len({r.cell.length for r in scored}) > 1 and not _by_depth(scored):
             found = True
             yield Picture(
                 name=f"length-{slug(title)}",
-                caption=_caption(title, group, windows),
+                caption=_caption(title, scored, windows),
                 figure=draw(group, windows, width=SINGLE, titles=False),
             )
     if not found:
@@ -74,10 +75,11 @@ def draw(
     """
     from matplotlib.figure import Figure
 
-    scored = [r for r in results if r.value is not None]
+    scored = _scored(results)
     if not scored:
         raise ValueError("There is nothing to draw: no result here has a value.")
-    every, found = looks(r.cell for r in scored), groups(scored)
+    every = looks(r.cell for r in scored)
+    found = {title: group for title, group in groups(results).items() if _scored(group)}
     columns = 1 if len(found) == 1 or width == SINGLE else 2
     rows = -(-len(found) // columns)
     height = 2.5 if width / columns < 4 else 2.9
@@ -98,6 +100,8 @@ def _panel(
     frame: "SubFigure", group: list[Result], every: dict[str, Look], windows: Windows
 ) -> "list[Axes]":
     """One axes; or two, upper and lower, where the values fall apart."""
+    failed = [r for r in group if r.value is None]
+    group = _scored(group)
     cut = _cut(group)
     if cut is None:
         parts = [frame.add_subplot()]
@@ -111,7 +115,8 @@ def _panel(
     for axes in parts:
         for place, (row, look) in enumerate(every.items()):
             mine = [r for r in group if named(r.cell) == row]
-            _line(axes, mine, look, spread * (place / max(1, len(every) - 1) - 0.5), bars)
+            gaps = {r.cell.length for r in failed if named(r.cell) == row}
+            _line(axes, mine, gaps, look, spread * (place / max(1, len(every) - 1) - 0.5), bars)
         by_length(axes, lengths)
         if window := _window(group, windows):
             said = f"trained to {label(window)}" if axes is parts[0] else ""
@@ -134,18 +139,25 @@ def _bars(group: list[Result]) -> bool:
     return is_share(group[0].metric) or len({named(r.cell) for r in group}) > BANDS
 
 
-def _line(axes: "Axes", row: list[Result], look: Look, aside: float, bars: bool) -> None:
-    """So many doublings to the right of where it is."""
+def _scored(results: Iterable[Result]) -> list[Result]:
+    return [r for r in results if r.value is not None]
+
+
+def _line(
+    axes: "Axes", row: list[Result], gaps: set[int], look: Look, aside: float, bars: bool
+) -> None:
+    """So many doublings to the right of where it is; broken where a length has no value."""
     if not row:
         return
-    row = sorted(row, key=lambda r: r.cell.length)
-    x = [r.cell.length * 2**aside for r in row]
-    low, high = [*map(_low, row)], [*map(_high, row)]
+    points = [(r.cell.length, r.value, _low(r), _high(r)) for r in row]
+    points += [(length, nan, nan, nan) for length in gaps]
+    lengths, values, low, high = zip(*sorted(points), strict=True)
+    x = [length * 2**aside for length in lengths]
     if bars or len(row) == 1:
         axes.vlines(x, low, high, color=look.colour, linewidth=0.6, alpha=0.7)
     else:
         axes.fill_between(x, low, high, color=look.colour, alpha=0.07, linewidth=0)
-    axes.plot(x, [r.value for r in row], label=named(row[0].cell), **look.words)
+    axes.plot(x, values, label=named(row[0].cell), **look.words)
 
 
 def _cut(group: list[Result]) -> tuple[float, float] | None:

@@ -11,6 +11,7 @@ from functools import cache, wraps
 from itertools import pairwise
 from math import ceil, floor, log2, log10
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from zlib import crc32
 
 from harness import catalog
 from harness.cell import UNEXTENDED, Cell, Result
@@ -191,9 +192,11 @@ def groups(results: Iterable[Result]) -> dict[str, list[Result]]:
 
 def slug(text: str) -> str:
     """Of words, a file's name that LaTeX takes."""
-    return "-".join(
+    said = "-".join(
         "".join(c if c.isascii() and c.isalnum() else " " for c in text).lower().split()
     )
+    lost = any(c.isalnum() and not c.isascii() for c in text)
+    return f"{said}-{crc32(text.encode()):08x}" if lost else said  # else two share a file
 
 
 def panels(count: int, width: float, height: float, most: int = 5) -> "tuple[Figure, list[Axes]]":
