@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, and disks that are full before they are."""
 
+import errno
 import hashlib
 import json
 import os
@@ -49,6 +50,8 @@ def whole(place: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
     Raises:
         OSError: the folder does not take it; what was there stays.
     """
+    if place.exists() and not place.is_file():
+        raise OSError(errno.EEXIST, "it is no file, and nothing takes its place", str(place))
     beside = _beside(place.parent)
     try:
         with beside.open("xb") as file:
@@ -199,6 +202,8 @@ def takes_files(place: Path) -> None:
     """
     if place.is_dir():
         raise ValueError(f"{place} is a folder: give a file with --output.")
+    if place.exists() and not place.is_file():
+        raise ValueError(f"{place} is no file that can be replaced: give another --output.")
     if not place.parent.is_dir():
         raise ValueError(f"There is no folder {place.parent}: make it, or give another --output.")
     try:

@@ -117,11 +117,18 @@ def parquet(meant: Meant, path: Path) -> str:
 
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a file, such as {path / 'results.parquet'}.")
+    if path.is_file() and not _is_parquet(path):
+        raise ValueError(f"{path} is there already, and no Parquet file: name another.")
     table = archive.columns(meant.folder, meant.where, broken=meant.broken)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as file:
         pq.write_table(table, file, compression="zstd")
     return f"{table.num_rows:,} results in {path}"
+
+
+def _is_parquet(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
 
 
 def _task_name(task: str) -> str:

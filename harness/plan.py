@@ -12,6 +12,7 @@ from harness.cell import OWN, Cell, Result, grid
 from harness.learned import as_trained
 from harness.machine import no_cycles
 from harness.method import PLAIN, Keys
+from harness.plugins import asked
 
 if TYPE_CHECKING:
     from harness.cost import Shape, Speed, Work
@@ -316,8 +317,9 @@ class _Costs:
         from harness.corpora import reading
         from harness.cost import Work
 
-        asked = reading(catalog.load("tasks", task), corpus)
-        return Work.of(list(asked.requests(self.reader, length)), follows=asked.follows)
+        posed = reading(catalog.load("tasks", task), corpus)
+        with asked(task):
+            return Work.of(list(posed.requests(self.reader, length)), follows=posed.follows)
 
 
 ENCODING = ("frequencies", "attention_factor", "start_tokens")
@@ -346,7 +348,8 @@ class _MadeOf:
         """
         if length < self.longest and self.unfit(spec, self.longest) is None:
             return None
-        return self._method(spec).unfit(self.model, length)
+        with asked(spec):
+            return self._method(spec).unfit(self.model, length)
 
     def _method(self, spec: str) -> Any:
         return catalog.load("methods", spec)

@@ -11,6 +11,8 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -114,7 +116,7 @@ def opened(name: str) -> ModuleType:
     sys.modules[inside] = module  # where dataclasses and pickle look for it
     try:
         exec(compile(file.source, str(file.path), "exec"), vars(module))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # which would end the command, and in silence
         del sys.modules[inside]
         raise ValueError(_told(error, file) or f"{file.path.name}: {error}") from error
     return module
@@ -144,10 +146,31 @@ def blamed(error: BaseException) -> str | None:
     mine = [f for f in frames if f.filename in {str(file.path) for file in _files.values()}]
     if not mine:
         return None
-    sentence = isinstance(error, SAID) and not isinstance(error, KeyError | IndexError)
+    sentence = bool(str(error)) and _is_said(error)
     if sentence and (frames[-1] is not mine[-1] or (frames[-1].line or "").startswith("raise")):
         return None
     return _at(Path(mine[-1].filename), mine[-1].lineno, error)
+
+
+def _is_said(error: BaseException) -> bool:
+    return isinstance(error, SAID) and not isinstance(error, KeyError | IndexError)
+
+
+@contextmanager
+def asked(spec: str) -> Iterator[None]:
+    """Say of whose file it is where what it has was asked wrongly for it, as with too few words.
+
+    Raises:
+        ValueError: a file somebody named is behind the spec, and it failed without a sentence.
+    """
+    try:
+        yield
+    except Exception as error:
+        file = next((file for name, file in _files.items() if name in spec), None)
+        if not file or _is_said(error) or blamed(error):
+            raise
+        said = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(f"{file.path.name}: {type(error).__name__}: {said}.") from error
 
 
 def _told(error: Exception, file: File) -> str | None:

@@ -567,6 +567,8 @@ def test_ctrl_c_ends_what_comes_through_a_pipe(live, reader, monkeypatch):
 def test_the_end_of_the_input_leaves(live, reader, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("abc"))
     assert talk(live, reader, Pipe())[0] == 0
+    monkeypatch.setattr(sys, "stdin", None)  # closed before it began
+    assert talk(live, reader, Pipe())[0] == 0
 
 
 class Terminal:

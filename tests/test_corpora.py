@@ -426,3 +426,23 @@ def test_the_mark_that_some_editors_begin_a_file_with_is_none_of_its_text(tmp_pa
     (tmp_path / "b.jsonl").write_text(f'{mark}{{"text": "Call me Ishmael."}}\n', "utf-8")
     for name in (f"text:{tmp_path}/a.txt", f"jsonl:{tmp_path}/b.jsonl"):
         assert words(read(name)[0]) == "Call me Ishmael."
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "said"),
+    [
+        ("text:a.txt", "café".encode("latin-1"), r"a\.txt is no UTF-8 text \(byte 0xe9\)"),
+        ("text:a.txt", "Call me".encode("utf-16"), r"a\.txt is no UTF-8 text \(byte 0xff\)"),
+        (
+            "jsonl:a.jsonl",
+            b'\n{"text": "\xe9"}\n',
+            r"Line 2 of .*a\.jsonl is no UTF-8",
+        ),
+        ("jsonl:a.jsonl", rb'{"text": "a \ud83d"}', r"'text' holds half a character"),
+    ],
+)
+def test_what_is_no_text_is_said_and_not_measured(name, raw, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name.partition(":")[2]).write_bytes(raw)
+    with pytest.raises(ValueError, match=said):
+        read(name)

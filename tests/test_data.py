@@ -467,6 +467,16 @@ def test_items_that_training_has_are_dropped_and_named_by_domain(tmp_path, capsy
     assert "1 of 2 items stay" in capsys.readouterr().out
 
 
+def test_what_is_read_is_not_written_over(tmp_path, capsys):
+    train, test = (jsonl(tmp_path / f"{name}.jsonl", [*TEXTS.values()]) for name in ("a", "b"))
+    before = (tmp_path / "b.jsonl").read_text()
+    for output in (tmp_path / "a.jsonl", tmp_path / "b.jsonl"):
+        words = ["--train", train, "--test", test, "-o", output]
+        assert command("decontaminate", *words) == 2
+        assert "reads: give another --output" in capsys.readouterr().err
+    assert (tmp_path / "b.jsonl").read_text() == before and len([*tmp_path.iterdir()]) == 2
+
+
 def test_what_another_process_is_writing_stays_its_own(tmp_path):
     others = [tmp_path / f"clean{name}.part" for name in (".jsonl", ".report.json")]
     for other in others:

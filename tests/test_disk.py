@@ -1,5 +1,7 @@
 """Files are there whole or not at all, whoever writes them, and whatever becomes of the disk."""
 
+import os
+
 import pytest
 
 from harness.disk import held, read_json, takes_files, whole, write_whole
@@ -34,6 +36,18 @@ def test_a_full_disk_names_the_file_and_another_files_error_its_own(tmp_path):
         (tmp_path / "theirs").read_text()
     with pytest.raises(FileNotFoundError, match="nowhere/mine"):
         write_whole(tmp_path / "nowhere/mine", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path):
+    """As /dev/null is, for whoever may write there."""
+    place = tmp_path / "pipe"
+    os.mkfifo(place)
+    with pytest.raises(ValueError, match="pipe is no file that can be replaced"):
+        takes_files(place)
+    with pytest.raises(OSError, match="it is no file"):
+        write_whole(place, "text")
+    assert place.is_fifo() and [*tmp_path.iterdir()] == [place]
 
 
 def test_a_folder_is_held_by_one_at_a_time(tmp_path):

@@ -232,6 +232,11 @@ def test_flat_parquet_has_the_columns_and_nothing_nested(kept, tmp_path):
     assert (tmp_path / "new" / "flat.parquet").exists()
     with pytest.raises(ValueError, match="is a folder: name a file"):
         exchange.parquet(meant(kept), tmp_path)
+    exchange.parquet(meant(kept), tmp_path / "flat.parquet")  # its own is made anew
+    (tmp_path / "mine.jsonl").write_text("{}\n")
+    with pytest.raises(ValueError, match="is there already, and no Parquet file"):
+        exchange.parquet(meant(kept), tmp_path / "mine.jsonl")
+    assert (tmp_path / "mine.jsonl").read_text() == "{}\n"
 
 
 @pytest.mark.parametrize("form", ["every_eval_ever", "eval_results", "parquet"])

@@ -262,6 +262,9 @@ def test_a_task_of_ones_own_needs_nothing_fetched(tmp_path, monkeypatch, capsys)
         ("@dataclass(frozen=True, kw_only=True)\n", "", r"above class MyRope: .*'strength' is no"),
         ("own / scale", "own / scal", r"my_rope.py, line 27: NameError: name 'scal' is not def"),
         ("own / scale **", "own / None **", r"my_rope.py, line 27: TypeError: "),
+        (", rope: Rope, scale: float)", ")", r"my_rope.py: TypeError: .*takes 1 positional argum"),
+        ("        own = ", "        raise ValueError\n        own = ", r"line 25: ValueError"),
+        ("import torch\n", "import sys, torch\nsys.exit(0)\n", r"my_rope.py"),
         (
             "        own = ",
             "        float('x')\n        own = ",

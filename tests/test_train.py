@@ -234,8 +234,11 @@ def test_a_plan_that_is_spoilt_is_named(novel, tmp_path, text):
     with pytest.raises(KeyboardInterrupt):
         follow(it, tmp_path / "a", Stopping(1))
     (tmp_path / "a" / "course.json").write_text(text)
-    with pytest.raises(ValueError, match=r"course\.json does not parse"):
+    with pytest.raises(ValueError, match=r"course\.json does not parse.* delete .*/a to train"):
         follow(it, tmp_path / "a")
+    shutil.rmtree(tmp_path / "a")
+    with pytest.raises(KeyboardInterrupt):
+        follow(it, tmp_path / "a", Stopping(1))
 
 
 @pytest.mark.parametrize(("spec", "length", "factor"), [

@@ -93,7 +93,8 @@ def chat(
         if web:
             serve(opened, host or LOOPBACK, port)
         else:
-            raise typer.Exit(Talk(opened, Screen() if sys.stdin.isatty() else Pipe()).run())
+            there = sys.stdin and sys.stdin.isatty()
+            raise typer.Exit(Talk(opened, Screen() if there else Pipe()).run())
 
 
 def _text(file: Path) -> str:
@@ -120,7 +121,7 @@ class Pipe:
     """Nobody is there to press Ctrl-C twice."""
 
     def ask(self) -> str:
-        line = sys.stdin.readline()
+        line = sys.stdin.readline() if sys.stdin else ""
         if not line:
             raise EOFError
         return line.rstrip("\r\n")

@@ -230,6 +230,7 @@ def decontaminate(
     from harness.train import decontaminate as rule
 
     orders = _orders(ngrams)
+    _spares(output, [test, *train])
     output.parent.mkdir(parents=True, exist_ok=True)
     takes_files(output)
     if not 0 < threshold <= 1:
@@ -240,6 +241,18 @@ def decontaminate(
     items = rule.items(test, domain_column)
     found = rule.write(output, items, verdicts, threshold, about)
     _print_report(found, output, screen)
+
+
+def _spares(output: Path, specs: list[str]) -> None:
+    """See that what is written takes the place of nothing that is read."""
+    from harness import corpora
+
+    for spec in specs:
+        if Path(spec).is_dir():
+            continue
+        files = getattr(corpora.find(spec), "files", list)()
+        if output.resolve() in {path.resolve() for _, path in files}:
+            raise ValueError(f"{output} is what {spec} reads: give another --output.")
 
 
 def _orders(text: str) -> list[int]:

@@ -98,22 +98,38 @@ class JsonLines(Table):
 
     def rows(self, whole: bool = False) -> Iterator[dict[str, Any]]:
         for _, path in self.files():
-            with path.open(encoding=ENCODING) as lines:
+            with path.open("rb") as lines:
                 for number, line in enumerate(lines, 1):
-                    if not line.strip():
-                        continue
                     try:
-                        row = json.loads(line)
+                        text = line.decode(ENCODING)
+                        row = json.loads(text) if text.strip() else None
+                    except UnicodeDecodeError as error:
+                        raise ValueError(f"Line {number} of {_no_utf8(path, error)}") from None
                     except (ValueError, RecursionError) as error:
                         raise ValueError(f"Line {number} of {path} is no JSON: {error}") from None
+                    if not text.strip():
+                        continue
                     if not isinstance(row, dict):
                         raise ValueError(f"Line {number} of {path} is no JSON object.")
                     require([self.column, *([self.join] if self.join else [])], row, path)
                     yield row
 
 
-def read(path: Path) -> str:
-    return path.read_text(encoding=ENCODING, errors="replace")
+def read(path: Path, errors: str = "strict") -> str:
+    """A file's text.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding=ENCODING, errors=errors)
+    except UnicodeDecodeError as error:
+        raise ValueError(_no_utf8(path, error)) from None
+
+
+def _no_utf8(path: Path, error: UnicodeDecodeError) -> str:
+    byte = f"byte 0x{error.object[error.start]:02x}"
+    return f"{path} is no UTF-8 text ({byte}): save it as UTF-8, as with iconv -t utf-8."
 
 
 def hash_of_files(files: list[tuple[str, Path]]) -> str:

@@ -51,7 +51,7 @@ class StandardLibrary(Corpus):
             )
 
     def texts(self, first: int) -> Iterator[Text]:
-        texts = [read(path) for _, path in self.files()]
+        texts = [read(path, "replace") for _, path in self.files()]
         piles: list[list[int]] = [[] for _ in range(first)]
         sizes = [(0, pile) for pile in range(first)]
         for i in sorted(range(len(texts)), key=lambda i: -len(texts[i])):
@@ -64,7 +64,7 @@ class StandardLibrary(Corpus):
 
     def every(self) -> Iterator[Text]:
         """Each file by itself."""
-        return (Text(inside, (read(path),)) for inside, path in self.files())
+        return (Text(inside, (read(path, "replace"),)) for inside, path in self.files())
 
     def label(self) -> str:
         name = "stdlib" if self.split == "test" else f"stdlib:{self.split}"

@@ -1,5 +1,6 @@
 """A document before it is tokenised, and how rows become documents."""
 
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -148,10 +149,17 @@ def require(columns: list[str], there: Iterable[str], where: object) -> None:
             )
 
 
+CUT = re.compile("[\ud800-\udfff]")
+"""What no UTF-8 has."""
+
+
 def _text_of(row: dict[str, Any], column: str, name: str) -> str:
     if not isinstance(row[column], str):
         kind = type(row[column]).__name__
         raise ValueError(f"In {name}, the column {column!r} holds {kind}, not text.")
+    if found := CUT.search(row[column]):
+        half = f"half a character ({found[0]!a})"
+        raise ValueError(f"In {name}, the column {column!r} holds {half}: mend that text.")
     return row[column]
 
 

@@ -94,7 +94,10 @@ def own(output: Path, facts: dict[str, Any]) -> None:
     except ValueError:
         was = None
     if not isinstance(was, dict):
-        raise ValueError(f"{plan} does not parse: delete it to train from the start, or mend it.")
+        raise ValueError(
+            f"{plan} does not parse: mend it, give another --output, or delete {output} to train "
+            "from the start."
+        )
     if was.get("dtype") == "auto":  # of before it was settled with the course
         was["dtype"] = facts["dtype"]
     unlike = [k for k in {**was, **facts} if was.get(k) != facts.get(k)]

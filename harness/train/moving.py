@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel
@@ -86,8 +86,13 @@ def see_whole(learner: nn.Module, folder: Path) -> None:
 
 
 def _names(file: Path) -> list[str]:
-    with safe_open(file, "pt") as held:
-        return list(held.keys())
+    try:
+        with safe_open(file, "pt") as held:
+            return list(held.keys())
+    except SafetensorError:
+        raise ValueError(
+            f"{file} is torn: delete {file.parent} to go on from the save before, or the start."
+        ) from None
 
 
 def _own(learner: nn.Module, own: Collection[str]) -> Iterator[tuple[str, nn.Parameter]]:
