@@ -167,13 +167,13 @@ class Chat:
             reach = None if method.boundless and self.factor is None else reach
             if reason := method.unfit(model, reach or trained):
                 raise ValueError(reason)
-        before = dict(vars(self))
+        before = {name: vars(self).get(name) for name in ("spec", "method", "reach")}
         self.spec, self.method, self.reach, self.stats = spec, method, reach, Stats()
         try:
             if not method.depends_on_length:
                 self._put_on(reach or trained)
         except BaseException:
-            vars(self).update({name: before.get(name) for name in ("spec", "method", "reach")})
+            vars(self).update(before)
             raise
 
     def _see_that_it_counts(self, factor: float, spec: str) -> None:
@@ -238,7 +238,7 @@ class Chat:
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            self._held = Held(self.live.model)
+            self._held.forget()
             raise MemoryError from error
         finally:
             if said and self._turn is turn:
@@ -282,7 +282,7 @@ class Chat:
         stats = self.stats
         return {
             "method": self.spec,
-            "tokens": len(self._held.tokens) if self._turn else 0,
+            "tokens": len(self._held.tokens) if self._turn and self._facts else 0,
             "reach": self.reach,
             "keys": self._held.bytes if self._facts else 0,
             "memory": machine.taken_memory(self.live.device),
@@ -315,6 +315,7 @@ class Chat:
         if facts == self._facts:
             return
         self._facts = None
+        vars(self).pop("_held", None)  # its keys go before there are new ones
         self._stack.close()
         try:
             self._stack.enter_context(self.method.applied_to(model, length))

@@ -113,7 +113,22 @@ def family_of(config: Any) -> Family:
             f"This {kind} was trained with alibi_bias_max {most:g}, which transformers reads as 8: "
             "its numbers would be another model's."
         )
+    if FAMILIES[kind].biased and (unread := _unread(config)):
+        raise LookupError(
+            f"This {kind} was trained with {unread}, which transformers does not read: its numbers "
+            "would be another model's."
+        )
     return FAMILIES[kind]
+
+
+def _unread(config: Any) -> str | None:
+    """What an MPT's configuration says and transformers' MPT leaves out; None: nothing."""
+    own = getattr(config, "attn_config", None)
+    if not getattr(own, "alibi", True):
+        return "attn_config.alibi false"
+    if getattr(own, "qk_ln", False):
+        return "attn_config.qk_ln"
+    return None if getattr(config, "logit_scale", None) is None else "logit_scale"
 
 
 def layer_types(decoder: nn.Module) -> list[str | None]:

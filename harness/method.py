@@ -186,6 +186,8 @@ class Layered(Method):
                 "Behind + stands a method that goes over any encoding, such as log-n in "
                 "yarn+log-n: this one brings its own, so write it first or alone."
             )
+        if len(set(map(type, self.layers))) < len(self.layers):
+            raise LookupError("A method over itself would do twice what it is: write it once.")
         for lower, upper in pairwise(self.layers):
             if upper.bends and (lower.bends or lower.goes_over):
                 raise LookupError(

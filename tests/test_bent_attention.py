@@ -622,6 +622,7 @@ def test_a_parameter_is_for_the_part_that_takes_it(over):
         ("yarn+pi", "goes over any encoding"),
         ("self-extend+dca", "Only one method"),
         ("log-n+dca", "write that one first"),
+        ("log-n+log-n", "write it once"),
         ("alibi+rerope", "Only one method"),
         ("yarn+log", "Did you mean 'log-n'"),
         ("passkey+log-n", "No method named 'passkey'"),

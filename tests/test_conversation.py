@@ -1,6 +1,7 @@
 """A turn of a conversation is what the model would have said to all of it at once."""
 
 import fcntl
+import gc
 import io
 import json
 import os
@@ -16,12 +17,14 @@ import time
 from importlib.util import find_spec
 from itertools import islice
 from unittest.mock import Mock
+from weakref import ref
 
 import pytest
 import torch
 from browser import Browser, chromium
 
 from harness import catalog
+from harness import chat as chat_module
 from harness.chat import Chat, Sampling, check_named, trouble
 from harness.cli import main
 from harness.cli.chat import COMMANDS, Pipe, Screen, Talk, whole
@@ -252,11 +255,29 @@ def test_where_memory_runs_out_what_is_shorter_is_answered(error, live, reader, 
         answered(chat, "a" * 20)
         with monkeypatch.context() as patch:
             patch.setattr("harness.engine.held.Held.read", Mock(side_effect=error))
+            patch.setattr("harness.engine.held.Head", Mock(side_effect=error))  # nor for a copy
             with pytest.raises(MemoryError) as ran_out:
                 answered(chat, "b" * 900)
+            assert chat.about()["keys"] == 0
         assert "(/clear), or ask for less" in trouble(ran_out.value)
         chat.clear()
         turn = chat.say("c")
+        assert "".join(chat.reply(turn)) == at_once(chat, turn, chat.reach)
+
+
+def test_keys_are_gone_before_another_method_has_its_own(live, reader, monkeypatch):
+    with Chat(live, reader, "yarn", factor=FACTOR, sampling=SHORT) as chat:
+        answered(chat, "a" * 20)
+        before, real = ref(chat._held), chat_module.Held
+
+        def held(*words):
+            gc.collect()
+            assert before() is None
+            return real(*words)
+
+        monkeypatch.setattr(chat_module, "Held", held)
+        chat.use("pi")
+        turn = chat.say("b")
         assert "".join(chat.reply(turn)) == at_once(chat, turn, chat.reach)
 
 

@@ -102,6 +102,13 @@ def test_a_family_nobody_checked_is_refused_by_name():
 def test_alibi_is_refused_by_name():
     with pytest.raises(LookupError, match="falcon with ALiBi"):
         family_of(AutoConfig.for_model("falcon", alibi=True))
+    for said, more in (
+        ("attn_config.alibi false", {"attn_config": {"alibi": False}}),
+        ("attn_config.qk_ln", {"attn_config": {"qk_ln": True}}),
+        ("logit_scale", {"logit_scale": 0.3}),
+    ):
+        with pytest.raises(LookupError, match=f"{said}, which transformers does not read"):
+            family_of(AutoConfig.for_model("mpt", **more))
     steep = AutoConfig.for_model("mpt", attn_config={"alibi_bias_max": 16})
     with pytest.raises(LookupError, match="alibi_bias_max 16, which transformers reads as 8"):
         family_of(steep)

@@ -27,9 +27,13 @@ class Held:
         self.model, self.block = model, block
         self.tokens: list[int] = []
         """Those whose keys are held."""
-        self._room = 0
-        self._stack = Stack(model, 0)
+        self.forget()
         self._head = Head(model, self._stack.norm)
+
+    def forget(self) -> None:
+        """Let go of all that was read. It takes no memory: there may be none."""
+        self.tokens.clear()
+        self._room, self._stack = 0, Stack(self.model, 0)
         self._keys = [Keys(0) for _ in self._stack.layers]
 
     @property

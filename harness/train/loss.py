@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 PIECE = 1024
 IGNORED = -100
@@ -71,6 +72,11 @@ def summed(
         logits = logits if cap is None else cap * torch.tanh(logits / cap)
         return functional.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
 
+    if any(hasattr(w, "ds_id") for w in head.parameters()):  # ZeRO-3: there while it is called
+        total = flat.new_zeros((), dtype=torch.float32)
+        for part, target in zip(flat.split(piece), wanted.split(piece), strict=True):
+            total = total + checkpoint(loss, part, target, use_reentrant=False)
+        return total, (wanted != IGNORED).sum()
     learning = torch.is_grad_enabled()
     weights = [w for w in head.parameters() if w.requires_grad and learning]
     total = _Summed.apply(loss, piece, learning, flat, wanted, *weights)
