@@ -111,7 +111,8 @@ class AtDepths(Task):
         object.__setattr__(self, "depths", ordered(self.depths))  # the same are the same cell
 
     def score(self, samples: Sequence[Sample]) -> Score:
-        return replace(super().score(samples), parts=by_depth(samples))  # type: ignore[safe-super]
+        score = super().score(samples)  # type: ignore[safe-super]
+        return replace(score, parts=by_depth(samples) | score.parts)
 
 
 def by_depth(samples: Sequence[Sample]) -> dict[str, float]:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from statistics import fmean
 from typing import ClassVar
 
 import numpy as np
@@ -25,6 +26,9 @@ INTRO = (
 )
 NEEDLE = "The pass key is {key}. Remember it. {key} is the pass key."
 QUESTION = "What is the pass key? The pass key is"
+FOUND = "found"
+"""The part that a score has beside its depths: trials in which every digit of the key is right,
+given those before it, whatever else was said first."""
 STEP = 128
 """Characters by which the published scripts grow a prompt."""
 
@@ -56,19 +60,24 @@ class Retrieval(Task):
         A verdict's tokens are the key's, at once, which needs nothing written; the last is a full
         stop that need not be said, but no digit may stand there.
         """
-        key, said = request.about["key"], reader.text(outcome)
+        about, said = request.about, reader.text(outcome)
         number = re.search(r"\d+", said)
-        hit = number is not None and int(number[0]) == int(key)
+        hit = number is not None and int(number[0]) == int(about["key"])
         if isinstance(request.ask, Verdict):
-            hit = hit and tuple(outcome[:-1]) == request.ask.answer[:-1]
+            wanted = request.ask.answer[:-1]
+            hit = hit and tuple(outcome[:-1]) == wanted
+            digits = (i for i, token in enumerate(wanted) if re.search(r"\d", reader.text([token])))
+            about = about | {FOUND: all(outcome[i : i + 1] == wanted[i : i + 1] for i in digits)}
         return Sample(
-            id=request.id, score=float(hit), about=request.about, expected=key, answer=said
+            id=request.id, score=float(hit), about=about, expected=about["key"], answer=said
         )
 
     def score(self, samples: Sequence[Sample]) -> Score:
         hits = sum(s.score for s in samples)
         low, high = wilson(round(hits), len(samples))
-        return Score(value=hits / len(samples), low=low, high=high, n=len(samples))
+        found = [s.about[FOUND] for s in samples if FOUND in s.about]
+        parts = {FOUND: fmean(found)} if found else {}
+        return Score(value=hits / len(samples), low=low, high=high, n=len(samples), parts=parts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -344,7 +344,21 @@ def test_accuracy_is_told_by_depth_with_an_interval():
     score = asked.score(samples)
     assert score.value == 0.4 and score.n == 10 and 0.15 < score.low < 0.4 < score.high < 0.7
     assert score.parts["depth 0.25"] == 1 and score.parts["depth 0.50"] == 0
-    assert len(score.parts) == 5
+    assert len(score.parts) == 6 and score.parts["found"] == score.value
+
+
+def test_a_key_that_was_found_and_not_said_at_once_is_told_apart():
+    """As by a model that begins its answer with a word: each digit is right, given those before."""
+    asked, reader = task("passkey,samples=1"), Bytes()
+    samples = []
+    for r, how in zip(asked.requests(reader, 1000), (0, 1, 2, 0, 0), strict=True):
+        said = list(r.ask.answer)
+        said[0] = said[0] if how == 0 else 300
+        said[2] = said[2] if how < 2 else 300
+        samples.append(asked.grade(r, tuple(said), reader))
+    score = asked.score(samples)
+    assert (score.value, score.parts["found"]) == (0.6, 0.8)
+    assert (score.parts["depth 0.25"], score.parts["depth 0.50"]) == (0, 0)
 
 
 def test_depths_lie_between_the_ends():
@@ -367,7 +381,7 @@ def test_the_same_depths_are_the_same_cell():
 def test_depths_that_are_near_are_told_apart():
     asked, reader = task("passkey,depths=0.111+0.112+0.5"), Bytes()
     assert list(scored(asked, reader, 1000, gold).parts) == [
-        "depth 0.111", "depth 0.112", "depth 0.50",
+        "depth 0.111", "depth 0.112", "depth 0.50", "found",
     ]  # fmt: skip
 
 
