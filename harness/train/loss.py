@@ -3,6 +3,8 @@
 8k tokens times 49k words are 1.6 GB of float32 logits, and as much again for their gradient. Here a
 piece's logits are made, reduced to a loss and, while they are there, to its gradient: on the way
 back nothing need be made again (Hsu et al. 2024, section 3.2, https://arxiv.org/abs/2410.10989).
+Where several processes train they are, piece by piece (Chen et al. 2016, section 4,
+https://arxiv.org/abs/1604.06174).
 """
 
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from types import MethodType
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
@@ -72,7 +75,9 @@ def summed(
         logits = logits if cap is None else cap * torch.tanh(logits / cap)
         return functional.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum")
 
-    if any(hasattr(w, "ds_id") for w in head.parameters()):  # ZeRO-3: there while it is called
+    if dist.is_available() and dist.is_initialized():
+        # Processes that share a head have its weights while it is called, and gradients when all
+        # are on the way back.
         total = flat.new_zeros((), dtype=torch.float32)
         for part, target in zip(flat.split(piece), wanted.split(piece), strict=True):
             total = total + checkpoint(loss, part, target, use_reentrant=False)
