@@ -867,7 +867,7 @@ def test_a_save_is_gone_on_with_by_as_many_processes_as_made_it(tmp_path):
 def test_one_process_trains_on_one_gpu_of_several(novel, tmp_path, monkeypatch):
     """Spread over all it sees, an update would read so many times what is recorded."""
     monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: 2))
-    made = trainer._arguments(course(novel), tmp_path, "cpu", 0, 1, {})
+    made = trainer._arguments(course(novel), tmp_path, "cpu", 0, 1, False, {})
     assert made._n_gpu == 1
 
 

@@ -394,7 +394,7 @@ def test_a_bias_is_exact_at_any_distance_in_any_dtype(dtype, distance):
     module = import_module("harness.methods.alibi")
     bias, heads = module.Biased(module.slopes(12)), torch.tensor(module.slopes(12)).double()
     toward = bias._of_heads(80**-0.5).to(dtype).double() * 80**-0.5
-    away = bias._of_keys(torch.empty(1, 1, distance + 1, 0, dtype=dtype))[0].double()
+    away = bias._of_keys(distance + 1, torch.empty(0, dtype=dtype))[0].double()
     torch.testing.assert_close(toward @ away, -heads * distance, rtol=2e-6, atol=0)
 
 
